@@ -1,0 +1,37 @@
+"""Watch the explanations of a vision model change while it trains.
+
+Names are imported when they are first used, so that the pytest plugin and the command line start without PyTorch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_gradcam.explanation import Explanation, NotExplainableError
+    from lightning_gradcam.pipeline import explain
+    from lightning_gradcam.probe import Pixels, Probe
+    from lightning_gradcam.trace import Layer
+
+_HOMES = {
+    "Explanation": "explanation",
+    "Layer": "trace",
+    "NotExplainableError": "explanation",
+    "Pixels": "probe",
+    "Probe": "probe",
+    "explain": "pipeline",
+}
+
+__version__ = "0.1.0"
+__all__ = ["Explanation", "Layer", "NotExplainableError", "Pixels", "Probe", "explain"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,272 @@
+"""All hooks of this package: what a model does on the way to a score, and with which gradient."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam.explanation import NotExplainableError
+from lightning_gradcam.probe import Forward, Probe, Target
+from lightning_gradcam.trace import Layer, LayerShape, read_layout
+
+Hook = Callable[[nn.Module, Any, Any], Any]
+
+
+def clean_name(name: str) -> str:
+    """A module's name without what torch.compile and wrappers put in front of it.
+
+    >>> clean_name("_orig_mod.layer4._orig_mod.1")
+    'layer4.1'
+    """
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def named_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules inside ``model`` by name; where torch.compile wraps one, the name is that of what it wraps."""
+    return {clean_name(name): module for name, module in model.named_modules() if clean_name(name)}
+
+
+@contextmanager
+def _hooked(hooks: Sequence[tuple[Callable[[Hook], Any], Hook]]) -> Iterator[None]:
+    handles = []
+    try:
+        for register, hook in hooks:
+            handles.append(register(hook))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _find(output: Any) -> Tensor | None:
+    """The first floating-point tensor in what a module returned."""
+    if isinstance(output, Tensor):
+        return output if output.is_floating_point() else None
+    inside = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
+    return next((found for item in inside if (found := _find(item)) is not None), None)
+
+
+def _swap(output: Any, old: Tensor, new: Tensor) -> Any:
+    """What a module returned, with one tensor exchanged; containers are copied, never changed."""
+    if output is old:
+        return new
+    if isinstance(output, tuple):
+        items = [_swap(item, old, new) for item in output]
+        return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
+    if isinstance(output, list):
+        return [_swap(item, old, new) for item in output]
+    if isinstance(output, MutableMapping):
+        swapped = copy.copy(output)
+        for key, item in output.items():
+            swapped[key] = _swap(item, old, new)
+        return swapped
+    return output
+
+
+@dataclass
+class _Made:
+    """A tensor that a module made during a trace."""
+
+    value: Tensor  # what the gradient is asked for
+    handed: Tensor  # the clone that went on; an in-place operation changes it, and so its version
+    version: int
+    returned_by: list[tuple[nn.Module, int]]  # with which call of it; the innermost module first
+
+
+def trace(
+    model: nn.Module, probe: Probe, forward: Forward, score: Callable[[Any], Tensor]
+) -> tuple[tuple[LayerShape, ...], Any]:
+    """Run the model once with grad and list what its modules returned, in order of execution.
+
+    Args:
+        model: As it is to be explained, see `isolation.isolated`.
+        probe: A few images.
+        forward: How the model is called.
+        score: Turns the model's output into scores ``(n,)`` or ``(n, k)``.
+
+    Returns:
+        One `LayerShape` per distinct tensor with one row per image, and the model's output.
+    """
+    made: list[_Made] = []
+    calls: Counter[nn.Module] = Counter()
+    open_modules: list[tuple[int, dict[int, int]]] = []
+
+    def enter(_module: nn.Module, args: Any) -> None:
+        given = {id(arg): arg._version for arg in args if isinstance(arg, Tensor)}
+        open_modules.append((len(made), given))
+
+    def leave(module: nn.Module, _args: Any, output: Any) -> Any:
+        first_inside, given = open_modules.pop()
+        call = calls[module]
+        calls[module] += 1
+        tensor = _find(output)
+        if tensor is None or tensor.ndim < 2 or len(tensor) != len(probe):
+            return None
+        if given.get(id(tensor)) == tensor._version:  # handed through, as dropout does in evaluation
+            return None
+        for record in made[first_inside:]:
+            if record.handed is tensor and record.version == tensor._version:
+                record.returned_by.append((module, call))
+                return None
+        value = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+        torch.set_grad_enabled(True)  # also inside a no_grad block of the model's own
+        handed = value.clone()
+        made.append(_Made(value, handed, handed._version, [(module, call)]))
+        return _swap(output, tensor, handed)
+
+    names = {module: name for name, module in named_layers(model).items() if ".parametrizations." not in f".{name}."}
+    entering = [(module.register_forward_pre_hook, enter) for module in names]
+    leaving = [(module.register_forward_hook, leave) for module in names]
+    with torch.enable_grad():
+        with _hooked([*entering, *leaving]):  # type: ignore[list-item]  # pre-hooks take no output
+            output = forward(model, probe)
+        scores = score(output)
+        reached = [False] * len(made)
+        if made and scores.requires_grad:
+            gradients = torch.autograd.grad(scores.sum(), [r.value for r in made], allow_unused=True)
+            reached = [gradient is not None for gradient in gradients]
+    return tuple(_shape(r, names, calls, hit, probe) for r, hit in zip(made, reached, strict=True)), output
+
+
+def _shape(
+    record: _Made, names: Mapping[nn.Module, str], calls: Mapping[nn.Module, int], reaches: bool, probe: Probe
+) -> LayerShape:
+    shape = tuple(record.value.shape)
+    grid, to_grid = read_layout(shape, probe.size)
+    (maker, _), (outermost, call) = record.returned_by[0], record.returned_by[-1]
+    return LayerShape(
+        name=names[outermost],
+        kind=type(maker).__name__,
+        shape=shape,
+        grid=grid,
+        call=-1 if call == calls[outermost] - 1 else call,
+        reaches=reaches,
+        to_grid=to_grid,
+        inner=tuple(names[module] for module, _ in record.returned_by[:-1]),
+    )
+
+
+@dataclass(frozen=True)
+class Passes:
+    """One forward pass, what it left at the layers, and the means for more: what a method may work with.
+
+    Args:
+        probe: The images.
+        target: The score that is explained.
+        output: What the model returned for them.
+        tensors: Per layer key, the layer's output as it came, part of the graph from there to the score.
+        layers: Where it was captured.
+        run: Another forward pass, of any probe; nothing of it is captured and no grad is kept.
+    """
+
+    probe: Probe
+    target: Target
+    output: Any
+    tensors: Mapping[str, Tensor]
+    layers: Mapping[str, Layer]
+    run: Callable[[Probe], Any]
+
+    @cached_property
+    def activations(self) -> Mapping[str, Tensor]:
+        """``(n, C, *s)`` per layer, in at least float32."""
+        return {key: self._grid(key, tensor.detach()) for key, tensor in self.tensors.items()}
+
+    @cached_property
+    def gradients(self) -> Mapping[str, Tensor]:
+        """``(n, C, *s)`` per layer, in at least float32; zero where the score does not depend on the layer."""
+        with torch.enable_grad():
+            scores = self.target(self.output, self.probe)
+            total = scores.sum()
+        if not scores.requires_grad:
+            raise NotExplainableError(
+                "The score carries no gradient, even with grad switched on: the model's forward or the target cuts "
+                "the graph (no_grad, detach, or a result computed outside of PyTorch). Pass `forward=` or `target=` "
+                "without that step."
+            )
+        # The graph is kept for the other targets of the same pass; it goes with the captured tensors.
+        found = torch.autograd.grad(total, list(self.tensors.values()), retain_graph=True, allow_unused=True)
+        return {
+            key: self._grid(key, torch.zeros_like(tensor) if gradient is None else gradient)
+            for (key, tensor), gradient in zip(self.tensors.items(), found, strict=True)
+        }
+
+    def scores(self, probe: Probe) -> Tensor:
+        """The explained score of other images (masked ones, say): a forward pass, ``(n,)`` or ``(n, k)``."""
+        return self.target(self.run(probe), probe)
+
+    def _grid(self, key: str, tensor: Tensor) -> Tensor:
+        grid = self.layers[key].to_grid(tensor)
+        return grid.float() if grid.dtype in (torch.float16, torch.bfloat16) else grid
+
+
+def capture(
+    model: nn.Module, probe: Probe, layers: Sequence[Layer], forward: Forward, targets: Sequence[Target]
+) -> list[Passes]:
+    """Run the model once and keep what a gradient at ``layers`` needs: the graph from the earliest of them on.
+
+    The pass runs without grad up to there, so that nothing of the body is saved for backward.
+
+    Returns:
+        One `Passes` per target, all of the same forward pass.
+
+    Raises:
+        NotExplainableError: A layer did not run.
+    """
+    output, tensors = _run_to_graph(model, probe, layers, forward)
+    with torch.enable_grad():
+        carries_grad = all(target(output, probe).requires_grad for target in targets)
+    if not carries_grad:
+        # The model has a no_grad block of its own around a layer, and grad was off again after it.
+        with torch.enable_grad():
+            output, tensors = _run_to_graph(model, probe, layers, forward)
+    missing = [layer.name for layer in layers if layer.key not in tensors]
+    if missing:
+        raise NotExplainableError(
+            f"Layer {missing[0]!r} returned no floating-point tensor in this pass: it did not run, or its hook did not "
+            "fire. Choose another with `layers=`."
+        )
+    by_key = {layer.key: layer for layer in layers}
+    whole = Passes(probe, targets[0], output, tensors, by_key, lambda rows: forward(model, rows))
+    return [replace(whole, target=target) for target in targets]
+
+
+def _run_to_graph(
+    model: nn.Module, probe: Probe, layers: Sequence[Layer], forward: Forward
+) -> tuple[Any, dict[str, Tensor]]:
+    tensors: dict[str, Tensor] = {}
+    calls: Counter[str] = Counter()
+    modules = named_layers(model)
+
+    def tap(layer: Layer) -> Hook:
+        def leave(_module: nn.Module, _args: Any, output: Any) -> Any:
+            call = calls[layer.key]
+            calls[layer.key] += 1
+            tensor = _find(output)
+            if tensor is None or layer.call not in (-1, call):
+                return None
+            if not tensor.requires_grad:
+                tensor_with_grad = tensor.detach().requires_grad_()
+                torch.set_grad_enabled(True)
+            else:
+                tensor_with_grad = tensor
+            tensors[layer.key] = tensor_with_grad
+            # A clone goes on, so that an in-place operation behind the layer does not change what was captured.
+            return _swap(output, tensor, tensor_with_grad.clone())
+
+        return leave
+
+    before = torch.is_grad_enabled()
+    with _hooked([(modules[layer.name].register_forward_hook, tap(layer)) for layer in layers]):
+        try:
+            output = forward(model, probe)
+        finally:
+            torch.set_grad_enabled(before)
+    return output, dict((layer.key, tensors[layer.key]) for layer in layers if layer.key in tensors)

@@ -1,0 +1,123 @@
+"""What an explanation is: signed evidence, and what may be wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_gradcam.trace import Layer
+
+FLAWS: tuple[str | None, ...] = (None, "not finite", "no gradient", "all zero", "constant")
+"""Why a map cannot be read. The first that applies is reported; None says that nothing is wrong."""
+
+CONSTANT = 1e-3
+"""A map whose range is under this part of its maximum is constant: stretching it would show rounding errors."""
+
+_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+class NotExplainableError(RuntimeError):
+    """The model turned out to have nothing that can be explained this way; the message says why and what to do."""
+
+
+def flaws(evidence: Tensor, gradients: Tensor | None = None) -> Tensor:
+    """Find the maps that cannot be read.
+
+    Args:
+        evidence: ``(N, *s)`` signed evidence.
+        gradients: ``(N, ...)`` the gradients it was made from, where it was.
+
+    Returns:
+        ``(N,)`` uint8 indices into `FLAWS`, on the evidence's device.
+
+    >>> [FLAWS[i] for i in flaws(torch.tensor([[1.0, 0.0], [-1.0, -2.0], [2.0, 2.0], [torch.nan, 0.0]]))]
+    [None, 'all zero', 'constant', 'not finite']
+    """
+    flat = evidence.flatten(1)
+    maps = flat.relu()
+    low, high = maps.aminmax(dim=1)
+    code = torch.zeros(len(flat), dtype=torch.uint8, device=flat.device)
+    code.masked_fill_(high - low < CONSTANT * high, 4)
+    code.masked_fill_(high == 0, 3)
+    if gradients is not None:
+        code.masked_fill_(gradients.flatten(1).abs().amax(1) == 0, 2)
+    return code.masked_fill_(~flat.isfinite().all(1), 1)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where the evidence for a score lies, for each image of a probe.
+
+    Mappings have one key per layer, or ``"layer/method"`` where several methods were asked for. Tensors lie on the
+    images' device.
+
+    Args:
+        evidence: ``(N, *s)`` float32, signed, before the final ReLU, on the layer's own grid.
+        logits: What the model put out for the images, ``(N, K)`` float32.
+        classes: ``(N,)`` the classes explained; None where the target was not a class.
+        size: The images' spatial dimensions.
+        layers: Where the evidence was read.
+        flaws: ``(N,)`` uint8 per key, indices into `FLAWS`.
+    """
+
+    evidence: Mapping[str, Tensor]
+    logits: Tensor
+    classes: Tensor | None
+    size: tuple[int, ...]
+    layers: Mapping[str, Layer] = field(default_factory=dict)
+    flaws: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def degenerate(self) -> Mapping[str, tuple[str | None, ...]]:
+        """Per image None, or why its map cannot be read. (Reading this waits for the device.)"""
+        return {key: tuple(FLAWS[code] for code in codes.tolist()) for key, codes in self.flaws.items()}
+
+    @property
+    def maps(self) -> Mapping[str, Tensor]:
+        """``(N, *s)`` float32 class activation maps: ``relu(evidence)``, at their own magnitude."""
+        return {key: evidence.relu() for key, evidence in self.evidence.items()}
+
+    def heatmaps(
+        self, size: tuple[int, ...] | None = None, scale: float | Tensor | None = None
+    ) -> Mapping[str, Tensor]:
+        """Maps for showing, enlarged (bi- or trilinear) to ``(N, *size)``, in [0, 1]; a degenerate map is 0 everywhere.
+
+        Args:
+            size: By default the images'.
+            scale: None stretches every map from its minimum to its maximum, as pytorch-grad-cam does. A number is the
+                magnitude that becomes 1 in all images; what exceeds it is cut off.
+        """
+        return {
+            key: to_heatmaps(evidence, self.flaws[key], size or self.size, scale)
+            for key, evidence in self.evidence.items()
+        }
+
+
+@torch.no_grad()
+def to_heatmaps(
+    evidence: Tensor, flaws: Tensor, size: tuple[int, ...], scale: float | Tensor | None = None
+) -> Tensor:
+    """`Explanation.heatmaps` for the evidence ``(N, *s)`` of one layer."""
+    usable = (flaws == 0).reshape(-1, *[1] * (evidence.ndim - 1))
+    maps = torch.where(usable, evidence.relu(), 0)
+    if scale is None:
+        maps = _stretch(maps)
+    else:
+        # Constant maps have a magnitude, so on a common scale they can be shown.
+        shown = ((flaws == 0) | (flaws == 4)).reshape(usable.shape)
+        maps = torch.where(shown, evidence.relu(), 0) / torch.as_tensor(scale, device=maps.device).clamp_min(1e-38)
+    maps = F.interpolate(maps[:, None], size=size, mode=_MODES[len(size)], align_corners=False)[:, 0]
+    # Interpolation can cut the peak, so pytorch-grad-cam stretches once more.
+    return _stretch(maps) if scale is None else maps.clamp(0, 1)
+
+
+def _stretch(maps: Tensor) -> Tensor:
+    flat = maps.flatten(1)
+    low, high = flat.aminmax(dim=1, keepdim=True)
+    extent = high - low
+    # No epsilon: a map whose maximum is 1e-9 is a map. Where there is no extent, there is nothing to divide.
+    return ((flat - low) / torch.where(extent > 0, extent, 1)).reshape(maps.shape)

@@ -1,0 +1,124 @@
+"""Leaves a model, and the process, as they were found."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+
+import numpy as np
+import torch
+from torch import nn
+
+SEED = 0
+"""Random numbers inside a pass start here, so that the same weights give the same map."""
+
+
+@contextmanager
+def isolated(model: nn.Module) -> Iterator[None]:
+    """Inside, the model evaluates on copies of its buffers; afterwards nothing shows that it was used.
+
+    Held, also after an exception: the train flag of every module (set as attributes: `train` and `eval` are methods
+    that models override), buffers, `.grad` and `requires_grad` of parameters, the random state of PyTorch (CPU and the
+    model's devices), NumPy and Python, grad and inference mode, the autocast weight cache, and the fast path of
+    `nn.MultiheadAttention`, which skips inner hooks. Inside, grad and inference mode are off and compiled code runs
+    eagerly, since hooks do not fire in it.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_random_state(model))
+        stack.enter_context(_switches())
+        if any(_is_compiled(module) for module in model.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(_flags(model))
+        stack.enter_context(_parameters(model))
+        stack.enter_context(_buffers(model))
+        yield
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+
+
+@contextmanager
+def _random_state(model: nn.Module) -> Iterator[None]:
+    devices = sorted({p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}, key=str)
+    accelerators = [(torch.get_device_module(device), device) for device in devices]
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    states = [module.get_rng_state(*_index(device)) for module, device in accelerators]
+    try:
+        random.seed(SEED)
+        np.random.seed(SEED)
+        torch.default_generator.manual_seed(SEED)
+        for module, device in accelerators:
+            with module.device(device) if hasattr(module, "device") else nullcontext():
+                module.manual_seed(SEED)
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        for (module, device), state in zip(accelerators, states, strict=True):
+            module.set_rng_state(state, *_index(device))
+
+
+def _index(device: torch.device) -> tuple[torch.device, ...]:
+    return () if device.type == "mps" else (device,)  # there is one MPS device, and its functions name none
+
+
+@contextmanager
+def _switches() -> Iterator[None]:
+    fastpath, cache = torch.backends.mha.get_fastpath_enabled(), torch.is_autocast_cache_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        # A weight cast without grad must not be found in the cache by a training step of the same autocast region.
+        torch.set_autocast_cache_enabled(False)
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+        torch.set_autocast_cache_enabled(cache)
+
+
+@contextmanager
+def _flags(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _parameters(model: nn.Module) -> Iterator[None]:
+    found = [(p, p.grad, p.requires_grad) for p in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, grad, requires_grad in found:
+            if parameter.requires_grad is not requires_grad:
+                parameter.requires_grad_(requires_grad)
+            if parameter.grad is not grad:
+                parameter.grad = grad
+
+
+@contextmanager
+def _buffers(model: nn.Module) -> Iterator[None]:
+    """Put copies in the place of buffers: the originals keep their values, their versions and their identity."""
+    # TorchScript keeps its buffers out of reach.
+    eager = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    found = [(module, dict(module._buffers)) for module in eager]
+    originals = {id(b): b for _, buffers in found for b in buffers.values() if b is not None}
+    copies = {key: buffer.clone() for key, buffer in originals.items()}  # one for each, also where modules share it
+    try:
+        for module, buffers in found:
+            module._buffers.update({name: copies[id(b)] for name, b in buffers.items() if b is not None})
+        yield
+    finally:
+        for module, buffers in found:
+            if module._buffers or buffers:
+                module._buffers.clear()
+                module._buffers.update(buffers)

@@ -1,0 +1,163 @@
+"""Where in a model to look: rules over the traced shapes, each with its reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+from torch import nn
+
+from lightning_gradcam.capture import clean_name, named_layers
+from lightning_gradcam.explanation import NotExplainableError
+from lightning_gradcam.registry import Registry, unknown
+from lightning_gradcam.trace import Layer, LayerShape, channels_first
+
+LayerRule: TypeAlias = Callable[[Sequence[LayerShape]], Sequence[Layer]]
+"""Chooses from a trace, in order of execution; never sees the model, so plain lists can test it."""
+
+Layers: TypeAlias = str | nn.Module | Layer | LayerRule | Sequence[str | nn.Module | Layer]
+"""What users may say: a rule's name, a layer's name, a module, a `Layer`, a list of these, or a rule."""
+
+RULES = Registry[LayerRule]("layer or layer rule")
+"""Rules by name; ``@RULES.register("name")`` adds one."""
+
+ENOUGH_CELLS = 16
+"""A coarser grid says little about where the evidence lies."""
+
+_NOT_FEATURES = re.compile(r"(pool(ing)?|flatten|dropout|droppath|identity)(\d?d)?$", re.IGNORECASE)
+
+
+def feature_maps(shapes: Sequence[LayerShape]) -> list[LayerShape]:
+    """The spatial outputs on the way to the score that are not a pooling, flattening or dropout.
+
+    Raises:
+        NotExplainableError: There are none.
+    """
+    spatial = [s for s in shapes if s.cells > 1]
+    reached = [s for s in spatial if s.reaches]
+    features = [s for s in reached if not _NOT_FEATURES.search(s.kind)]
+    if not features:
+        found = (
+            "no module returns a spatial output"
+            if not spatial
+            else f"no gradient of the score reaches the {len(spatial)} spatial outputs"
+            if not reached
+            else "the only spatial outputs are poolings"
+        )
+        listed = ", ".join(f"{s.name} {list(s.shape)}" for s in shapes[-5:]) or "none"
+        raise NotExplainableError(
+            f"No layer to explain: {found}. The last outputs were: {listed}. Where tokens or vectors do have places in "
+            "the image, pass `layers=Layer(name, to_grid=...)`, which turns them into (n, C, *grid)."
+        )
+    return features
+
+
+@RULES.register("auto")
+def auto(shapes: Sequence[LayerShape]) -> list[Layer]:
+    """The last feature map with at least 16 cells, or with as many as the model has.
+
+    >>> shapes = [LayerShape(f"layer{i}", "ReLU", (1, 8, s, s), (s, s)) for i, s in enumerate((16, 8, 4, 2))]
+    >>> auto(shapes)[0].name
+    'layer2'
+    """
+    features = feature_maps(shapes)
+    enough = min(ENOUGH_CELLS, max(s.cells for s in features))
+    chosen = next(s for s in reversed(features) if s.cells >= enough)
+    reason = "the last feature map on the way to the score"
+    if chosen is not features[-1]:
+        last = features[-1]
+        count = f"at least {ENOUGH_CELLS} cells" if enough == ENOUGH_CELLS else f"{enough} cells, the most there are"
+        reason += f" with {count} (the last one of all, {last.name}, has {_grid(last)})"
+    tokens = [s for s in shapes[shapes.index(chosen) + 1 :] if s.reaches and s.grid is None and len(s.shape) > 2]
+    if tokens:
+        reason += (
+            f"; behind it {len(tokens)} layers return sequences, the last {tokens[-1].name} {list(tokens[-1].shape)}, "
+            "which this rule does not read: `layers=Layer(name, to_grid=...)` does"
+        )
+    return [_layer(chosen, reason)]
+
+
+@RULES.register("stages")
+def stages(shapes: Sequence[LayerShape]) -> list[Layer]:
+    """The last feature map of every resolution, the deepest first.
+
+    >>> shapes = [LayerShape(f"layer{i}", "ReLU", (1, 8, s, s), (s, s)) for i, s in enumerate((8, 8, 4, 2))]
+    >>> [layer.name for layer in stages(shapes)]
+    ['layer3', 'layer2', 'layer1']
+    """
+    last = {s.grid: s for s in feature_maps(shapes)}
+    deepest_first = sorted(last.values(), key=shapes.index, reverse=True)
+    return [_layer(s, f"the last feature map of {_grid(s)}") for s in deepest_first]
+
+
+def choose_layers(layers: Layers, shapes: Sequence[LayerShape], model: nn.Module) -> list[Layer]:
+    """Apply the user's choice to a trace.
+
+    Raises:
+        ValueError: A name is unknown; the closest ones are offered.
+        TypeError: The choice is of no known kind.
+        NotExplainableError: There is no such place in this model.
+    """
+    named = named_layers(model)
+    if isinstance(layers, str) and layers in RULES:
+        return list(RULES[layers](shapes))
+    if callable(layers) and not isinstance(layers, (nn.Module, Layer)):
+        chosen = list(layers(shapes))
+        if not chosen:
+            raise NotExplainableError(f"The layer rule {layers!r} chose no layer.")
+        return chosen
+    wanted = [layers] if isinstance(layers, (str, nn.Module, Layer)) else list(layers)
+    if not wanted:
+        raise ValueError("Expected at least one layer, but got an empty list.")
+    return [_locate(check_layer(item, named), shapes) for item in wanted]
+
+
+def check_layers(layers: Layers, model: nn.Module) -> None:
+    """Raise as `choose_layers` does where a name is wrong, which needs no trace."""
+    if isinstance(layers, str) and layers in RULES:
+        return
+    if callable(layers) and not isinstance(layers, (nn.Module, Layer)):
+        return
+    named = named_layers(model)
+    for item in [layers] if isinstance(layers, (str, nn.Module, Layer)) else layers:
+        check_layer(item, named)
+
+
+def check_layer(layer: str | nn.Module | Layer, named: Mapping[str, nn.Module]) -> Layer:
+    """The place that a name, a module or a `Layer` means."""
+    if isinstance(layer, nn.Module):
+        names = [name for name, module in named.items() if module is layer]
+        if not names:
+            raise ValueError(f"Expected a module inside the model, but {type(layer).__name__} is not one of them.")
+        return Layer(names[0], reason="given")
+    if not isinstance(layer, (str, Layer)):
+        raise TypeError(f"Expected a layer's name, a module, a Layer or a rule, but got {layer!r}.")
+    name = clean_name(layer if isinstance(layer, str) else layer.name)
+    if name not in named:
+        raise unknown(RULES.noun, name, [*RULES, *named])
+    return Layer(name, reason="given") if isinstance(layer, str) else layer
+
+
+def _locate(layer: Layer, shapes: Sequence[LayerShape]) -> Layer:
+    """Give a layer named by the user the layout that the trace found, where it says none itself."""
+    if layer.to_grid is not channels_first:
+        return layer
+    at = [s for s in shapes if layer.name in (s.name, *s.inner) and (s.call == layer.call or layer.name in s.inner)]
+    if not at:
+        return layer  # it did not run; the capture says so
+    if at[-1].grid is None:
+        raise ValueError(
+            f"Expected a layer with a grid of places, but {layer.name!r} returns {list(at[-1].shape)}. Choose another, or "
+            "pass `Layer(name, to_grid=...)` with a function that turns this into (n, C, *grid)."
+        )
+    return replace(layer, to_grid=at[-1].to_grid)
+
+
+def _layer(shape: LayerShape, reason: str) -> Layer:
+    return Layer(shape.name, shape.call, reason, shape.to_grid)
+
+
+def _grid(shape: LayerShape) -> str:
+    return "x".join(map(str, shape.grid or ()))

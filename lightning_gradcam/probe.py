@@ -1,0 +1,157 @@
+"""The fixed images whose explanations are watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How images became what the model takes: ``image = (pixel - mean) / std`` with pixels in [0, 1], per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(float(m) for m in self.mean))
+        object.__setattr__(self, "std", tuple(float(s) for s in self.std))
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise ValueError(f"Expected as many means as standard deviations, but got {self.mean} and {self.std}.")
+        if any(not s > 0 for s in self.std):
+            raise ValueError(f"Expected standard deviations over 0, but got {self.std}.")
+
+    def restore(self, images: Tensor) -> Tensor:
+        """Undo the normalisation of ``(N, C, *spatial)`` images; the result lies in [0, 1] where this is the right one.
+
+        >>> Pixels((0.5,), (0.25,)).restore(torch.tensor([[[2.0, -2.0]]]))
+        tensor([[[1., 0.]]])
+        """
+        shape = (1, -1) + (1,) * (images.ndim - 2)
+        mean = torch.tensor(self.mean, device=images.device).reshape(shape)
+        std = torch.tensor(self.std, device=images.device).reshape(shape)
+        return images * std + mean
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A batch of images with all that belongs to them; every field has one row per image.
+
+    Args:
+        images: ``(N, C, *spatial)``, as the model takes them; ``spatial`` has 1, 2 or 3 dimensions.
+        labels: ``(N,)`` classes, ``(N, K)`` multi-label, or ``(N, *spatial)`` masks of classes.
+        masks: ``(N, *spatial)`` bool: where the evidence should lie.
+        references: ``(N, ...)`` second image or embedding of a pair.
+        ids: N names of the images.
+        groups: N names of the groups that the images belong to.
+        extras: What else the model's forward pass needs, N rows each.
+        pixels: The normalisation of ``images``, where it is known.
+
+    Raises:
+        TypeError: A field is no tensor.
+        ValueError: A field has another number of rows, or ``images`` another number of dimensions.
+
+    Example:
+        >>> probe = Probe(torch.rand(4, 3, 8, 8), labels=torch.arange(4))
+        >>> len(probe), probe[1:3].labels
+        (2, tensor([1, 2]))
+        >>> len(Probe.cat([probe, probe[:1]]))
+        5
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    masks: Tensor | None = None
+    references: Tensor | None = None
+    ids: Sequence[str] | None = None
+    groups: Sequence[str] | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    pixels: Pixels | None = None
+
+    def __post_init__(self) -> None:
+        for name, rows in self._rows():
+            if name not in ("ids", "groups") and not isinstance(rows, Tensor):
+                raise TypeError(f"Expected {name} of a Probe to be a tensor, but got {type(rows).__name__}.")
+        if self.images.ndim not in (3, 4, 5) or 0 in self.images.shape:
+            raise ValueError(
+                "Expected images of shape (N, C, *spatial) with one to three spatial dimensions and no empty one, "
+                f"but got {tuple(self.images.shape)}. A single image needs a batch dimension: image[None]."
+            )
+        for name, rows in self._rows():
+            if len(rows) != len(self.images):
+                raise ValueError(f"Expected {len(self.images)} rows in {name}, one per image, but got {len(rows)}.")
+
+    def _rows(self) -> Iterator[tuple[str, Any]]:
+        for f in fields(self):
+            if f.name not in ("extras", "pixels") and getattr(self, f.name) is not None:
+                yield f.name, getattr(self, f.name)
+        yield from ((f"extras[{name!r}]", rows) for name, rows in self.extras.items())
+
+    def _map(self, change: Callable[[Any], Any]) -> Probe:
+        changed = {name: change(rows) for name, rows in self._rows() if not name.startswith("extras[")}
+        return replace(self, **changed, extras={name: change(rows) for name, rows in self.extras.items()})
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: slice | Sequence[int]) -> Probe:
+        """The images of a slice, or of a list of row numbers."""
+
+        def pick(field_rows: Any) -> Any:
+            if isinstance(rows, slice):
+                return field_rows[rows]
+            return field_rows[list(rows)] if isinstance(field_rows, Tensor) else [field_rows[i] for i in rows]
+
+        return self._map(pick)
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The images' spatial dimensions."""
+        return tuple(self.images.shape[2:])
+
+    @property
+    def classes(self) -> Tensor | None:
+        """The labels as ``(N,)`` int64 where there is one class per image, else None."""
+        if self.labels is None or self.labels.ndim != 1 or self.labels.is_floating_point():
+            return None
+        return self.labels.long()
+
+    def to(self, device: torch.device | str) -> Probe:
+        """The same probe with its tensors on another device."""
+        return self._map(lambda rows: rows.to(device) if isinstance(rows, Tensor) else rows)
+
+    def clone(self) -> Probe:
+        """A copy that shares no memory with this one, of ordinary tensors also where these were made in inference mode."""
+        with torch.inference_mode(False), torch.no_grad():
+            return self._map(lambda rows: rows.detach().clone() if isinstance(rows, Tensor) else list(rows))
+
+    @staticmethod
+    def cat(probes: Sequence[Probe]) -> Probe:
+        """Put probes with the same fields behind one another.
+
+        Raises:
+            ValueError: There is none, or they have different fields.
+        """
+        if not probes or any(dict(p._rows()).keys() != dict(probes[0]._rows()).keys() for p in probes):
+            raise ValueError("Expected at least one probe, all with the same fields.")
+
+        def join(rows: Sequence[Any]) -> Any:
+            return torch.cat(list(rows)) if isinstance(rows[0], Tensor) else [r for part in rows for r in part]
+
+        names = [name for name, _ in probes[0]._rows() if not name.startswith("extras[")]
+        return replace(
+            probes[0],
+            **{name: join([getattr(p, name) for p in probes]) for name in names},
+            extras={name: join([p.extras[name] for p in probes]) for name in probes[0].extras},
+        )
+
+
+Forward: TypeAlias = Callable[[torch.nn.Module, Probe], Any]
+"""How a model is called on a probe; by default ``model(probe.images)``."""
+
+Target: TypeAlias = Callable[[Any, Probe], Tensor]
+"""``(output, the same rows of the probe) -> scores``, ``(n,)`` or ``(n, k)``: what is explained."""

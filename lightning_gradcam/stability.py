@@ -1,0 +1,99 @@
+"""Two maps of one image to one number, and one map to one number. Maps are ``(N, *s)``, results ``(N,)``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_gradcam.explanation import CONSTANT
+
+
+def spearman(a: Tensor, b: Tensor) -> Tensor:
+    r"""Rank correlation of two maps of the same image, in [-1, 1].
+
+    The Pearson correlation of the maps' ranks, where equal cells share the mean of their ranks. As a measure of how far
+    two explanations agree: Ghorbani et al. 2019, arXiv:1710.10547; Adebayo et al. 2018, arXiv:1810.03292.
+
+    Args:
+        a: ``(N, *s)`` maps after ReLU, at the layer's own resolution.
+        b: The maps to compare with, of the same shape.
+
+    Returns:
+        ``(N,)``. NaN where there is no answer: both maps are zero everywhere, one of them is constant but not zero, or
+        not finite. 0 where one map is zero everywhere and the other is not.
+
+    Raises:
+        ValueError: The shapes differ.
+
+    >>> a = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, 2.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    >>> b = torch.tensor([[0.0, 5.0, 9.0], [2.0, 1.0, 0.0], [0.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
+    >>> spearman(a, b)
+    tensor([ 1., -1., 0., nan])
+    """
+    if a.shape != b.shape or a.ndim < 2:
+        raise ValueError(f"Expected two batches of maps of one shape (N, *s), but got {a.shape} and {b.shape}.")
+    a, b = a.flatten(1), b.flatten(1)
+    ranks_a, ranks_b = _centred_ranks(a), _centred_ranks(b)
+    product = (ranks_a * ranks_b).sum(1)
+    # One root of the product, not a product of two roots: equal ranks give exactly 1.
+    scale = (ranks_a.square().sum(1) * ranks_b.square().sum(1)).sqrt()
+    correlation = (product / torch.where(scale > 0, scale, 1)).clamp(-1, 1).float()
+
+    zero_a, zero_b = (a == 0).all(1), (b == 0).all(1)
+    unanswered = _constant(a) | _constant(b) | ~(a.isfinite() & b.isfinite()).all(1) | (zero_a & zero_b)
+    return torch.where(zero_a | zero_b, 0.0, correlation).masked_fill(unanswered, torch.nan)
+
+
+def gini(maps: Tensor) -> Tensor:
+    r"""How concentrated the evidence is: 0 where all cells have the same, towards 1 where one cell has it all.
+
+    .. math:: \frac{2 \sum_i i\, x_{(i)}}{m \sum_i x_i} - \frac{m + 1}{m}
+
+    of the ``m`` cells sorted upwards (Gini 1912; for saliency maps: Chalasani et al. 2020, arXiv:1810.06583).
+
+    Args:
+        maps: ``(N, *s)`` maps after ReLU.
+
+    Returns:
+        ``(N,)``, at most ``1 - 1 / m``; NaN for maps that are zero everywhere or not finite.
+
+    >>> gini(torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 2.0], [0.0, 0.0, 0.0, 0.0]]))
+    tensor([0.0000, 0.7500,    nan])
+    """
+    flat = _double(maps.flatten(1)).sort(1).values
+    cells = flat.shape[1]
+    order = torch.arange(1, cells + 1, device=flat.device, dtype=flat.dtype)
+    total = flat.sum(1)
+    value = 2 * (order * flat).sum(1) / (cells * torch.where(total > 0, total, 1)) - (cells + 1) / cells
+    return value.clamp(0, 1).float().masked_fill((total == 0) | ~flat.isfinite().all(1), torch.nan)
+
+
+def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of the values that are there, and its standard error; NaN where none (for the error: fewer than two) is.
+
+    >>> [round(float(x), 3) for x in mean_and_error(torch.tensor([1.0, 3.0, torch.nan]))]
+    [2.0, 1.0]
+    """
+    there = ~values.isnan()
+    count = there.sum()
+    mean = values.nansum() / torch.where(count > 0, count, torch.nan)
+    spread = torch.where(there, values - mean, 0).square().sum()
+    return mean, (spread / torch.where(count > 1, (count - 1) * count, torch.nan)).sqrt()
+
+
+def _constant(maps: Tensor) -> Tensor:
+    low, high = maps.aminmax(dim=1)
+    return (high > 0) & (high - low < CONSTANT * high)
+
+
+def _centred_ranks(maps: Tensor) -> Tensor:
+    """Ranks from 0, equal cells sharing the mean of theirs, minus the mean rank: exact in half steps."""
+    ordered = maps.sort(1).values
+    below = torch.searchsorted(ordered, maps)
+    up_to = torch.searchsorted(ordered, maps, right=True)
+    return _double(below + up_to) / 2 - maps.shape[1] / 2
+
+
+def _double(values: Tensor) -> Tensor:
+    """Sums of ranks need float64; Apple's GPUs have none, and there float32 serves maps of a few thousand cells."""
+    return values.float() if values.device.type == "mps" else values.double()
