@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_gradcam.callback import GradCAMCallback
     from lightning_gradcam.explanation import Explanation, NotExplainableError
     from lightning_gradcam.pipeline import explain
     from lightning_gradcam.probe import Pixels, Probe
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Explanation": "explanation",
+    "GradCAMCallback": "callback",
     "Layer": "trace",
     "NotExplainableError": "explanation",
     "Pixels": "probe",
@@ -24,7 +26,7 @@ _HOMES = {
 }
 
 __version__ = "0.1.0"
-__all__ = ["Explanation", "Layer", "NotExplainableError", "Pixels", "Probe", "explain"]
+__all__ = ["Explanation", "GradCAMCallback", "Layer", "NotExplainableError", "Pixels", "Probe", "explain"]
 
 
 def __getattr__(name: str) -> Any:

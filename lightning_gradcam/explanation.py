@@ -24,6 +24,10 @@ class NotExplainableError(RuntimeError):
     """The model turned out to have nothing that can be explained this way; the message says why and what to do."""
 
 
+class ForwardError(NotExplainableError):
+    """The model's own forward pass raised; the error it raised is the cause."""
+
+
 def flaws(evidence: Tensor, gradients: Tensor | None = None) -> Tensor:
     """Find the maps that cannot be read.
 
@@ -46,6 +50,16 @@ def flaws(evidence: Tensor, gradients: Tensor | None = None) -> Tensor:
     if gradients is not None:
         code.masked_fill_(gradients.flatten(1).abs().amax(1) == 0, 2)
     return code.masked_fill_(~flat.isfinite().all(1), 1)
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax ``(N, K)``; rows that already are probabilities stay as they are.
+
+    >>> probabilities(torch.tensor([[0.25, 0.75], [0.0, 0.0]]))
+    tensor([[0.2500, 0.7500], [0.5000, 0.5000]])
+    """
+    given = ((logits >= 0).all(1) & ((logits.sum(1) - 1).abs() < 1e-3))[:, None]
+    return torch.where(given, logits, logits.softmax(1))
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture import Passes, capture, trace
-from lightning_gradcam.explanation import Explanation, NotExplainableError, flaws
+from lightning_gradcam.explanation import Explanation, ForwardError, NotExplainableError, flaws
 from lightning_gradcam.isolation import isolated
 from lightning_gradcam.layers import Layers, choose_layers
 from lightning_gradcam.methods import LayerMethod, PassMethod, apply, coerce_method, method_name, uses_gradients
@@ -58,6 +59,7 @@ def explain(
         NotExplainableError: The model has no spatial output, or no gradient reaches it.
 
     Example:
+        >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
         >>> explanation = explain(model, torch.rand(2, 1, 8, 8), target=1)
@@ -102,7 +104,10 @@ class Plan:
     def __call__(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
         """Explain one forward pass over the probe, once for each target."""
         with isolated(model):
-            return [self._explanation(passes) for passes in capture(model, probe, self.layers, self.forward, targets)]
+            passes = capture(model, probe, self.layers, self.forward, targets)
+            # The caller's autocast is for the model: the equations are float32.
+            with torch.autocast(probe.images.device.type, enabled=False):
+                return [self._explanation(each) for each in passes]
 
     def _explanation(self, passes: Passes) -> Explanation:
         evidence: dict[str, Tensor] = {}
@@ -139,9 +144,7 @@ def prepare(
     named = {method_name(m): coerce_method(m) for m in methods}
     if not named:
         raise ValueError("Expected at least one method, but got an empty list.")
-    call = forward or images_only
-    if forward is None:
-        _check_forward(model)
+    call = Called(forward or default_forward(model))
     rows = probe[:TRACED_ROWS]
     # Any class shows what the gradient reaches, and a label may be out of range: that is checked below.
     score = logits_of if isinstance(target, ClassScore) else lambda output: target(output, rows)
@@ -154,20 +157,46 @@ def prepare(
     return Plan(tuple(choose_layers(layers, shapes, model)), named, call, shapes, count)
 
 
-def images_only(model: nn.Module, probe: Probe) -> Any:
-    """``model(probe.images)``: how a model is called where nothing else is said."""
-    return model(probe.images)
+@dataclass(frozen=True)
+class Called:
+    """A forward pass whose errors say with what the model was called."""
+
+    forward: Forward
+
+    def __call__(self, model: nn.Module, probe: Probe) -> Any:
+        """What the model returns.
+
+        Raises:
+            ForwardError: The model raised; but memory that runs out stays what it is.
+        """
+        try:
+            return self.forward(model, probe)
+        except (torch.OutOfMemoryError, NotExplainableError):
+            raise
+        except Exception as error:
+            raise ForwardError(
+                f"The forward pass of {type(model).__name__} failed on images of shape {tuple(probe.images.shape)} "
+                f"({probe.images.dtype}): {type(error).__name__}: {error}. If it needs other input, pass `forward=`, a "
+                "callable of (model, probe)."
+            ) from error
 
 
-def _check_forward(model: nn.Module) -> None:
-    needed = [
-        p.name
-        for p in inspect.signature(model.forward).parameters.values()
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    if len(needed) > 1 or not inspect.signature(model.forward).parameters:
+def default_forward(model: nn.Module) -> Forward:
+    """``model(probe.images)``, for models that need no more.
+
+    Raises:
+        NotExplainableError: The model's ``forward`` has other required arguments.
+    """
+    parameters = inspect.signature(model.forward).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if len(needed) > 1 or not parameters:
         raise NotExplainableError(
-            f"{type(model).__name__}.forward needs ({', '.join(needed)}), but is called with the images only. Pass "
+            f"{type(model).__name__}.forward needs ({', '.join(needed)}), but would be called with the images only. Pass "
             "`forward=`, a callable of (model, probe): `lambda model, probe: model(probe.images, ...)`; what else a "
             "batch holds is in `probe.extras`."
         )
+    return _images_only
+
+
+def _images_only(model: nn.Module, probe: Probe) -> Any:
+    return model(probe.images)

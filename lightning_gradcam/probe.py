@@ -58,7 +58,7 @@ class Probe:
     Example:
         >>> probe = Probe(torch.rand(4, 3, 8, 8), labels=torch.arange(4))
         >>> len(probe), probe[1:3].labels
-        (2, tensor([1, 2]))
+        (4, tensor([1, 2]))
         >>> len(Probe.cat([probe, probe[:1]]))
         5
     """
@@ -128,6 +128,24 @@ class Probe:
         """A copy that shares no memory with this one, of ordinary tensors also where these were made in inference mode."""
         with torch.inference_mode(False), torch.no_grad():
             return self._map(lambda rows: rows.detach().clone() if isinstance(rows, Tensor) else list(rows))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain containers of CPU tensors, which `from_state_dict` turns back."""
+        state: dict[str, Any] = dict(self.to("cpu")._rows())
+        state = {name: rows for name, rows in state.items() if not name.startswith("extras[")}
+        pixels = None if self.pixels is None else {"mean": self.pixels.mean, "std": self.pixels.std}
+        return {**state, "extras": {name: rows.cpu() for name, rows in self.extras.items()}, "pixels": pixels}
+
+    @staticmethod
+    def from_state_dict(state: Mapping[str, Any]) -> Probe:
+        """The probe that `state_dict` was taken of, on the CPU.
+
+        >>> probe = Probe(torch.rand(2, 1, 4, 4), pixels=Pixels((0.5,), (0.5,)), ids=["a", "b"])
+        >>> Probe.from_state_dict(probe.state_dict()).pixels
+        Pixels(mean=(0.5,), std=(0.5,))
+        """
+        pixels = state["pixels"]
+        return Probe(**{**state, "pixels": None if pixels is None else Pixels(**pixels)})
 
     @staticmethod
     def cat(probes: Sequence[Probe]) -> Probe:

@@ -1,0 +1,307 @@
+"""The Lightning callback: when to look, what is said once, what is logged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from lightning_gradcam.explanation import ForwardError, NotExplainableError
+from lightning_gradcam.host import batches_done, is_last_epoch, log_step, monitored, validates
+from lightning_gradcam.layers import check_layers
+from lightning_gradcam.loggers import find_writer, write_png, write_text
+from lightning_gradcam.probe import Pixels, Probe
+from lightning_gradcam.session import Choices, Session, coerce_probe
+from lightning_gradcam.surroundings import datasets_of
+from lightning_gradcam.targets import coerce_target
+from lightning_gradcam.track import FIRST
+from lightning_gradcam.watch import Display, Look, Watch
+
+
+class GradCAMCallback(Callback):
+    """Shows in the logger, epoch after epoch, where a model finds its evidence in a fixed set of images.
+
+    Training is bit for bit what it would be without it. A look costs about one forward pass over the probe. Looks are
+    made before the first step where the probe is complete by then, after validations (or at the end of training epochs
+    without one), and at the end of training.
+
+    Args:
+        layers: ``"auto"`` (the last feature map with at least 16 cells), ``"stages"`` (the last one of every
+            resolution), a layer's name, a list of names, or a rule over the traced shapes.
+        method: A method's name, a list of names, or a callable of (activations, gradients).
+        target: ``"auto"`` (the label where batches have labels, else the predicted class), ``"label"``,
+            ``"predicted"``, a class, one class per image, or a callable of (output, probe).
+        probe: How many images to gather from the batches that Lightning hands over, or the images themselves, as the
+            model takes them: a `Probe`, or ``(images, labels)``.
+        every_n_epochs: Looks are made in every n-th epoch from the first one on, and in the last.
+        pixels: The mean and standard deviation that images were normalised with; by default found in the
+            ``Normalize`` of the dataset or datamodule.
+        forward: How the model is called, a callable of (module, probe); by default ``module(probe.images)``.
+        class_names: What the classes are called; by default found in the dataset's ``classes``.
+        scale: ``"image"`` stretches every map to its own range, ``"shared"`` shows all on the scale of the largest
+            evidence of any look so far, a number is the evidence that has the last colour everywhere.
+        colormap: A matplotlib colormap.
+        film: How many looks the picture of the whole run shows, drawn when training ends; 0 for no such picture.
+        tag: What all names in the logger begin with; two callbacks need two.
+        on_error: ``"warn"`` gives up with one warning where the model cannot be explained; ``"raise"`` raises.
+
+    Raises:
+        MisconfigurationException: An argument is wrong; here, or before training starts where the model has to tell.
+
+    Example::
+
+        trainer = Trainer(callbacks=[GradCAMCallback()])
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: str | list[str] | Callable[..., Any] = "auto",
+        method: str | list[str] | Callable[..., Any] = "gradcam",
+        target: str | int | list[int] | Callable[..., Any] = "auto",
+        probe: int | Probe | tuple[Tensor, Tensor] = 16,
+        every_n_epochs: int = 1,
+        pixels: Pixels | None = None,
+        forward: Callable[..., Any] | None = None,
+        class_names: list[str] | None = None,
+        scale: Literal["image", "shared"] | float = "image",
+        colormap: str = "inferno",
+        film: int = 8,
+        tag: str = "gradcam",
+        on_error: Literal["warn", "raise"] = "warn",
+    ) -> None:
+        super().__init__()
+        try:
+            self.choices = Choices(
+                layers,
+                method,
+                None if isinstance(target, str) and target == "auto" else coerce_target(target),
+                coerce_probe(probe),
+                forward,
+                Display(pixels, class_names, colormap, scale, film),
+            )
+            if every_n_epochs < 1:
+                raise ValueError(f"Expected `every_n_epochs` of at least 1, but got {every_n_epochs}.")
+            if not tag.strip("/"):
+                raise ValueError(f"Expected a `tag` of at least one character, but got {tag!r}.")
+            if on_error not in ("warn", "raise"):
+                raise ValueError(f"Expected `on_error` to be 'warn' or 'raise', but got {on_error!r}.")
+        except (TypeError, ValueError) as error:
+            raise MisconfigurationException(f"GradCAMCallback: {error}") from error
+        self.every_n_epochs, self.tag, self.on_error = every_n_epochs, tag.strip("/"), on_error
+        self._restored: Mapping[str, Any] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """What is known at the start of a run: nothing."""
+        self._session = Session(self.choices)
+        self._values: dict[str, Tensor | float] = {}
+        self._first_epoch: int | None = None
+        self._looked_at = -1
+        self._step = 0
+        self._gave_up = False
+        self._said: set[str] = set()
+
+    @property
+    def state_key(self) -> str:
+        """Tells the checkpoint state of several callbacks apart."""
+        return self._generate_state_key(tag=self.tag)
+
+    @property
+    def watch(self) -> Watch | None:
+        """The probe with its looks so far; None before it is complete."""
+        return self._session.watch
+
+    # When
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """A new run begins."""
+        if stage == "fit":
+            self._begin()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raise what the user can mend, and go on where a checkpoint left off."""
+        with self._guarded(before_training=True):
+            check_layers(self.choices.layers, pl_module)
+        if self._restored is not None:
+            self._complete(trainer, pl_module, before_training=False)
+        elif isinstance(self.choices.probe, Probe):
+            self._complete(trainer, pl_module, before_training=True)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Gather, before the step can change the batch; the sanity check's batches count."""
+        if dataloader_idx == 0 and batch is not None:
+            self._offer(trainer, batch)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the untrained model, where the sanity check has shown images of all classes."""
+        session = self._session
+        if session.gathering and session.has_images and not self._gave_up:
+            with self._guarded(before_training=True):
+                session.prepare(pl_module, trainer.precision_plugin)
+            if session.settled:
+                self._complete(trainer, pl_module, before_training=True)
+        if self.watch and trainer.global_step == 0 and self._looked_at < 0:
+            self._look(trainer, pl_module, "before training", log_step(trainer))
+            self._log_directly(trainer, {k: v for k, v in self._values.items() if "drift" not in k})
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The sanity check's batches come again in the first validation."""
+        if not trainer.sanity_checking:
+            self._session.start_over()
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look after a validation."""
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._look_if_due(trainer, pl_module, log_step(trainer))
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Gather from training batches where no others come."""
+        if self._session.gathering and not validates(trainer):
+            self._offer(trainer, batch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look where no validation ended with this batch."""
+        if self._looked_at != batches_done(trainer) and not (validates(trainer) and self.watch is None):
+            self._look_if_due(trainer, pl_module, log_step(trainer) - 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at what training ended with, and show the run."""
+        if self.watch and self._looked_at != batches_done(trainer):
+            self._look(trainer, pl_module, self._moment(trainer), log_step(trainer) - 1)
+            self._log_directly(trainer, self._values)
+        with self._guarded():
+            film = self.draw_film()
+            if film is not None:
+                self._show(trainer, {"film": film}, self._step)
+
+    # What
+
+    def draw_film(self) -> Tensor | None:
+        """The run so far as one picture, looks across and images down, ``(3, height, width)`` uint8; None before any."""
+        return self.watch.draw_film() if self.watch else None
+
+    def _offer(self, trainer: Trainer, batch: Any) -> None:
+        if self._session.gathering and not self._gave_up and trainer.state.fn == "fit":
+            with self._guarded():
+                self._session.offer(batch)
+
+    def _look_if_due(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
+        if not self.watch and not self._gave_up:
+            self._complete(trainer, pl_module, before_training=False)
+        epoch = trainer.current_epoch
+        if self.watch and not self._gave_up:
+            self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
+            if (epoch - self._first_epoch) % self.every_n_epochs == 0 or is_last_epoch(trainer):
+                self._look(trainer, pl_module, self._moment(trainer), step)
+        self._log(trainer, pl_module)
+
+    def _complete(self, trainer: Trainer, pl_module: LightningModule, *, before_training: bool) -> None:
+        with self._guarded(before_training):
+            loaders = trainer.val_dataloaders or trainer.train_dataloader
+            holders = [*datasets_of(loaders), *filter(None, [getattr(trainer, "datamodule", None)])]
+            warning = self._session.complete(pl_module, trainer.precision_plugin, holders, self._restored)
+            self._restored = None
+            self._warn(warning)
+            facts = self._session.describe()
+            rank_zero_info("GradCAMCallback watches\n" + "\n".join(f"  {what}: {why}" for what, why in facts.items()))
+            write_text(trainer.loggers, f"{self.tag}/choices", facts, log_step(trainer))
+
+    def _look(self, trainer: Trainer, pl_module: LightningModule, moment: str, step: int) -> None:
+        assert self.watch is not None
+        self._looked_at, self._step = batches_done(trainer), step
+        with self._guarded():
+            look = self.watch.look(pl_module, moment)
+            self._values = dict(look.numbers)
+            self._show(trainer, look.pictures, step)
+            self._warn(self.watch.complaint(look))
+
+    def _show(self, trainer: Trainer, pictures: Mapping[str, Tensor], step: int) -> None:
+        if trainer.fast_dev_run:
+            return
+        for key, picture in pictures.items():
+            tag, on_host = f"{self.tag}/{key}", picture.cpu()
+            if not trainer.loggers:
+                write_png(trainer.default_root_dir, tag, on_host, step)
+            for logger in trainer.loggers:
+                writer = find_writer(logger)
+                if writer is not None:
+                    writer(logger, tag, on_host, step)
+                else:
+                    self._warn(
+                        f"{type(logger).__name__} is not known, so its pictures are left out; numbers are logged. Add it "
+                        "with `@lightning_gradcam.loggers.WRITERS.register(...)`, or use a TensorBoardLogger beside it."
+                    )
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Through `log`, so that callbacks can monitor; what they wait for is there, whatever happens to looks."""
+        values = dict(self._values)
+        waited_for = {name.removeprefix(f"{self.tag}/") for name in monitored(trainer) if name.startswith(f"{self.tag}/")}
+        if self._gave_up:
+            values = {name: value for name, value in values.items() if name in waited_for}
+        for name in waited_for - values.keys():
+            if name.split("/")[0] in FIRST:
+                values[name] = FIRST[name.split("/")[0]]
+        if self._gave_up and "degenerate" in values:
+            values["degenerate"] = 1.0
+        pl_module.log_dict({f"{self.tag}/{name}": value for name, value in values.items()})
+
+    def _log_directly(self, trainer: Trainer, values: Mapping[str, Tensor | float]) -> None:
+        """Where Lightning allows no `log`."""
+        for logger in trainer.loggers if not self._gave_up else ():
+            logger.log_metrics({f"{self.tag}/{name}": float(value) for name, value in values.items()}, self._step)
+
+    def _moment(self, trainer: Trainer) -> str:
+        return f"epoch {trainer.current_epoch} · step {trainer.global_step}"
+
+    # Faults
+
+    @contextmanager
+    def _guarded(self, before_training: bool = False) -> Iterator[None]:
+        """A fault of the arguments is raised before training; any other is named once, and looks end."""
+        try:
+            yield
+        except Exception as error:
+            if self.on_error == "raise":
+                raise
+            wrong_probe = isinstance(error, ForwardError) and isinstance(self.choices.probe, Probe)
+            if before_training and (isinstance(error, (TypeError, ValueError)) or wrong_probe):
+                raise MisconfigurationException(f"GradCAMCallback: {error}") from error
+            self._gave_up = True
+            what = str(error) if isinstance(error, NotExplainableError) else f"{type(error).__name__}: {error}"
+            self._warn(
+                f"No (more) explanations: {what} Training goes on without them. `on_error='raise'` shows where it happened."
+            )
+
+    def _warn(self, sentence: str) -> None:
+        if sentence and sentence not in self._said:
+            self._said.add(sentence)
+            rank_zero_warn(f"GradCAMCallback: {sentence}")
+
+    # Checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to look at the same images and go on with the curves."""
+        state = self._session.state_dict()
+        if not state:
+            return {}
+        values = {name: float(value) for name, value in self._values.items()}
+        return {**state, "first_epoch": self._first_epoch, "looked_at": self._looked_at, "values": values}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a run; what it needs of the device waits until training starts."""
+        if state_dict:
+            self._restored = state_dict
+            self._first_epoch, self._looked_at = state_dict["first_epoch"], state_dict["looked_at"]
+            self._values = dict(state_dict["values"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without `log`, which the Trainer attaches and which holds the whole model."""
+        return {name: value for name, value in vars(self).items() if name not in ("log", "log_dict")}

@@ -1,0 +1,163 @@
+"""From the batches that pass by to a probe: which tensors are images and labels, and which images to keep."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from lightning_gradcam.probe import Probe
+
+_Path: TypeAlias = tuple[str, ...]
+
+_LABEL_NAMES = ("label", "labels", "target", "targets", "class", "classes", "y", "category")
+_NEVER_LABELS = ("id", "ids", "idx", "index", "indices", "image_id")
+
+
+def read_batch(batch: Any) -> Probe | None:
+    """Find images and labels in a batch of any make: tensor, tuple, list, mapping, named tuple, dataclass, nested ones.
+
+    Images are the first floating-point tensor of four or five dimensions, else the first uint8 one, else the first
+    floating-point one of three. Labels are the integers of shape ``(N,)`` or ``(N, 1)`` called so, else the first beside
+    the images, else the first at all. Other tensors with N rows become ``extras`` under their key or position.
+
+    Returns:
+        The batch as a `Probe` (sharing memory with it), or None where it has no images.
+
+    >>> import torch
+    >>> read_batch({"y": torch.tensor([3, 4]), "x": torch.rand(2, 3, 8, 8)}).labels
+    tensor([3, 4])
+    """
+    leaves = list(_leaves(batch, ()))
+    at = _find_images(leaves)
+    if at is None:
+        return None
+    path, images = leaves[at]
+    rest = [(p, t) for i, (p, t) in enumerate(leaves) if i != at and t.ndim and len(t) == len(images)]
+    label = _find_labels(rest, path)
+    return Probe(
+        images,
+        labels=None if label is None else dict(rest)[label].reshape(len(images)),
+        extras={".".join(p): t for p, t in rest if p != label},
+    )
+
+
+def _leaves(item: Any, path: _Path) -> Iterator[tuple[_Path, Tensor]]:
+    if isinstance(item, Tensor):
+        yield path, item
+        return
+    inside: Sequence[tuple[str, Any]] = ()
+    if isinstance(item, Mapping):
+        inside = [(str(key), value) for key, value in item.items()]
+    elif is_dataclass(item) and not isinstance(item, type):
+        inside = [(f.name, getattr(item, f.name)) for f in fields(item)]
+    elif isinstance(item, tuple) and hasattr(item, "_fields"):
+        inside = list(zip(item._fields, item, strict=True))
+    elif isinstance(item, (tuple, list)):
+        inside = [(str(i), value) for i, value in enumerate(item)]
+    for name, value in inside:
+        yield from _leaves(value, (*path, name))
+
+
+def _find_images(leaves: Sequence[tuple[_Path, Tensor]]) -> int | None:
+    for dimensions, floating in (((4, 5), True), ((4, 5), False), ((3,), True)):
+        for i, (_, tensor) in enumerate(leaves):
+            kind = tensor.is_floating_point() if floating else str(tensor.dtype) == "torch.uint8"
+            if kind and tensor.ndim in dimensions and tensor.numel():
+                return i
+    return None
+
+
+def _find_labels(rest: Sequence[tuple[_Path, Tensor]], images: _Path) -> _Path | None:
+    candidates = [
+        path
+        for path, tensor in rest
+        if not (tensor.is_floating_point() or tensor.is_complex() or str(tensor.dtype) == "torch.bool")
+        and (tensor.ndim == 1 or (tensor.ndim == 2 and tensor.shape[1] == 1))
+        and not (path and path[-1].lower() in _NEVER_LABELS)
+    ]
+
+    def rank(path: _Path) -> tuple[bool, bool]:
+        return path[:-1] != images[:-1], path[-1].lower() not in _LABEL_NAMES
+
+    return min(candidates, key=rank, default=None)
+
+
+class Gatherer:
+    """Keeps ``size`` images of the batches that it is shown, spread over the classes.
+
+    It fills up; then an image of a class not yet seen replaces the last one of the most frequent class. It copies single
+    images out of the batches and draws no random number.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._rows: list[Probe] = []
+        self._labels: list[int | None] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, batch: Any) -> None:
+        """Look at one batch. (Reads its labels, so waits for the device.)"""
+        probe = read_batch(batch)
+        if probe is None or (self._rows and not _alike(self._rows[0], probe)):
+            return
+        labels = [None] * len(probe) if probe.classes is None else probe.classes.tolist()
+        for i, label in enumerate(labels):
+            place = self._place(label)
+            if place is not None:
+                row = probe[[i]].clone()
+                self._rows[place : place + 1] = [row]
+                self._labels[place : place + 1] = [label]
+
+    def _place(self, label: int | None) -> int | None:
+        """Where an image of that class goes: behind the others, in the place of one, or nowhere."""
+        if len(self._rows) < self.size:
+            return len(self._rows)
+        if label is None or label in self._labels:
+            return None
+        [(frequent, count)] = Counter(self._labels).most_common(1)
+        return len(self._labels) - 1 - self._labels[::-1].index(frequent) if count > 1 else None
+
+    def settled(self, classes: int | None) -> bool:
+        """Whether no further batch could change the choice, for a model that tells ``classes`` classes apart."""
+        if len(self._rows) < self.size:
+            return False
+        wanted = self.size if classes is None else min(self.size, classes)
+        return self._labels[0] is None or len(set(self._labels)) >= wanted
+
+    def probe(self) -> Probe:
+        """The images, sorted by class.
+
+        Raises:
+            ValueError: There are none.
+        """
+        order = sorted(range(len(self)), key=lambda i: self._labels[i] or 0)
+        return Probe.cat([self._rows[i] for i in order])
+
+
+def without_foreign_labels(probe: Probe, classes: int | None) -> tuple[Probe, str]:
+    """Drop labels that were found in a batch and are no classes of the model; with a sentence where that was done."""
+    labels = probe.classes
+    if labels is None or classes is None:
+        return probe, ""
+    low, high = int(labels.min()), int(labels.max())
+    if 0 <= low and high < classes:
+        return probe, ""
+    return replace(probe, labels=None), (
+        f"The integers found beside the images run from {low} to {high}, but the model has {classes} classes: they are "
+        "not taken as labels, and the predicted class is explained. Pass `probe=(images, labels)` with the right ones."
+    )
+
+
+def _alike(row: Probe, batch: Probe) -> bool:
+    return (
+        row.images.shape[1:] == batch.images.shape[1:]
+        and row.images.dtype == batch.images.dtype
+        and (row.classes is None) == (batch.classes is None)
+        and {k: v.shape[1:] for k, v in row.extras.items()} == {k: v.shape[1:] for k, v in batch.extras.items()}
+    )

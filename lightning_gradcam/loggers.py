@@ -1,0 +1,110 @@
+"""Pictures and words to any Lightning logger. Numbers need no help: `log` carries them.
+
+No protocol for pictures exists among loggers, so each class has a function here, found by name along the logger's MRO:
+a subclass is served by its parent's, and no logging library is imported that the user has not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from torch import Tensor
+from torchvision.io import encode_jpeg, encode_png
+
+from lightning_gradcam.registry import Registry
+
+PictureWriter: TypeAlias = Callable[[Any, str, Tensor, int], None]
+"""``(logger, tag, picture (3, h, w) uint8 on the CPU, step) -> None``."""
+
+WRITERS = Registry[PictureWriter]("logger class")
+"""By class name; ``@WRITERS.register("TensorBoardLogger")`` adds one."""
+
+JPEG_QUALITY = 92
+
+
+def safe_name(name: str) -> str:
+    """A name from a model or data, as a part of a path that stays where it is put.
+
+    >>> safe_name("../layer 4.<b>"), safe_name("layer4.1")
+    ('_layer_4._b_', 'layer4.1')
+    """
+    return re.sub(r"[^\w.=\-\[\]]+", "_", name).lstrip(".")[:100] or "_"
+
+
+def safe_text(text: str) -> str:
+    """Words from a model or data, with nothing that Markdown or HTML would act on.
+
+    >>> safe_text("<b>layer</b>")
+    '&lt;b&gt;layer&lt;/b&gt;'
+    """
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]#|!])", r"\\\1", escaped)
+
+
+def find_writer(logger: Any) -> PictureWriter | None:
+    """The function for the logger's class or the nearest of its parents that has one."""
+    return next((WRITERS[c.__name__] for c in type(logger).__mro__ if c.__name__ in WRITERS), None)
+
+
+def write_png(folder: str | Path, tag: str, picture: Tensor, step: int) -> Path:
+    """Write ``folder/tag/step=000042.png``, the tag's parts as folders."""
+    target = Path(folder, *(safe_name(part) for part in tag.split("/")), f"step={step:06d}.png")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(encode_png(picture, compression_level=3).numpy().tobytes())
+    return target
+
+
+@WRITERS.register("TensorBoardLogger")
+def tensorboard(logger: Any, tag: str, picture: Tensor, step: int) -> None:
+    """As encoded bytes: `add_image` would encode PNG in the calling thread, for fifty times as long."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    _, height, width = picture.shape
+    encoded = encode_jpeg(picture, quality=JPEG_QUALITY).numpy().tobytes()
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
+    writer = logger.experiment._get_file_writer()
+    writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+
+
+@WRITERS.register("CSVLogger")
+def csv(logger: Any, tag: str, picture: Tensor, step: int) -> None:
+    """PNG files beside the CSV."""
+    write_png(logger.log_dir, tag, picture, step)
+
+
+@WRITERS.register("WandbLogger")
+def wandb(logger: Any, tag: str, picture: Tensor, step: int) -> None:
+    """Under the Trainer's step, as the logger's own metrics are."""
+    import wandb as library
+
+    image = library.Image(picture.permute(1, 2, 0).numpy())
+    logger.experiment.log({tag: image, "trainer/global_step": step})
+
+
+@WRITERS.register("MLFlowLogger")
+def mlflow(logger: Any, tag: str, picture: Tensor, step: int) -> None:
+    """As an image artifact with key and step."""
+    key = "/".join(safe_name(part) for part in tag.split("/"))
+    logger.experiment.log_image(logger.run_id, picture.permute(1, 2, 0).numpy(), key=key, step=step)
+
+
+@WRITERS.register("CometLogger")
+def comet(logger: Any, tag: str, picture: Tensor, step: int) -> None:
+    """As an image of the experiment."""
+    logger.experiment.log_image(picture.permute(1, 2, 0).numpy(), name=tag, step=step)
+
+
+@WRITERS.register("DummyLogger")
+def dummy(logger: Any, tag: str, picture: Tensor, step: int) -> None:
+    """Nothing: `fast_dev_run` puts this one in the place of the user's."""
+
+
+def write_text(loggers: Sequence[Any], tag: str, facts: Mapping[str, str], step: int) -> None:
+    """Words as a TensorBoard text; other loggers have the console."""
+    rows = "\n".join(f"| {safe_text(name)} | {safe_text(text)} |" for name, text in facts.items())
+    for logger in loggers:
+        if any(c.__name__ == "TensorBoardLogger" for c in type(logger).__mro__):
+            logger.experiment.add_text(tag, f"| what | choice and reason |\n| --- | --- |\n{rows}", step)

@@ -1,0 +1,86 @@
+"""What is written under, over and beside the photos, chosen on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_gradcam.explanation import probabilities
+from lightning_gradcam.render.colors import FAINT, INK, PAPER, Ramp, overlay
+from lightning_gradcam.render.text import Font, paint
+
+GAP = 4
+"""Pixels between the parts of a picture."""
+
+
+def label_line(font: Font, names: Tensor, labels: Tensor, characters: int) -> Tensor:
+    """``label pine``: ``(N, characters)`` codes."""
+    word = font.encode(["label "])[0].expand(len(labels), -1)
+    return _fit(torch.cat([word, names[labels.clamp(0, len(names) - 1)]], 1), characters)
+
+
+def prediction_line(font: Font, names: Tensor, logits: Tensor, right: Tensor | None, characters: int) -> Tensor:
+    """``✓ pine   98%``: ``(N, characters)`` codes; without labels there is no mark."""
+
+    def all_rows(text: str) -> Tensor:
+        return font.encode([text]).expand(len(logits), -1)
+
+    sure, predicted = probabilities(logits).max(1)
+    mark = all_rows(" ") if right is None else torch.where(right[:, None], all_rows("✓"), all_rows("✗"))
+    percent = font.fixed(sure * 100, 3, 0)
+    name = _fit(names[predicted.clamp(0, len(names) - 1)], characters - 6)
+    return torch.cat([mark, all_rows(" "), name, percent, all_rows("%")], 1)[:, :characters]
+
+
+def caption(font: Font, lines: Sequence[Tensor], width: int, right: Tensor | None) -> Tensor:
+    """Lines of codes ``(N, characters)`` to ``(N, 3, h, width)`` uint8; wrong ones white on black, seen without colours."""
+    coverage = torch.cat([font.draw(line) for line in lines], dim=1)
+    coverage = F.pad(coverage, (1, width - coverage.shape[-1] - 1, 1, 1))
+    ink, paper = (torch.tensor(color, device=coverage.device).expand(len(coverage), 3) for color in (INK, PAPER))
+    if right is not None:
+        ink, paper = (torch.where(right[:, None], a, b) for a, b in ((ink, paper), (paper, ink)))
+    return paint(coverage, ink, paper)
+
+
+def head(title: str, facts: Sequence[str | Tensor], font: Font, bold: Font, width: int) -> Tensor:
+    """The head lines, ``(3, h, width)`` uint8."""
+    lines = [_line(bold, [title], width, above=GAP)]
+    if facts:
+        lines.append(_line(font, facts, width))
+    return paint(torch.cat(lines), INK, PAPER)
+
+
+def foot(font: Font, ramp: Ramp, scale: Tensor | None, marks: bool, width: int) -> Tensor:
+    """The scale bar with what its ends mean, ``(3, h, width)`` uint8."""
+    left: list[str | Tensor] = ["no evidence " if scale is None else "evidence 0 "]
+    right: list[str | Tensor] = [" the most in this image"]
+    if scale is not None:
+        right = [" ≥ ", font.scientific(scale), ", one scale for all images"]
+    if marks:
+        right.append("   ✓ right  ✗ wrong")
+    rising = torch.linspace(0, 1, 160, device=ramp.gain.device).expand(1, font.height - 6, -1)
+    bar = F.pad(overlay(torch.full_like(rising, 0.6)[:, None], rising, ramp)[0], (0, 0, 3, 3), value=PAPER[0])
+    words = [paint(font.draw(font.line(parts)), FAINT, PAPER) for parts in (left, right)]
+    return _widen(F.pad(torch.cat([words[0], bar, words[1]], dim=2), (GAP, 0, 0, GAP), value=PAPER[0]), width)
+
+
+def stack(parts: Sequence[Tensor]) -> Tensor:
+    """Parts ``(3, h, w)`` below one another, as one picture."""
+    width = max(part.shape[-1] for part in parts)
+    return torch.cat([_widen(part, width) for part in parts], dim=1)
+
+
+def _line(font: Font, parts: Sequence[str | Tensor], width: int, above: int = 0) -> Tensor:
+    coverage = font.draw(font.line(parts, (width - 2 * GAP) // font.width))
+    return F.pad(coverage, (GAP, width - GAP - coverage.shape[-1], above, 0))
+
+
+def _fit(codes: Tensor, width: int) -> Tensor:
+    return F.pad(codes, (0, max(width - codes.shape[-1], 0)))[..., : max(width, 0)]
+
+
+def _widen(part: Tensor, width: int) -> Tensor:
+    return F.pad(part, (0, max(width - part.shape[-1], 0)), value=PAPER[0])

@@ -1,0 +1,72 @@
+"""Evidence as colour over a grey photo: in the overlay, colour means evidence and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_gradcam.registry import unknown
+
+INK, PAPER, FAINT = (33, 33, 38), (250, 250, 250), (115, 115, 122)
+
+_LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """The colours of evidence from none (row 0) to most (row 255), each as what it does to the grey below it.
+
+    Args:
+        gain: ``(256, 3)``, by which the grey is multiplied.
+        lift: ``(256, 3)``, what is added. Both are in units of 1/255.
+    """
+
+    gain: Tensor
+    lift: Tensor
+
+    @staticmethod
+    def named(colormap: str, device: torch.device | str = "cpu") -> Ramp:
+        """The ramp of a matplotlib colormap.
+
+        The more evidence, the more opaque its colour; no evidence leaves the photo alone. The colour takes its shade
+        from the photo, so that the object stays visible where the evidence is strongest.
+
+        Raises:
+            ValueError: matplotlib knows no such colormap.
+        """
+        check_colormap(colormap)
+        steps = np.linspace(0, 1, 256)
+        colors = torch.tensor(matplotlib.colormaps[colormap](steps)[:, :3], dtype=torch.float32, device=device)
+        opacity = 0.8 * torch.linspace(0, 1, 256, device=device)[:, None]
+        # grey + opacity * (color * (0.45 + 0.85 * grey) - grey), sorted by powers of the grey
+        return Ramp(255 * (1 - opacity + 0.85 * opacity * colors), 255 * 0.45 * opacity * colors)
+
+
+def check_colormap(name: str) -> None:
+    """Raise a ValueError where matplotlib knows no such colormap."""
+    if name not in matplotlib.colormaps:
+        raise unknown("matplotlib colormap", name, [n for n in matplotlib.colormaps if not n.endswith("_r")])
+
+
+def grey(photos: Tensor) -> Tensor:
+    """RGB ``(N, 3, h, w)`` in [0, 1] to the grey ``(N, 1, h, w)`` that evidence is laid over."""
+    luma = torch.tensor(_LUMA, device=photos.device).reshape(1, 3, 1, 1)
+    return 0.1 + 0.75 * (photos * luma).sum(1, keepdim=True)
+
+
+def overlay(under: Tensor, heatmaps: Tensor, ramp: Ramp) -> Tensor:
+    """Lay heatmaps ``(N, h, w)`` in [0, 1] over grey photos ``(N, 1, h, w)``: ``(N, 3, h, w)`` uint8."""
+    steps = (heatmaps * 255 + 0.5).int()
+    gain, lift = F.embedding(steps, ramp.gain), F.embedding(steps, ramp.lift)
+    colors = torch.addcmul(lift, under[:, 0, :, :, None], gain)
+    return to_bytes(colors).permute(0, 3, 1, 2)
+
+
+def to_bytes(values: Tensor) -> Tensor:
+    """0 to 255, rounded, as uint8. (Changes ``values``.)"""
+    return values.add_(0.5).clamp_(0, 255).to(torch.uint8)

@@ -1,0 +1,120 @@
+"""The picture of a whole run: looks across, images down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.utils import make_grid
+
+from lightning_gradcam.probe import Probe
+from lightning_gradcam.render.captions import GAP, foot, head, stack
+from lightning_gradcam.render.colors import INK, PAPER
+from lightning_gradcam.render.sheet import WIDTH, Sheet, scaled
+from lightning_gradcam.render.text import paint
+
+ROWS = 8
+_WORDS = 13  # characters of the column that names the labels
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What one look leaves for the film: its name, and evidence, flaws and logits of its images."""
+
+    name: str
+    evidence: Tensor
+    flaws: Tensor
+    logits: Tensor
+
+
+@dataclass
+class Film:
+    """The looks of a run, evenly thinned out: at most twice as many are held as are shown.
+
+    >>> film = Film(length=4)
+    >>> for epoch in range(12):
+    ...     film.add(Frame(str(epoch), torch.ones(1, 4, 4), torch.zeros(1), torch.zeros(1, 2)))
+    >>> [frame.name for frame in film.shown()]
+    ['0', '4', '8', '11']
+    """
+
+    length: int = 8
+    frames: list[Frame] = field(default_factory=list)
+    seen: int = 0
+    stride: int = 1
+
+    def add(self, frame: Frame) -> None:
+        """Take a look in, as the latest, and thin out where there are too many."""
+        if (self.seen - 1) % self.stride != 0:
+            self.frames = self.frames[:-1]  # held only while it was the latest
+        self.frames = [*self.frames, frame]
+        self.seen += 1
+        if len(self.frames) > 2 * self.length:
+            self.stride *= 2
+            latest_is_kept = (self.seen - 1) % self.stride == 0
+            self.frames = self.frames[::2] if latest_is_kept else [*self.frames[::2], frame]
+
+    def shown(self) -> list[Frame]:
+        """The looks of the picture, evenly spread, first and latest among them."""
+        count = min(self.length, len(self.frames))
+        return [self.frames[i] for i in torch.linspace(0, len(self.frames) - 1, count).round().long().tolist()]
+
+    @torch.no_grad()
+    def draw(
+        self, probe: Probe, photos: Tensor, names: Sequence[str], colormap: str, *, title: str, common_scale: bool
+    ) -> Tensor:
+        """The picture, ``(3, height, width)`` uint8; up to eight images, evenly spread over the probe.
+
+        Args:
+            probe: The images and their labels.
+            photos: ``(N, 3, H, W)`` in [0, 1]: the images as a person sees them.
+            names: What the classes are called.
+            colormap: A matplotlib colormap.
+            title: The head line.
+            common_scale: Whether all images of all looks share one scale.
+        """
+        frames = self.shown()
+        rows = torch.linspace(0, len(probe) - 1, min(ROWS, len(probe))).round().long().tolist()
+        words = 0 if probe.classes is None else _WORDS * 7 + GAP
+        width = min((WIDTH - words - GAP) // (len(frames) + 1) - GAP, 128)
+        size = scaled((photos.shape[-2], photos.shape[-1]), width)
+        sheet = Sheet.of(probe[rows], photos[rows], names, colormap, (len(frames) + 1, size))
+        scale = torch.stack([frame.evidence.relu().nan_to_num(0, 0, 0).max() for frame in frames]).max()
+        cells = [_cell(sheet, frame, rows, scale if common_scale else None) for frame in frames]
+        below = cells[0].shape[2] - size[0]
+        columns = [F.pad(sheet.photos, (0, 0, 0, below), value=PAPER[0]), *cells]
+        ordered = torch.stack(columns, dim=1).flatten(0, 1)
+        grid = make_grid(ordered, nrow=len(columns), padding=GAP, pad_value=PAPER[0])
+        over = _names_over(sheet, ["image", *(frame.name for frame in frames)])
+        body = torch.cat([over, grid], dim=1)
+        if words:
+            body = torch.cat([_names_beside(sheet, names, cells[0].shape[2], over.shape[1], words), body], dim=2)
+        foot_line = foot(sheet.font, sheet.ramp, scale if common_scale else None, bool(words), body.shape[2])
+        return stack([head(title, (), sheet.font, sheet.bold, foot_line.shape[-1]), body, foot_line])
+
+
+def _cell(sheet: Sheet, frame: Frame, rows: Sequence[int], scale: Tensor | None) -> Tensor:
+    tiles = sheet.overlays(frame.evidence[rows], frame.flaws[rows], scale)
+    return torch.cat([tiles, sheet.captions(frame.logits[rows], with_label=False)], dim=2)
+
+
+def _names_over(sheet: Sheet, names: Sequence[str]) -> Tensor:
+    width = sheet.photos.shape[-1]
+    coverage = sheet.font.draw(sheet.font.encode(list(names), sheet.characters))
+    coverage = F.pad(coverage, (GAP, width - coverage.shape[-1]))
+    return F.pad(paint(torch.cat(list(coverage), dim=1), INK, PAPER), (0, GAP, 0, 0), value=PAPER[0])
+
+
+def _names_beside(sheet: Sheet, names: Sequence[str], cell: int, above: int, width: int) -> Tensor:
+    known = sheet.font.encode(list(names), _WORDS)
+    assert sheet.labels is not None
+    coverage = sheet.font.draw(known[sheet.labels.clamp(0, len(names) - 1)])
+    top = (sheet.photos.shape[-2] - coverage.shape[-2]) // 2
+    coverage = F.pad(coverage, (GAP, width - GAP - coverage.shape[-1], top, cell + GAP - top - coverage.shape[-2]))
+    coverage = F.pad(torch.cat(list(coverage)), (0, 0, above, GAP))
+    return paint(coverage, INK, PAPER)
+
+

@@ -1,0 +1,163 @@
+"""The picture of one look: every image of the probe with its evidence, and what the model said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.utils import make_grid
+
+from lightning_gradcam.explanation import FLAWS, to_heatmaps
+from lightning_gradcam.probe import Probe
+from lightning_gradcam.render.captions import GAP, caption, foot, head, label_line, prediction_line, stack
+from lightning_gradcam.render.colors import INK, PAPER, Ramp, grey, overlay, to_bytes
+from lightning_gradcam.render.photos import fit
+from lightning_gradcam.render.text import Font, paint
+
+WIDTH = 1024
+"""No picture is wider, in pixels: more is scaled down by the browser."""
+
+_TILE = 200  # the most that a photo takes of the width
+_LEGIBLE = 84  # the least: a caption of twelve characters
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What stays the same from look to look, prepared once on the probe's device.
+
+    Args:
+        photos: ``(N, 3, h, w)`` uint8, at the size of their tiles.
+        under: ``(N, 1, h, w)`` the same in grey in [0, 1], for the overlay.
+        ramp: Colours of evidence.
+        font: For captions.
+        bold: For the title.
+        names: ``(K, characters)`` codes of the classes' names.
+        labels: ``(N,)`` classes, where there are labels.
+        columns: Photos per row.
+    """
+
+    photos: Tensor
+    under: Tensor
+    ramp: Ramp
+    font: Font
+    bold: Font
+    names: Tensor
+    labels: Tensor | None
+    columns: int
+
+    @staticmethod
+    def of(
+        probe: Probe,
+        photos: Tensor,
+        names: Sequence[str],
+        colormap: str = "inferno",
+        arrangement: tuple[int, tuple[int, int]] | None = None,
+    ) -> Sheet:
+        """Prepare the sheet of a probe.
+
+        Args:
+            probe: The images and their labels.
+            photos: ``(N, 3, H, W)`` in [0, 1]: the images as a person sees them.
+            names: What the classes are called, one for each.
+            colormap: A matplotlib colormap.
+            arrangement: Columns, and height and width of a tile; by default what `arrange` finds.
+        """
+        columns, size = arrangement or arrange(len(probe), (photos.shape[-2], photos.shape[-1]))
+        font = Font.load(names, device=photos.device)
+        shown = fit(photos, size)
+        return Sheet(
+            photos=to_bytes(shown * 255),
+            under=grey(shown),
+            ramp=Ramp.named(colormap, photos.device),
+            font=font,
+            bold=Font.load(names, device=photos.device, bold=True),
+            names=font.encode(list(names), max(size[1] // font.width - 6, 1)),
+            labels=probe.classes,
+            columns=columns,
+        )
+
+    @property
+    def characters(self) -> int:
+        """How many fit under one photo."""
+        return (self.photos.shape[-1] - 2) // self.font.width
+
+    @torch.no_grad()
+    def draw(
+        self,
+        evidence: Tensor,
+        flaws: Tensor,
+        logits: Tensor,
+        *,
+        title: str,
+        facts: Sequence[str | Tensor] = (),
+        scale: Tensor | None = None,
+    ) -> Tensor:
+        """The picture, ``(3, height, width)`` uint8 on the probe's device, at most 1024 pixels wide.
+
+        Args:
+            evidence: ``(N, *s)`` signed, of one layer.
+            flaws: ``(N,)`` as in `Explanation`.
+            logits: ``(N, K)``; without classes (K = 0) nothing is said of predictions.
+            title: The head line.
+            facts: The line below it: words, and codes of `Font` for numbers that are on the device.
+            scale: The evidence that has the last colour, for all images; None scales every image by itself.
+        """
+        tiles = self.overlays(evidence, flaws, scale)
+        between = self.photos.new_full((len(tiles), 3, 2, tiles.shape[-1]), PAPER[0])
+        cells = torch.cat([self.photos, between, tiles, self.captions(logits)], dim=2)
+        grid = make_grid(cells, nrow=self.columns, padding=GAP, pad_value=PAPER[0])
+        foot_line = foot(self.font, self.ramp, scale, self.labels is not None, grid.shape[-1])
+        width = foot_line.shape[-1]
+        return stack([head(title, facts, self.font, self.bold, width), grid, foot_line])
+
+    def overlays(self, evidence: Tensor, flaws: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Photos with evidence, ``(N, 3, h, w)``; on a degenerate map it says why."""
+        size = (self.photos.shape[-2], self.photos.shape[-1])
+        tiles = overlay(self.under, to_heatmaps(evidence, flaws, size, scale), self.ramp)
+        words = self.font.encode([(flaw or "").center(self.characters) for flaw in FLAWS], self.characters)
+        band = paint(self.font.draw(words), PAPER, INK)[flaws.long()]
+        band = F.pad(band, (0, size[1] - band.shape[-1], 0, 0), value=INK[0])
+        height = min(band.shape[-2], size[0])
+        top = (size[0] - height) // 2
+        middle = tiles[:, :, top : top + height]
+        tiles[:, :, top : top + height] = torch.where((flaws > 0)[:, None, None, None], band[:, :, :height], middle)
+        return tiles
+
+    def right(self, logits: Tensor) -> Tensor | None:
+        """``(N,)`` whether the predicted class is the label, where there are labels and classes."""
+        return logits.argmax(1) == self.labels if self.labels is not None and logits.shape[1] else None
+
+    def captions(self, logits: Tensor, with_label: bool = True) -> Tensor:
+        """Label and prediction under each photo, ``(N, 3, height, w)``."""
+        lines, right = [], self.right(logits)
+        if self.labels is not None and with_label:
+            lines.append(label_line(self.font, self.names, self.labels, self.characters))
+        if logits.shape[1]:
+            lines.append(prediction_line(self.font, self.names, logits, right, self.characters))
+        if not lines:
+            return self.photos.new_empty(len(self.photos), 3, 0, self.photos.shape[-1])
+        return caption(self.font, lines, self.photos.shape[-1], right)
+
+
+def arrange(count: int, size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+    """Columns, and the height and width of a tile, for ``count`` photos of ``size``.
+
+    >>> arrange(16, (28, 28)), arrange(16, (224, 224)), arrange(4, (32, 512))
+    ((8, (112, 112)), (8, (123, 123)), (2, (32, 506)))
+    """
+    proportion = size[1] / size[0]
+    columns = max(1, min(count, round(8 / math.sqrt(proportion)), WIDTH // (_LEGIBLE + GAP)))
+    most = min((WIDTH - GAP) // columns - GAP, round(_TILE * max(proportion, 1)))
+    return columns, scaled(size, most)
+
+
+def scaled(size: tuple[int, int], width: int) -> tuple[int, int]:
+    """A tile at most ``width`` wide with the proportions of ``size``; whole multiples keep small pixels square."""
+    if size[1] * 2 <= width:
+        factor = width // size[1]
+        return size[0] * factor, size[1] * factor
+    return max(1, round(size[0] * width / size[1])), width

@@ -1,0 +1,121 @@
+"""From explanation to numbers, look after look: what the curves show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_gradcam.explanation import Explanation, probabilities
+from lightning_gradcam.probe import Target
+from lightning_gradcam.stability import gini, mean_and_error, spearman
+from lightning_gradcam.targets import TARGETS, given
+
+FIRST = {"drift": 1.0, "drift_from_start": 1.0, "degenerate": 1.0, "concentration": 0.0, "accuracy": 0.0, "confidence": 0.0}
+"""What is logged where there is nothing to compare with or to measure: the worst, since a 0 would be the best drift for ever."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one look leaves for the next: ``(N, *s)`` maps per layer, and the ``(N,)`` classes that they explain."""
+
+    maps: Mapping[str, Tensor]
+    classes: Tensor | None
+
+
+@dataclass
+class Track:
+    """The looks of a run, as far as numbers need them: the first one and the previous one.
+
+    Args:
+        target: What is explained. For the predicted class, every look explains the class of the look that it is compared
+            with too: a map that changes because the explained class changed is no drift.
+    """
+
+    target: Target
+    start: Memory | None = None
+    previous: Memory | None = None
+    last: dict[str, Tensor] = field(default_factory=dict)
+
+    def targets(self) -> list[Target]:
+        """What the next look has to explain: what is drawn, and for comparing the previous and the first look's classes."""
+        compared = [memory.classes for memory in (self.previous, self.start) if memory and memory.classes is not None]
+        if self.target is not TARGETS["predicted"] or len(compared) < 2:
+            return [self.target]
+        return [self.target, *(given(classes) for classes in compared)]
+
+    def measure(self, explanations: Sequence[Explanation], labels: Tensor | None) -> dict[str, Tensor]:
+        """The numbers of a look, from the explanations of `targets`; it becomes the previous one.
+
+        Returns:
+            0-dimensional float32 tensors on the maps' device: for the first layer under their plain names, for the others
+            as ``drift/layer3``. Where no image gives a number, the last one is repeated. ``drift_error``, the standard
+            error of the drift, can be NaN.
+        """
+        drawn, then, at_start = explanations[0], explanations[-2 % len(explanations)], explanations[-1]
+        numbers: dict[str, Tensor] = {}
+        for i, (key, maps) in enumerate(drawn.maps.items()):
+            found = {
+                "drift": _drift(self.previous, then, key),
+                "drift_from_start": _drift(self.start, at_start, key),
+                "degenerate": ((drawn.flaws[key] > 0).float().mean(), None),
+                "concentration": (mean_and_error(gini(maps))[0], None),
+            }
+            suffix = f"/{key}" if i else ""
+            numbers |= {f"{name}{suffix}": value for name, (value, _) in found.items()}
+            error = found["drift"][1]
+            numbers[f"drift_error{suffix}"] = maps.new_tensor(torch.nan) if error is None else error
+        if drawn.logits.shape[1]:
+            sure, predicted = probabilities(drawn.logits).max(1)
+            numbers["confidence"] = sure.mean()
+            if labels is not None:
+                numbers["accuracy"] = (predicted == labels).float().mean()
+        self.previous = Memory(drawn.maps, drawn.classes)
+        self.start = self.start or self.previous
+        self.last = {name: self._finite(name, value) for name, value in numbers.items()}
+        return self.last
+
+    def _finite(self, name: str, value: Tensor) -> Tensor:
+        if name.startswith("drift_error"):
+            return value
+        before = self.last.get(name, value.new_tensor(FIRST[name.split("/")[0]]))
+        return torch.where(value.isfinite(), value, before)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain containers of CPU tensors."""
+        memories = {"start": self.start, "previous": self.previous}
+        return {
+            "last": {name: value.cpu() for name, value in self.last.items()},
+            "memories": {
+                name: {
+                    "maps": {key: maps.cpu() for key, maps in memory.maps.items()},
+                    "classes": None if memory.classes is None else memory.classes.cpu(),
+                }
+                for name, memory in memories.items()
+                if memory
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from `state_dict`, on ``device``."""
+        self.last = {name: value.to(device) for name, value in state["last"].items()}
+        loaded = {
+            name: Memory(
+                {key: maps.to(device) for key, maps in memory["maps"].items()},
+                None if memory["classes"] is None else memory["classes"].to(device),
+            )
+            for name, memory in state["memories"].items()
+        }
+        self.start, self.previous = loaded.get("start"), loaded.get("previous")
+
+
+def _drift(memory: Memory | None, now: Explanation, key: str) -> tuple[Tensor, Tensor | None]:
+    """1 - mean Spearman over the images that have one, with its standard error."""
+    maps = now.maps[key]
+    if memory is None or key not in memory.maps:
+        return maps.new_tensor(FIRST["drift"]), None
+    mean, error = mean_and_error(1 - spearman(memory.maps[key], maps))
+    return mean, error
