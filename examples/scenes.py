@@ -48,7 +48,9 @@ def sailboat(draw: ImageDraw.ImageDraw, x: float, y: float, r: float, color: Col
     hull = [(x - 0.9 * r, y + 0.5 * r), (x + 0.9 * r, y + 0.5 * r), (x + 0.55 * r, y + 0.95 * r)]
     draw.polygon([*hull, (x - 0.6 * r, y + 0.95 * r)], fill=(120, 75, 45))
     draw.polygon([(x + 0.05 * r, y - r), (x + 0.05 * r, y + 0.4 * r), (x + 0.8 * r, y + 0.4 * r)], fill=color)
-    draw.polygon([(x - 0.05 * r, y - 0.7 * r), (x - 0.05 * r, y + 0.4 * r), (x - 0.65 * r, y + 0.4 * r)], fill=(245,) * 3)
+    draw.polygon(
+        [(x - 0.05 * r, y - 0.7 * r), (x - 0.05 * r, y + 0.4 * r), (x - 0.65 * r, y + 0.4 * r)], fill=(245,) * 3
+    )
 
 
 def pine(draw: ImageDraw.ImageDraw, x: float, y: float, r: float, color: Color) -> None:

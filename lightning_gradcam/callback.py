@@ -20,7 +20,7 @@ from lightning_gradcam.session import Choices, Session, coerce_probe
 from lightning_gradcam.surroundings import datasets_of
 from lightning_gradcam.targets import coerce_target
 from lightning_gradcam.track import FIRST
-from lightning_gradcam.watch import Display, Look, Watch
+from lightning_gradcam.watch import Display, Watch
 
 
 class GradCAMCallback(Callback):
@@ -149,7 +149,7 @@ class GradCAMCallback(Callback):
             if session.settled:
                 self._complete(trainer, pl_module, before_training=True)
         if self.watch and trainer.global_step == 0 and self._looked_at < 0:
-            self._look(trainer, pl_module, "before training", log_step(trainer))
+            self._look(trainer, pl_module, "start · before the first step", log_step(trainer))
             self._log_directly(trainer, {k: v for k, v in self._values.items() if "drift" not in k})
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -175,7 +175,8 @@ class GradCAMCallback(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at what training ended with, and show the run."""
         if self.watch and self._looked_at != batches_done(trainer):
-            self._look(trainer, pl_module, self._moment(trainer), log_step(trainer) - 1)
+            step = log_step(trainer) - 1
+            self._look(trainer, pl_module, f"end · step {step}", step)
             self._log_directly(trainer, self._values)
         with self._guarded():
             film = self.draw_film()
@@ -200,7 +201,7 @@ class GradCAMCallback(Callback):
         if self.watch and not self._gave_up:
             self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
             if (epoch - self._first_epoch) % self.every_n_epochs == 0 or is_last_epoch(trainer):
-                self._look(trainer, pl_module, self._moment(trainer), step)
+                self._look(trainer, pl_module, f"epoch {epoch} · step {step}", step)
         self._log(trainer, pl_module)
 
     def _complete(self, trainer: Trainer, pl_module: LightningModule, *, before_training: bool) -> None:
@@ -243,7 +244,9 @@ class GradCAMCallback(Callback):
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Through `log`, so that callbacks can monitor; what they wait for is there, whatever happens to looks."""
         values = dict(self._values)
-        waited_for = {name.removeprefix(f"{self.tag}/") for name in monitored(trainer) if name.startswith(f"{self.tag}/")}
+        waited_for = {
+            name.removeprefix(f"{self.tag}/") for name in monitored(trainer) if name.startswith(f"{self.tag}/")
+        }
         if self._gave_up:
             values = {name: value for name, value in values.items() if name in waited_for}
         for name in waited_for - values.keys():
@@ -257,9 +260,6 @@ class GradCAMCallback(Callback):
         """Where Lightning allows no `log`."""
         for logger in trainer.loggers if not self._gave_up else ():
             logger.log_metrics({f"{self.tag}/{name}": float(value) for name, value in values.items()}, self._step)
-
-    def _moment(self, trainer: Trainer) -> str:
-        return f"epoch {trainer.current_epoch} · step {trainer.global_step}"
 
     # Faults
 

@@ -112,9 +112,7 @@ class Explanation:
 
 
 @torch.no_grad()
-def to_heatmaps(
-    evidence: Tensor, flaws: Tensor, size: tuple[int, ...], scale: float | Tensor | None = None
-) -> Tensor:
+def to_heatmaps(evidence: Tensor, flaws: Tensor, size: tuple[int, ...], scale: float | Tensor | None = None) -> Tensor:
     """`Explanation.heatmaps` for the evidence ``(N, *s)`` of one layer."""
     usable = (flaws == 0).reshape(-1, *[1] * (evidence.ndim - 1))
     maps = torch.where(usable, evidence.relu(), 0)

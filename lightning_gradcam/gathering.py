@@ -146,7 +146,7 @@ def without_foreign_labels(probe: Probe, classes: int | None) -> tuple[Probe, st
     if labels is None or classes is None:
         return probe, ""
     low, high = int(labels.min()), int(labels.max())
-    if 0 <= low and high < classes:
+    if low >= 0 and high < classes:
         return probe, ""
     return replace(probe, labels=None), (
         f"The integers found beside the images run from {low} to {high}, but the model has {classes} classes: they are "

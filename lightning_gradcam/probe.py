@@ -25,16 +25,26 @@ class Pixels:
         if any(not s > 0 for s in self.std):
             raise ValueError(f"Expected standard deviations over 0, but got {self.std}.")
 
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels ``(N, C, *spatial)`` in [0, 1] to images as the model takes them."""
+        mean, std = self._along_channels(pixels)
+        return (pixels - mean) / std
+
     def restore(self, images: Tensor) -> Tensor:
         """Undo the normalisation of ``(N, C, *spatial)`` images; the result lies in [0, 1] where this is the right one.
 
         >>> Pixels((0.5,), (0.25,)).restore(torch.tensor([[[2.0, -2.0]]]))
         tensor([[[1., 0.]]])
         """
-        shape = (1, -1) + (1,) * (images.ndim - 2)
-        mean = torch.tensor(self.mean, device=images.device).reshape(shape)
-        std = torch.tensor(self.std, device=images.device).reshape(shape)
+        mean, std = self._along_channels(images)
         return images * std + mean
+
+    def _along_channels(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        shape = (1, -1) + (1,) * (like.ndim - 2)
+        mean, std = (
+            torch.tensor(v, device=like.device, dtype=like.dtype).reshape(shape) for v in (self.mean, self.std)
+        )
+        return mean, std
 
 
 @dataclass(frozen=True)

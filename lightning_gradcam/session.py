@@ -163,7 +163,9 @@ class Session:
         if isinstance(self.choices.probe, int):
             probe, warning = without_foreign_labels(probe, self.plan.classes)
         if self.choices.target is TARGETS["label"] and probe.classes is None:
-            raise NotExplainableError(warning or "`target='label'` needs labels of shape (N,), but the batches hold none.")
+            raise NotExplainableError(
+                warning or "`target='label'` needs labels of shape (N,), but the batches hold none."
+            )
         target = choose_target(self.choices.target, probe, self.plan)
         self.watch = Watch(probe, self.plan, target, self._display(probe, holders))
         if state is not None:
@@ -187,7 +189,9 @@ class Session:
             probe = self.choices.probe.clone().to(_device(module))
             return replace(probe, images=precision.convert_input(probe.images))
         if not len(self._gatherer):
-            seen = f"{self.batches} batches were seen, none with" if self.batches else "no batch was seen, so there are no"
+            seen = (
+                f"{self.batches} batches were seen, none with" if self.batches else "no batch was seen, so there are no"
+            )
             raise NotExplainableError(
                 f"There is nothing to explain: {seen} images (floating-point tensors of shape (N, C, H, W)). "
                 "Pass `probe=(images, labels)`, as the model takes them."

@@ -14,7 +14,14 @@ from lightning_gradcam.probe import Target
 from lightning_gradcam.stability import gini, mean_and_error, spearman
 from lightning_gradcam.targets import TARGETS, given
 
-FIRST = {"drift": 1.0, "drift_from_start": 1.0, "degenerate": 1.0, "concentration": 0.0, "accuracy": 0.0, "confidence": 0.0}
+FIRST = {
+    "drift": 1.0,
+    "drift_from_start": 1.0,
+    "degenerate": 1.0,
+    "concentration": 0.0,
+    "accuracy": 0.0,
+    "confidence": 0.0,
+}
 """What is logged where there is nothing to compare with or to measure: the worst, since a 0 would be the best drift for ever."""
 
 

@@ -131,7 +131,11 @@ class Watch:
 
     def _title(self, drawn: Explanation, key: str) -> str:
         grid = "×".join(map(str, drawn.evidence[key].shape[1:]))
-        method = key.removeprefix(f"{drawn.layers[key].key}/") if len(self.plan.methods) > 1 else next(iter(self.plan.methods))
+        method = (
+            key.removeprefix(f"{drawn.layers[key].key}/")
+            if len(self.plan.methods) > 1
+            else next(iter(self.plan.methods))
+        )
         return f"{drawn.layers[key].key} · {grid} · {method} of the {target_name(self.target)}"
 
     def draw_film(self) -> Tensor | None:
@@ -152,7 +156,9 @@ class Watch:
         shapes = {s.name: s for s in self.plan.shapes}
         kinds = {layer.key: shapes[layer.name].kind for layer in self.plan.layers if layer.name in shapes}
         grids = {
-            layer.key: "×".join(map(str, shapes[layer.name].grid or ())) for layer in self.plan.layers if layer.name in shapes
+            layer.key: "×".join(map(str, shapes[layer.name].grid or ()))
+            for layer in self.plan.layers
+            if layer.name in shapes
         }
         said = {"probe": f"{len(self.probe)} images of {tuple(self.probe.images.shape[1:])}, {labelled}"}
         for layer in self.plan.layers:
@@ -174,7 +180,9 @@ class Watch:
             )
         codes = set(flaws.tolist())
         if 0 not in codes and len(codes) == 1:
-            return f"All maps of layer {key!r} are degenerate: {FLAWS[codes.pop()]}. Another layer may serve: `layers=`."
+            return (
+                f"All maps of layer {key!r} are degenerate: {FLAWS[codes.pop()]}. Another layer may serve: `layers=`."
+            )
         return ""
 
     def state_dict(self) -> dict[str, Any]:

@@ -19,11 +19,15 @@ GAP = 4
 def label_line(font: Font, names: Tensor, labels: Tensor, characters: int) -> Tensor:
     """``label pine``: ``(N, characters)`` codes."""
     word = font.encode(["label "])[0].expand(len(labels), -1)
-    return _fit(torch.cat([word, names[labels.clamp(0, len(names) - 1)]], 1), characters)
+    line = torch.cat([word, names[labels.clamp(0, len(names) - 1)]], 1)
+    return F.pad(line, (0, max(characters - line.shape[1], 0)))[:, :characters]
 
 
 def prediction_line(font: Font, names: Tensor, logits: Tensor, right: Tensor | None, characters: int) -> Tensor:
-    """``✓ pine   98%``: ``(N, characters)`` codes; without labels there is no mark."""
+    """``✓ pine   98%``: ``(N, characters)`` codes; without labels there is no mark.
+
+    ``names`` are `name_width` characters wide.
+    """
 
     def all_rows(text: str) -> Tensor:
         return font.encode([text]).expand(len(logits), -1)
@@ -31,8 +35,13 @@ def prediction_line(font: Font, names: Tensor, logits: Tensor, right: Tensor | N
     sure, predicted = probabilities(logits).max(1)
     mark = all_rows(" ") if right is None else torch.where(right[:, None], all_rows("✓"), all_rows("✗"))
     percent = font.fixed(sure * 100, 3, 0)
-    name = _fit(names[predicted.clamp(0, len(names) - 1)], characters - 6)
-    return torch.cat([mark, all_rows(" "), name, percent, all_rows("%")], 1)[:, :characters]
+    name = names[predicted.clamp(0, len(names) - 1)]
+    return torch.cat([mark, all_rows(" "), name, all_rows(" "), percent, all_rows("%")], 1)[:, :characters]
+
+
+def name_width(characters: int) -> int:
+    """How many characters of a line of a caption are for a class's name: mark, percentage and spaces take seven."""
+    return max(characters - 7, 1)
 
 
 def caption(font: Font, lines: Sequence[Tensor], width: int, right: Tensor | None) -> Tensor:
@@ -76,10 +85,6 @@ def stack(parts: Sequence[Tensor]) -> Tensor:
 def _line(font: Font, parts: Sequence[str | Tensor], width: int, above: int = 0) -> Tensor:
     coverage = font.draw(font.line(parts, (width - 2 * GAP) // font.width))
     return F.pad(coverage, (GAP, width - GAP - coverage.shape[-1], above, 0))
-
-
-def _fit(codes: Tensor, width: int) -> Tensor:
-    return F.pad(codes, (0, max(width - codes.shape[-1], 0)))[..., : max(width, 0)]
 
 
 def _widen(part: Tensor, width: int) -> Tensor:

@@ -116,5 +116,3 @@ def _names_beside(sheet: Sheet, names: Sequence[str], cell: int, above: int, wid
     coverage = F.pad(coverage, (GAP, width - GAP - coverage.shape[-1], top, cell + GAP - top - coverage.shape[-2]))
     coverage = F.pad(torch.cat(list(coverage)), (0, 0, above, GAP))
     return paint(coverage, INK, PAPER)
-
-

@@ -13,7 +13,7 @@ from torchvision.utils import make_grid
 
 from lightning_gradcam.explanation import FLAWS, to_heatmaps
 from lightning_gradcam.probe import Probe
-from lightning_gradcam.render.captions import GAP, caption, foot, head, label_line, prediction_line, stack
+from lightning_gradcam.render.captions import GAP, caption, foot, head, label_line, name_width, prediction_line, stack
 from lightning_gradcam.render.colors import INK, PAPER, Ramp, grey, overlay, to_bytes
 from lightning_gradcam.render.photos import fit
 from lightning_gradcam.render.text import Font, paint
@@ -75,7 +75,7 @@ class Sheet:
             ramp=Ramp.named(colormap, photos.device),
             font=font,
             bold=Font.load(names, device=photos.device, bold=True),
-            names=font.encode(list(names), max(size[1] // font.width - 6, 1)),
+            names=font.encode(list(names), name_width(_characters(size[1], font))),
             labels=probe.classes,
             columns=columns,
         )
@@ -83,7 +83,7 @@ class Sheet:
     @property
     def characters(self) -> int:
         """How many fit under one photo."""
-        return (self.photos.shape[-1] - 2) // self.font.width
+        return _characters(self.photos.shape[-1], self.font)
 
     @torch.no_grad()
     def draw(
@@ -161,3 +161,7 @@ def scaled(size: tuple[int, int], width: int) -> tuple[int, int]:
         factor = width // size[1]
         return size[0] * factor, size[1] * factor
     return max(1, round(size[0] * width / size[1])), width
+
+
+def _characters(width: int, font: Font) -> int:
+    return (width - 2) // font.width

@@ -1,0 +1,41 @@
+# Needs Python (3.11 or later) and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# uv installs in seconds what takes pip minutes; torch and torchvision come from the package index as a matching pair.
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
+
+.PHONY: help demo test test-fast lint types bench clean
+help:           ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(BIN)/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+.setup/%: $(BIN)/uv pyproject.toml
+	@echo "Setting up $(VENV) ($*): under a minute the first time"
+	$(INSTALL) -e '.[$*]'
+	@mkdir -p .setup && touch $@
+
+demo: .setup/demo   ## train a small CNN on handwritten digits and show how its explanations change
+	$(BIN)/python examples/digits.py
+
+test: lint types    ## lint, types, tests and doctests
+	$(BIN)/python -m pytest -q
+
+test-fast: .setup/dev  ## tests without the slow ones
+	$(BIN)/python -m pytest -q -m "not slow"
+
+lint: .setup/dev    ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .setup/dev   ## mypy
+	$(BIN)/mypy
+
+bench: .setup/bench ## speed and memory beside the peers, into docs/benchmarks.md
+	$(BIN)/python -m benchmarks.look
+
+clean:          ## remove what the above made
+	rm -rf $(VENV) .setup lightning_logs demo .mypy_cache .pytest_cache .ruff_cache
