@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -136,7 +137,7 @@ class LitScenes(LightningModule):
         self.features = nn.Sequential(
             *(
                 layer
-                for i, o in zip(widths, widths[1:], strict=False)
+                for i, o in pairwise(widths)
                 for layer in (nn.Conv2d(i, o, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
             ),
             nn.Conv2d(96, 96, 3, padding=1, bias=False),

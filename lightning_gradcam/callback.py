@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from lightning_gradcam.explanation import ForwardError, NotExplainableError
@@ -186,7 +186,7 @@ class GradCAMCallback(Callback):
     # What
 
     def draw_film(self) -> Tensor | None:
-        """The run so far as one picture, looks across and images down, ``(3, height, width)`` uint8; None before any."""
+        """The run so far as one picture, looks across and images down, ``(3, height, width)`` uint8."""
         return self.watch.draw_film() if self.watch else None
 
     def _offer(self, trainer: Trainer, batch: Any) -> None:
@@ -225,7 +225,7 @@ class GradCAMCallback(Callback):
             self._warn(self.watch.complaint(look))
 
     def _show(self, trainer: Trainer, pictures: Mapping[str, Tensor], step: int) -> None:
-        if trainer.fast_dev_run:
+        if getattr(trainer, "fast_dev_run", False):
             return
         for key, picture in pictures.items():
             tag, on_host = f"{self.tag}/{key}", picture.cpu()
@@ -237,7 +237,7 @@ class GradCAMCallback(Callback):
                     writer(logger, tag, on_host, step)
                 else:
                     self._warn(
-                        f"{type(logger).__name__} is not known, so its pictures are left out; numbers are logged. Add it "
+                        f"{type(logger).__name__} is not known, so pictures are left out; numbers are logged. Add it "
                         "with `@lightning_gradcam.loggers.WRITERS.register(...)`, or use a TensorBoardLogger beside it."
                     )
 
@@ -276,9 +276,7 @@ class GradCAMCallback(Callback):
                 raise MisconfigurationException(f"GradCAMCallback: {error}") from error
             self._gave_up = True
             what = str(error) if isinstance(error, NotExplainableError) else f"{type(error).__name__}: {error}"
-            self._warn(
-                f"No (more) explanations: {what} Training goes on without them. `on_error='raise'` shows where it happened."
-            )
+            self._warn(f"No (more) explanations: {what} Training goes on without them. `on_error='raise'` shows where.")
 
     def _warn(self, sentence: str) -> None:
         if sentence and sentence not in self._said:

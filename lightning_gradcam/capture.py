@@ -269,4 +269,4 @@ def _run_to_graph(
             output = forward(model, probe)
         finally:
             torch.set_grad_enabled(before)
-    return output, dict((layer.key, tensors[layer.key]) for layer in layers if layer.key in tensors)
+    return output, {layer.key: tensors[layer.key] for layer in layers if layer.key in tensors}

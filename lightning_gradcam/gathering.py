@@ -21,8 +21,8 @@ def read_batch(batch: Any) -> Probe | None:
     """Find images and labels in a batch of any make: tensor, tuple, list, mapping, named tuple, dataclass, nested ones.
 
     Images are the first floating-point tensor of four or five dimensions, else the first uint8 one, else the first
-    floating-point one of three. Labels are the integers of shape ``(N,)`` or ``(N, 1)`` called so, else the first beside
-    the images, else the first at all. Other tensors with N rows become ``extras`` under their key or position.
+    floating-point one of three. Labels are the integers of shape ``(N,)`` or ``(N, 1)`` called so, else the first
+    beside the images, else the first at all. Other tensors with N rows become ``extras`` under their key or position.
 
     Returns:
         The batch as a `Probe` (sharing memory with it), or None where it has no images.
@@ -89,8 +89,8 @@ def _find_labels(rest: Sequence[tuple[_Path, Tensor]], images: _Path) -> _Path |
 class Gatherer:
     """Keeps ``size`` images of the batches that it is shown, spread over the classes.
 
-    It fills up; then an image of a class not yet seen replaces the last one of the most frequent class. It copies single
-    images out of the batches and draws no random number.
+    It fills up; then an image of a class not yet seen replaces the last one of the most frequent class. It copies
+    single images out of the batches and draws no random number.
     """
 
     def __init__(self, size: int) -> None:

@@ -149,8 +149,8 @@ def _locate(layer: Layer, shapes: Sequence[LayerShape]) -> Layer:
         return layer  # it did not run; the capture says so
     if at[-1].grid is None:
         raise ValueError(
-            f"Expected a layer with a grid of places, but {layer.name!r} returns {list(at[-1].shape)}. Choose another, or "
-            "pass `Layer(name, to_grid=...)` with a function that turns this into (n, C, *grid)."
+            f"Expected a layer with a grid of places, but {layer.name!r} returns {list(at[-1].shape)}. Choose another, "
+            "or pass `Layer(name, to_grid=...)` with a function that turns this into (n, C, *grid)."
         )
     return replace(layer, to_grid=at[-1].to_grid)
 

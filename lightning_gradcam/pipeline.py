@@ -191,9 +191,9 @@ def default_forward(model: nn.Module) -> Forward:
     needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if len(needed) > 1 or not parameters:
         raise NotExplainableError(
-            f"{type(model).__name__}.forward needs ({', '.join(needed)}), but would be called with the images only. Pass "
-            "`forward=`, a callable of (model, probe): `lambda model, probe: model(probe.images, ...)`; what else a "
-            "batch holds is in `probe.extras`."
+            f"{type(model).__name__}.forward needs ({', '.join(needed)}), but would be called with the images only. "
+            "Pass `forward=`, a callable of (model, probe): `lambda model, probe: model(probe.images, ...)`; what else "
+            "a batch holds is in `probe.extras`."
         )
     return _images_only
 

@@ -135,7 +135,7 @@ class Probe:
         return self._map(lambda rows: rows.to(device) if isinstance(rows, Tensor) else rows)
 
     def clone(self) -> Probe:
-        """A copy that shares no memory with this one, of ordinary tensors also where these were made in inference mode."""
+        """A copy that shares no memory with this one; its tensors are ordinary ones, also in inference mode."""
         with torch.inference_mode(False), torch.no_grad():
             return self._map(lambda rows: rows.detach().clone() if isinstance(rows, Tensor) else list(rows))
 

@@ -85,22 +85,20 @@ def find_forward(module: nn.Module) -> ThroughChild | None:
         NotExplainableError: It has no child with parameters either.
     """
     base = next((c for c in type(module).__mro__ if c.__name__ == "LightningModule"), nn.Module)
-    if type(module).forward is not base.forward:
+    if getattr(type(module), "forward", None) is not getattr(base, "forward", None):
         return None
     sizes = {name: sum(p.numel() for p in child.parameters()) for name, child in module.named_children()}
     if not any(sizes.values()):
         raise NotExplainableError(
-            f"{type(module).__name__} has neither a `forward` nor a child with parameters. Define `forward(self, images)`"
-            ", or pass `forward=`, a callable of (module, probe)."
+            f"{type(module).__name__} has neither a `forward` nor a child with parameters. Define `forward(self, "
+            "images)`, or pass `forward=`, a callable of (module, probe)."
         )
     return ThroughChild(max(sizes, key=lambda name: sizes[name]))
 
 
 def _attributes(item: Any) -> Mapping[str, Any]:
-    try:
-        return vars(item)
-    except TypeError:  # it has none
-        return {}
+    attributes: Mapping[str, Any] = getattr(item, "__dict__", {})  # builtins have none
+    return attributes
 
 
 def _walk(item: Any, path: str, depth: int, seen: set[int]) -> Iterator[tuple[Any, str]]:

@@ -22,7 +22,7 @@ FIRST = {
     "accuracy": 0.0,
     "confidence": 0.0,
 }
-"""What is logged where there is nothing to compare with or to measure: the worst, since a 0 would be the best drift for ever."""
+"""Logged where there is nothing to compare with or to measure: the worst, as a 0 would be the best drift for ever."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Track:
     """The looks of a run, as far as numbers need them: the first one and the previous one.
 
     Args:
-        target: What is explained. For the predicted class, every look explains the class of the look that it is compared
-            with too: a map that changes because the explained class changed is no drift.
+        target: What is explained. For the predicted class, every look explains the class of the look that it is
+            compared with too: a map that changes because the explained class changed is no drift.
     """
 
     target: Target
@@ -48,7 +48,7 @@ class Track:
     last: dict[str, Tensor] = field(default_factory=dict)
 
     def targets(self) -> list[Target]:
-        """What the next look has to explain: what is drawn, and for comparing the previous and the first look's classes."""
+        """What the next look explains: what is drawn, and to compare, the previous and the first look's classes."""
         compared = [memory.classes for memory in (self.previous, self.start) if memory and memory.classes is not None]
         if self.target is not TARGETS["predicted"] or len(compared) < 2:
             return [self.target]
@@ -58,9 +58,9 @@ class Track:
         """The numbers of a look, from the explanations of `targets`; it becomes the previous one.
 
         Returns:
-            0-dimensional float32 tensors on the maps' device: for the first layer under their plain names, for the others
-            as ``drift/layer3``. Where no image gives a number, the last one is repeated. ``drift_error``, the standard
-            error of the drift, can be NaN.
+            0-dimensional float32 tensors on the maps' device: for the first layer under their plain names, for the
+            others as ``drift/layer3``. Where no image gives a number, the last one is repeated. ``drift_error``,
+            the standard error of the drift, can be NaN.
         """
         drawn, then, at_start = explanations[0], explanations[-2 % len(explanations)], explanations[-1]
         numbers: dict[str, Tensor] = {}

@@ -1,0 +1,1 @@
+"""Explanation to one uint8 picture, on the probe's device."""

@@ -45,7 +45,7 @@ def name_width(characters: int) -> int:
 
 
 def caption(font: Font, lines: Sequence[Tensor], width: int, right: Tensor | None) -> Tensor:
-    """Lines of codes ``(N, characters)`` to ``(N, 3, h, width)`` uint8; wrong ones white on black, seen without colours."""
+    """Lines of codes ``(N, characters)`` to ``(N, 3, h, width)`` uint8; wrong ones are white on black."""
     coverage = torch.cat([font.draw(line) for line in lines], dim=1)
     coverage = F.pad(coverage, (1, width - coverage.shape[-1] - 1, 1, 1))
     ink, paper = (torch.tensor(color, device=coverage.device).expand(len(coverage), 3) for color in (INK, PAPER))

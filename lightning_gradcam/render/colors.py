@@ -43,8 +43,8 @@ class Ramp:
         steps = np.linspace(0, 1, 256)
         colors = torch.tensor(matplotlib.colormaps[colormap](steps)[:, :3], dtype=torch.float32, device=device)
         opacity = 0.8 * torch.linspace(0, 1, 256, device=device)[:, None]
-        # grey + opacity * (color * (0.45 + 0.85 * grey) - grey), sorted by powers of the grey
-        return Ramp(255 * (1 - opacity + 0.85 * opacity * colors), 255 * 0.45 * opacity * colors)
+        # grey + opacity * (color * (0.65 + 0.5 * grey) - grey), sorted by powers of the grey
+        return Ramp(255 * (1 - opacity + 0.5 * opacity * colors), 255 * 0.65 * opacity * colors)
 
 
 def check_colormap(name: str) -> None:

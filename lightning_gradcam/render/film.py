@@ -16,7 +16,7 @@ from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.render.sheet import WIDTH, Sheet, scaled
 from lightning_gradcam.render.text import paint
 
-ROWS = 8
+ROWS = 10
 _WORDS = 13  # characters of the column that names the labels
 
 
@@ -66,7 +66,7 @@ class Film:
     def draw(
         self, probe: Probe, photos: Tensor, names: Sequence[str], colormap: str, *, title: str, common_scale: bool
     ) -> Tensor:
-        """The picture, ``(3, height, width)`` uint8; up to eight images, evenly spread over the probe.
+        """The picture, ``(3, height, width)`` uint8; up to ten images, of as many classes as there are.
 
         Args:
             probe: The images and their labels.
@@ -77,7 +77,7 @@ class Film:
             common_scale: Whether all images of all looks share one scale.
         """
         frames = self.shown()
-        rows = torch.linspace(0, len(probe) - 1, min(ROWS, len(probe))).round().long().tolist()
+        rows = _spread(probe)
         words = 0 if probe.classes is None else _WORDS * 7 + GAP
         width = min((WIDTH - words - GAP) // (len(frames) + 1) - GAP, 128)
         size = scaled((photos.shape[-2], photos.shape[-1]), width)
@@ -94,6 +94,13 @@ class Film:
             body = torch.cat([_names_beside(sheet, names, cells[0].shape[2], over.shape[1], words), body], dim=2)
         foot_line = foot(sheet.font, sheet.ramp, scale if common_scale else None, bool(words), body.shape[2])
         return stack([head(title, (), sheet.font, sheet.bold, foot_line.shape[-1]), body, foot_line])
+
+
+def _spread(probe: Probe) -> list[int]:
+    """Rows for the film: one of each class before a second one of any. (Waits for the device.)"""
+    labels = [0] * len(probe) if probe.classes is None else probe.classes.tolist()
+    turn = [labels[:i].count(label) for i, label in enumerate(labels)]
+    return sorted(sorted(range(len(probe)), key=lambda i: (turn[i], i))[:ROWS])
 
 
 def _cell(sheet: Sheet, frame: Frame, rows: Sequence[int], scale: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Text as tensors of character codes, so that words and numbers are chosen and drawn where the numbers are: on the device."""
+"""Text as tensors of character codes: words and numbers are chosen and drawn where the numbers are, on the device."""
 
 from __future__ import annotations
 
