@@ -17,7 +17,7 @@ from lightning_gradcam.render.sheet import WIDTH, Sheet, scaled
 from lightning_gradcam.render.text import paint
 
 ROWS = 10
-_WORDS = 13  # characters of the column that names the labels
+_WORDS = 13  # at most, in the column that names the labels
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class Film:
         """
         frames = self.shown()
         rows = _spread(probe)
-        words = 0 if probe.classes is None else _WORDS * 7 + GAP
-        width = min((WIDTH - words - GAP) // (len(frames) + 1) - GAP, 128)
+        words = 0 if probe.classes is None else min(max(map(len, names)), _WORDS)
+        width = min((WIDTH - words * 7 - 3 * GAP) // (len(frames) + 1) - GAP, 128)
         size = scaled((photos.shape[-2], photos.shape[-1]), width)
         sheet = Sheet.of(probe[rows], photos[rows], names, colormap, (len(frames) + 1, size))
         scale = torch.stack([frame.evidence.relu().nan_to_num(0, 0, 0).max() for frame in frames]).max()
@@ -91,7 +91,8 @@ class Film:
         over = _names_over(sheet, ["image", *(frame.name for frame in frames)])
         body = torch.cat([over, grid], dim=1)
         if words:
-            body = torch.cat([_names_beside(sheet, names, cells[0].shape[2], over.shape[1], words), body], dim=2)
+            known = sheet.font.encode(list(names), words)
+            body = torch.cat([_names_beside(sheet, known, cells[0].shape[2], over.shape[1]), body], dim=2)
         foot_line = foot(sheet.font, sheet.ramp, scale if common_scale else None, bool(words), body.shape[2])
         return stack([head(title, (), sheet.font, sheet.bold, foot_line.shape[-1]), body, foot_line])
 
@@ -115,11 +116,10 @@ def _names_over(sheet: Sheet, names: Sequence[str]) -> Tensor:
     return F.pad(paint(torch.cat(list(coverage), dim=1), INK, PAPER), (0, GAP, 0, 0), value=PAPER[0])
 
 
-def _names_beside(sheet: Sheet, names: Sequence[str], cell: int, above: int, width: int) -> Tensor:
-    known = sheet.font.encode(list(names), _WORDS)
+def _names_beside(sheet: Sheet, known: Tensor, cell: int, above: int) -> Tensor:
     assert sheet.labels is not None
-    coverage = sheet.font.draw(known[sheet.labels.clamp(0, len(names) - 1)])
+    coverage = sheet.font.draw(known[sheet.labels.clamp(0, len(known) - 1)])
     top = (sheet.photos.shape[-2] - coverage.shape[-2]) // 2
-    coverage = F.pad(coverage, (GAP, width - GAP - coverage.shape[-1], top, cell + GAP - top - coverage.shape[-2]))
+    coverage = F.pad(coverage, (GAP, GAP, top, cell + GAP - top - coverage.shape[-2]))
     coverage = F.pad(torch.cat(list(coverage)), (0, 0, above, GAP))
     return paint(coverage, INK, PAPER)
