@@ -16,8 +16,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from torchvision.io import write_png
 from torchvision.transforms import v2
+from torchvision.transforms.functional import to_pil_image
 
 from lightning_gradcam import GradCAMCallback
 
@@ -105,7 +105,7 @@ def main(epochs: int = 8, root: str = ".") -> Path:
     picture = Path(trainer.log_dir or root, "explanations.png")
     film = explanations.draw_film()
     if film is not None:
-        write_png(film.cpu(), str(picture))
+        to_pil_image(film).save(picture)
     print(f"""
 What was found after {epochs} epochs
   validation accuracy {found["val_acc"]:.2f}, on the watched images {found["accuracy"]:.2f}

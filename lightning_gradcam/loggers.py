@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from PIL import Image
 from torch import Tensor
-from torchvision.io import encode_jpeg, encode_png
 
 from lightning_gradcam.registry import Registry
 
@@ -22,7 +23,7 @@ PictureWriter: TypeAlias = Callable[[Any, str, Tensor, int], None]
 WRITERS = Registry[PictureWriter]("logger class")
 """By class name; ``@WRITERS.register("TensorBoardLogger")`` adds one."""
 
-JPEG_QUALITY = 92
+JPEG_QUALITY = 90
 
 
 def safe_name(name: str) -> str:
@@ -44,6 +45,11 @@ def safe_text(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]#|!])", r"\\\1", escaped)
 
 
+def as_image(picture: Tensor) -> Image.Image:
+    """``(3, h, w)`` uint8 on the CPU as a Pillow image. (torchvision's own encoders are deprecated.)"""
+    return Image.fromarray(picture.permute(1, 2, 0).numpy())
+
+
 def find_writer(logger: Any) -> PictureWriter | None:
     """The function for the logger's class or the nearest of its parents that has one."""
     return next((WRITERS[c.__name__] for c in type(logger).__mro__ if c.__name__ in WRITERS), None)
@@ -53,7 +59,7 @@ def write_png(folder: str | Path, tag: str, picture: Tensor, step: int) -> Path:
     """Write ``folder/tag/step=000042.png``, the tag's parts as folders."""
     target = Path(folder, *(safe_name(part) for part in tag.split("/")), f"step={step:06d}.png")
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(encode_png(picture, compression_level=3).numpy().tobytes())
+    as_image(picture).save(target, "PNG", compress_level=3)
     return target
 
 
@@ -63,8 +69,9 @@ def tensorboard(logger: Any, tag: str, picture: Tensor, step: int) -> None:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     _, height, width = picture.shape
-    encoded = encode_jpeg(picture, quality=JPEG_QUALITY).numpy().tobytes()
-    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
+    encoded = BytesIO()
+    as_image(picture).save(encoded, "JPEG", quality=JPEG_QUALITY, subsampling=0)  # full colour: text stays sharp
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue())
     writer = logger.experiment._get_file_writer()
     writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
@@ -80,7 +87,7 @@ def wandb(logger: Any, tag: str, picture: Tensor, step: int) -> None:
     """Under the Trainer's step, as the logger's own metrics are."""
     import wandb as library
 
-    image = library.Image(picture.permute(1, 2, 0).numpy())
+    image = library.Image(as_image(picture))
     logger.experiment.log({tag: image, "trainer/global_step": step})
 
 

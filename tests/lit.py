@@ -1,0 +1,125 @@
+"""A small LightningModule and data for the tests of the callback."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningModule, Trainer, seed_everything
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+CLASSES = ("top", "middle", "bottom")
+
+
+class Bars(Dataset):
+    """Bright bars on noise, the class says where; 3x16x16, normalised."""
+
+    classes = CLASSES
+
+    def __init__(self, count: int, seed: int = 0, by_class: bool = False) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.labels = torch.arange(count) % 3
+        if by_class:
+            self.labels = self.labels.sort().values
+        self.pixels = torch.rand(count, 3, 16, 16, generator=generator) * 0.4
+        for i, label in enumerate(self.labels.tolist()):
+            self.pixels[i, :, 1 + 5 * label : 5 + 5 * label, 3:13] += 0.6
+        self.transform = v2.Normalize([0.4, 0.4, 0.4], [0.25, 0.25, 0.25])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(self.pixels[index]), int(self.labels[index])
+
+
+def loader(count: int = 48, batch_size: int = 12, **kwargs: Any) -> DataLoader:
+    keys = ("seed", "by_class")
+    return DataLoader(Bars(count, **{k: kwargs.pop(k) for k in keys if k in kwargs}), batch_size, **kwargs)
+
+
+class Lit(LightningModule):
+    """Two convolutions, dropout and BatchNorm, Adam."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(inplace=True), nn.Dropout(0.2),
+        )  # fmt: skip
+        self.head = nn.Linear(16, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images).mean((2, 3)))
+
+    def loss(self, batch: Any) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.loss(batch)
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.log("val_loss", self.loss(batch))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=1e-2)
+
+
+def fit(
+    root: Path,
+    callbacks: Sequence[Any] = (),
+    *,
+    model: LightningModule | None = None,
+    make: Callable[[], LightningModule] = Lit,
+    train: DataLoader | None = None,
+    val: Any = "default",
+    ckpt_path: str | None = None,
+    **kwargs: Any,
+) -> Trainer:
+    """A seeded run of two epochs, with everything quiet."""
+    seed_everything(7, verbose=False)
+    model = model or make()
+    arguments: dict[str, Any] = {
+        "max_epochs": 2,
+        "accelerator": "cpu",
+        "default_root_dir": root,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "log_every_n_steps": 1,
+        "callbacks": list(callbacks),
+    }
+    trainer = Trainer(**{**arguments, **kwargs})
+    loaders = {"val_dataloaders": loader(36, 12, seed=1)} if val == "default" else {"val_dataloaders": val}
+    train = loader(48, 12, shuffle=True) if train is None else train
+    trainer.fit(model, train, **(loaders if val is not None else {}), ckpt_path=ckpt_path)
+    return trainer
+
+
+def fingerprint(trainer: Trainer) -> dict[str, Any]:
+    """All that training left: weights, buffers, optimizer, random state."""
+    model = trainer.lightning_module
+    optimizer = [t for o in trainer.optimizers for s in o.state.values() for t in s.values()]
+    return {
+        "weights": {k: v.clone() for k, v in model.state_dict().items()},
+        "optimizer": [torch.as_tensor(t).clone() for t in optimizer],
+        "random": [torch.get_rng_state(), torch.tensor(np.random.get_state()[1].astype(np.int64))],
+        "python": random.getstate(),
+        "training": [m.training for m in model.modules()],
+    }
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
