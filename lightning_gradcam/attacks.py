@@ -89,6 +89,7 @@ def attack_probe(model: nn.Module, probe: Probe, attack: str | Attack, *, forwar
     """
     if probe.classes is None:
         raise ValueError("Expected a probe with labels of shape (N,): an attack moves away from them.")
+    probe = probe.ordinary()
     clean = probe.images if probe.pixels is None else probe.pixels.restore(probe.images)
     low, high = torch.stack(clean.aminmax()).tolist()
     if low < -1e-3 or high > 1 + 1e-3:

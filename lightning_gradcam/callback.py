@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_gradcam.explanation import ForwardError, NotExplainableError
 from lightning_gradcam.host import batches_done, is_last_epoch, log_step, monitored, validates
 from lightning_gradcam.layers import check_layers
-from lightning_gradcam.loggers import find_writer, write_png, write_text
+from lightning_gradcam.loggers import find_writer, safe_name, write_png, write_text
 from lightning_gradcam.probe import Pixels, Probe
 from lightning_gradcam.session import Choices, Session, coerce_probe
 from lightning_gradcam.surroundings import datasets_of
@@ -228,7 +228,8 @@ class GradCAMCallback(Callback):
         if getattr(trainer, "fast_dev_run", False):
             return
         for key, picture in pictures.items():
-            tag, on_host = f"{self.tag}/{key}", picture.cpu()
+            tag = "/".join([self.tag, *map(safe_name, key.split("/"))])
+            on_host = picture.cpu()
             if not trainer.loggers:
                 write_png(trainer.default_root_dir, tag, on_host, step)
             for logger in trainer.loggers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, cast
 
 import torch
@@ -55,6 +55,21 @@ def apply(method: LayerMethod | PassMethod, passes: Passes) -> Mapping[str, Tens
                 f"the grid from method {method_name(method)!r}, but got {tuple(tensor.shape)} for {key!r}."
             )
     return {key: tensor.detach().float() for key, tensor in evidence.items()}
+
+
+def coerce_methods(
+    methods: str | LayerMethod | PassMethod | Sequence[str | LayerMethod | PassMethod],
+) -> dict[str, LayerMethod | PassMethod]:
+    """One method or several, by name.
+
+    Raises:
+        ValueError: There is none, or no method has that name.
+        TypeError: One is neither a name nor a callable of one or two arguments.
+    """
+    several = [methods] if isinstance(methods, str) or not isinstance(methods, Sequence) else list(methods)
+    if not several:
+        raise ValueError("Expected at least one method, but got an empty list.")
+    return {method_name(method): coerce_method(method) for method in several}
 
 
 def uses_gradients(method: LayerMethod | PassMethod) -> bool:

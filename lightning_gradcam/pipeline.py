@@ -14,7 +14,7 @@ from lightning_gradcam.capture import Passes, capture, trace
 from lightning_gradcam.explanation import Explanation, ForwardError, NotExplainableError, flaws
 from lightning_gradcam.isolation import isolated
 from lightning_gradcam.layers import Layers, choose_layers
-from lightning_gradcam.methods import LayerMethod, PassMethod, apply, coerce_method, method_name, uses_gradients
+from lightning_gradcam.methods import LayerMethod, PassMethod, apply, coerce_methods, uses_gradients
 from lightning_gradcam.probe import Forward, Probe, Target
 from lightning_gradcam.targets import ClassScore, check_classes, coerce_target, find_logits, logits_of
 from lightning_gradcam.trace import Layer, LayerShape
@@ -73,14 +73,13 @@ def explain(
 
 
 def as_probe(images: Tensor | Probe) -> Probe:
-    """A probe of ordinary tensors: made in inference mode, they could not carry a gradient."""
+    """The images as a probe of ordinary tensors, see `Probe.ordinary`."""
     if not isinstance(images, (Tensor, Probe)):
         raise TypeError(
             f"Expected a tensor of shape (N, C, *spatial) or a Probe, but got {type(images).__name__}. "
             "For an array, `torch.from_numpy` makes one; for a DataLoader, take one batch's images."
         )
-    probe = images if isinstance(images, Probe) else Probe(images)
-    return probe.clone() if probe.images.is_inference() else probe
+    return (images if isinstance(images, Probe) else Probe(images)).ordinary()
 
 
 @dataclass(frozen=True)
@@ -140,10 +139,7 @@ def prepare(
     forward: Forward | None = None,
 ) -> Plan:
     """Trace the model once on the first images and decide; arguments and errors as for `explain`."""
-    methods = [method] if isinstance(method, str) or callable(method) else list(method)
-    named = {method_name(m): coerce_method(m) for m in methods}
-    if not named:
-        raise ValueError("Expected at least one method, but got an empty list.")
+    methods = coerce_methods(method)
     call = Called(forward or default_forward(model))
     rows = probe[:TRACED_ROWS]
     # Any class shows what the gradient reaches, and a label may be out of range: that is checked below.
@@ -154,7 +150,7 @@ def prepare(
     if isinstance(target, ClassScore) and logits is not None:
         check_classes(target.choose(logits, probe), logits.shape[1])
     count = None if logits is None else logits.shape[1]
-    return Plan(tuple(choose_layers(layers, shapes, model)), named, call, shapes, count)
+    return Plan(tuple(choose_layers(layers, shapes, model)), methods, call, shapes, count)
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,11 @@ class Probe:
         with torch.inference_mode(False), torch.no_grad():
             return self._map(lambda rows: rows.detach().clone() if isinstance(rows, Tensor) else list(rows))
 
+    def ordinary(self) -> Probe:
+        """This probe, or a copy where a tensor was made in inference mode: autograd takes no such tensor."""
+        made_there = any(isinstance(rows, Tensor) and rows.is_inference() for _, rows in self._rows())
+        return self.clone() if made_there else self
+
     def state_dict(self) -> dict[str, Any]:
         """Plain containers of CPU tensors, which `from_state_dict` turns back."""
         state: dict[str, Any] = dict(self.to("cpu")._rows())

@@ -13,7 +13,7 @@ from lightning_gradcam.explanation import NotExplainableError
 from lightning_gradcam.gathering import Gatherer, without_foreign_labels
 from lightning_gradcam.host import InPrecision
 from lightning_gradcam.layers import Layers
-from lightning_gradcam.methods import coerce_method
+from lightning_gradcam.methods import coerce_methods
 from lightning_gradcam.pipeline import Methods, Plan, default_forward, prepare
 from lightning_gradcam.probe import Forward, Probe, Target
 from lightning_gradcam.render.colors import check_colormap
@@ -47,8 +47,7 @@ class Choices:
     display: Display
 
     def __post_init__(self) -> None:
-        for method in [self.method] if isinstance(self.method, str) or callable(self.method) else self.method:
-            coerce_method(method)
+        coerce_methods(self.method)
         check_colormap(self.display.colormap)
         if isinstance(self.probe, int) and self.probe < 1:
             raise ValueError(f"Expected at least 1 image in `probe`, but got {self.probe}.")

@@ -72,7 +72,8 @@ class ClassScore:
     def __call__(self, output: Any, probe: Probe) -> Tensor:
         """The scores, ``(n,)``."""
         logits = logits_of(output)
-        return logits.gather(1, self.choose(logits, probe)[:, None])[:, 0]
+        # A clone, as autograd refuses to keep classes that were made in inference mode.
+        return logits.gather(1, self.choose(logits, probe)[:, None].clone())[:, 0]
 
 
 TARGETS = Registry[Target]("target")

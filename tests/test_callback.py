@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_numbers_are_what_explain_and_the_metrics_say(tmp_path, read_events):
         return [e.value for e in events.Scalars(f"gradcam/{name}")][-2:]
 
     maps = [look.maps["features"].double() for look in looks]
-    drift = [1 - spearman(a, b).nanmean().item() for a, b in zip(maps, maps[1:], strict=False)]
+    drift = [1 - spearman(a, b).nanmean().item() for a, b in pairwise(maps)]
     assert curve("drift") == pytest.approx(drift, abs=1e-6)
     assert curve("concentration") == pytest.approx([gini(m).nanmean().item() for m in maps[1:]], abs=1e-6)
     assert curve("accuracy") == pytest.approx(
@@ -216,7 +217,7 @@ def test_drift_holds_the_class_where_there_are_no_labels(tmp_path, read_events):
     val = torch.utils.data.DataLoader(images, 12)
     trainer = fit(tmp_path, [callback], make=Keep, val=val, max_epochs=3)
     assert callback.watch.labels is None
-    assert any((a[1] != b[1]).any() for a, b in zip(kept, kept[1:], strict=False))  # predictions did change
+    assert any((a[1] != b[1]).any() for a, b in pairwise(kept))  # predictions did change
     drift = [e.value for e in read_events(trainer.log_dir).Scalars("gradcam/drift")]
     for (_, _, before), (held, _, _), value in zip(kept, kept[1:], drift[1:], strict=False):
         expected = 1 - spearman(before.maps["features"], held.maps["features"]).nanmean().item()

@@ -82,8 +82,8 @@ class Font:
         >>> "".join(font.characters[c] for c in font.fixed(torch.tensor(3.14159), 2, 2))
         ' 3.14'
         """
-        steps = torch.round(values.double().nan_to_num(0, 0, 0) * 10**decimals).long()
-        steps = steps.clamp(0, 10 ** (whole + decimals) - 1)
+        steps = torch.round(values.double().nan_to_num(0, 0, 0) * 10**decimals)
+        steps = steps.clamp(0, 10 ** (whole + decimals) - 1).long()  # in this order: int64 has an end
         powers = torch.tensor([10**i for i in reversed(range(whole + decimals))], device=values.device)
         digits = steps[..., None] // powers % 10 + 1
         if whole > 1:

@@ -1,0 +1,142 @@
+"""Small models, nothing of which is left at its initial value, and an oracle that shares no code with the package."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def plain_cnn(channels: int = 3, classes: int = 5) -> nn.Sequential:
+    """Two convolutions with BatchNorm; the last feature map is module "5"."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, classes),
+    )  # fmt: skip
+
+
+class TinyVGG(nn.Module):
+    """In-place ReLUs, pooling behind the last of them, dropout in the head; for images of 16x16."""
+
+    def __init__(self, inplace: bool = True, classes: int = 5) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(inplace), nn.MaxPool2d(2),
+            nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(inplace), nn.MaxPool2d(2),
+        )  # fmt: skip
+        self.classifier = nn.Sequential(
+            nn.Flatten(), nn.Linear(8 * 16, 16), nn.ReLU(inplace), nn.Dropout(), nn.Linear(16, classes)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.features(images))
+
+
+class Block(nn.Module):
+    """Residual, with one ReLU module used twice, in place."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after)
+        self.conv2, self.bn2 = nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after)
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut = nn.Conv2d(before, after, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(inner + self.shortcut(x))
+
+
+class TinyResNet(nn.Module):
+    """Registered from the head to the stem, so that order of registration is not order of execution."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.fc = nn.Linear(12, classes)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.layer2, self.layer1 = Block(8, 12, 2), Block(3, 8, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.avgpool(self.layer2(self.layer1(images))).flatten(1))
+
+
+class Noisy(nn.Module):
+    """Draws from all three random states in its forward pass and counts its calls in a buffer; may raise."""
+
+    def __init__(self, fails: bool = False) -> None:
+        super().__init__()
+        self.body, self.fails = plain_cnn(), fails
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        import random
+
+        import numpy as np
+
+        self.calls += 1
+        draw = random.random() + float(np.random.rand())
+        out = self.body(images + draw * torch.rand_like(images))
+        if self.fails:
+            raise ValueError("not today")
+        return F.dropout(out, 0.5, training=True)
+
+
+def perturbed(model: nn.Module, seed: int = 0) -> nn.Module:
+    """The model in evaluation mode with every weight and BatchNorm statistic away from its initial value."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator)
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            spread = parameter.std() if parameter.ndim > 1 else parameter.new_tensor(0.2)
+            parameter += 0.5 * spread.clamp_min(0.02) * noise(parameter)
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.running_mean += 0.3 * noise(module.running_mean)
+                module.running_var *= 0.5 + torch.rand(module.running_var.shape, generator=generator)
+    return model.eval()
+
+
+def full_autograd(
+    model: nn.Module, layer: str, images: Tensor, score: Callable[[Any], Tensor], dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor]:
+    """Activations and gradients at a layer from one ordinary backward pass through a copy without in-place ReLUs."""
+    model = copy.deepcopy(model).to(dtype).eval()
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+    kept: list[Tensor] = []
+    model.get_submodule(layer).register_forward_hook(lambda module, args, output: kept.append(output))
+    with torch.inference_mode(False), torch.enable_grad():
+        scores = score(model(images.detach().clone().to(dtype).requires_grad_()))
+        kept[-1].retain_grad()
+        scores.sum().backward()
+    return kept[-1].detach(), kept[-1].grad
+
+
+def plain_gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Grad-CAM, written out channel by channel."""
+    evidence = torch.zeros(activations.shape[:1] + activations.shape[2:], dtype=activations.dtype)
+    for n in range(activations.shape[0]):
+        for k in range(activations.shape[1]):
+            evidence[n] += gradients[n, k].mean() * activations[n, k]
+    return evidence
+
+
+def of_class(classes: Any) -> Callable[[Any], Tensor]:
+    """The scores of one class, or of one per image."""
+    return lambda out: out[torch.arange(len(out)), torch.as_tensor(classes).expand(len(out))]
+
+
+def assert_close(found: Tensor, expected: Tensor, of_max: float = 1e-5) -> None:
+    """Equal within a part of the largest expected magnitude, which must not be zero."""
+    scale = expected.double().abs().max()
+    assert scale > 0
+    assert found.shape == expected.shape
+    assert (found.double() - expected.double()).abs().max() <= of_max * scale

@@ -1,0 +1,99 @@
+"""What README and docs show is run."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from lit import Bars, Lit, loader
+from pytorch_lightning import Trainer
+
+from lightning_gradcam import GradCAMCallback
+
+ROOT = Path(__file__).parent.parent
+RECIPES = re.findall(r"### (.*?)\n.*?```python recipe\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def registries(monkeypatch):
+    """Forget what a snippet registers."""
+    from lightning_gradcam import attacks, layers, loggers, methods, targets
+
+    registries = (attacks.ATTACKS, layers.RULES, loggers.WRITERS, methods.METHODS, targets.TARGETS)
+    kept = [dict(r) for r in registries]
+    yield
+    for registry, entries in zip(registries, kept, strict=True):
+        registry.clear()
+        registry.update(entries)
+
+
+def test_there_is_a_recipe_for_each_choice():
+    assert [title for title, _ in RECIPES] == ["A method", "A layer rule", "A target", "An attack", "A logger"]
+
+
+@pytest.mark.parametrize(("title", "code"), RECIPES, ids=[t for t, _ in RECIPES])
+@pytest.mark.usefixtures("registries")
+def test_recipe_runs_and_is_under_20_lines(title, code, tmp_path):
+    assert len(code.splitlines()) < 20
+    names = {"model": Lit(), "images": torch.rand(3, 3, 16, 16), "labels": torch.arange(3)}
+    exec(compile(code, title, "exec"), names)
+    if title == "A logger":
+        from lightning_gradcam.loggers import find_writer
+
+        logger = type("FolderLogger", (), {"path": tmp_path})()
+        find_writer(logger)(logger, "gradcam/layer", torch.zeros(3, 4, 4, dtype=torch.uint8), 7)
+        assert [p.name for p in tmp_path.iterdir()] == ["gradcam-layer-7.png"]
+
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+@pytest.mark.usefixtures("registries")
+def test_readme_snippet(code, tmp_path, monkeypatch):
+    """Every Python snippet of the README runs, with a model and data at hand."""
+    monkeypatch.chdir(tmp_path)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "log_every_n_steps": 1}
+    data = Bars(4)
+    names = {
+        "Trainer": lambda **kwargs: Trainer(**{"max_epochs": 1, **quiet, **kwargs}),
+        "model": Lit(),
+        "train_loader": loader(),
+        "val_loader": loader(36, seed=1),
+        "images": torch.stack([data[i][0] for i in range(4)]),
+        "labels": data.labels[:4],
+    }
+    exec(compile(code.replace("from pytorch_lightning import Trainer\n", ""), "README.md", "exec"), names)
+
+
+def test_readme_lists_every_argument_and_only_these():
+    signature = inspect.signature(GradCAMCallback).parameters
+    table = README.split("## Every argument")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
+    assert list(rows) == list(signature)
+    assert {name: default.strip("`") for name, default in rows.items()} == {
+        name: '"' + p.default + '"' if isinstance(p.default, str) else repr(p.default) for name, p in signature.items()
+    }
+
+
+def test_readme_table_of_messages_has_what_the_code_says():
+    """Each message of the table begins with words that are in the package."""
+    source = " ".join(p.read_text() for p in (ROOT / "lightning_gradcam").rglob("*.py"))
+    source = re.sub(r'"\s+f?"', "", source)
+    table = README.split("## Warnings and errors")[1].split("\n## ")[0]
+    said = re.findall(r"^\| (.*?) \|", table, re.MULTILINE)[2:]
+    assert len(said) > 10
+    for message in said:
+        for part in re.split(r"`[^`]*`|…", message):
+            words = part.strip(" .:,()'")
+            assert words in source, words
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *map(str, Path("docs").glob("*.md"))])
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (ROOT / page).parent.joinpath(link).exists(), link
