@@ -15,9 +15,13 @@ from time import perf_counter
 from typing import TypeAlias
 
 import torch
+from matplotlib.cbook import get_sample_data
+from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torchvision.models import get_model
+from torchvision.transforms.v2 import RandomResizedCrop
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from lightning_gradcam.explanation import Explanation
 from lightning_gradcam.loggers import find_writer
@@ -26,7 +30,7 @@ from lightning_gradcam.probe import Probe, Target
 from lightning_gradcam.targets import TARGETS
 from lightning_gradcam.watch import Display, Watch
 
-PARTS = ("explain", "measure, draw", "copy, encode, write")
+PARTS = ("explain", "measure, draw", "copy, encode", "write")
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def prepared(name: str, images: int) -> Iterator[Case]:
         images: How many.
     """
     torch.manual_seed(0)
-    pixels, model = torch.rand(images, 3, 224, 224), get_model(name, weights=None)
+    pixels, model = photos(images), get_model(name, weights=None)
     settle(model, pixels)
     with torch.inference_mode():
         labels = model(pixels).argmax(1)
@@ -97,6 +101,14 @@ def prepared(name: str, images: int) -> Iterator[Case]:
         logger = TensorBoardLogger(folder)
         yield Case(model, probe, plan, Watch(probe, plan, target, Display()), logger)
         logger.finalize("success")
+
+
+def photos(count: int) -> Tensor:
+    """Crops of matplotlib's sample photo, ``(count, 3, 224, 224)``: a JPEG's size depends on what is in the picture."""
+    with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as photo:
+        whole = pil_to_tensor(photo.convert("RGB"))
+    crop = RandomResizedCrop(224, scale=(0.1, 1.0))
+    return torch.stack([crop(whole / 255) for _ in range(count)]).clamp(0, 1)
 
 
 @torch.no_grad()
@@ -134,9 +146,10 @@ def look(case: Case) -> None:
     assert writer is not None
     for key, picture in found.pictures.items():
         writer(case.logger, f"gradcam/{key}", picture.cpu(), 100)
-    case.logger.experiment.flush()  # the callback leaves this to a thread
+    encoded = perf_counter()
+    case.logger.experiment.flush()  # the callback leaves this to TensorBoard's thread
     explained = case.plan.laps[-1]
-    case.parts.append((explained, drawn - start - explained, perf_counter() - drawn))
+    case.parts.append((explained, drawn - start - explained, encoded - drawn, perf_counter() - encoded))
 
 
 def pytorch_grad_cam(case: Case) -> object:

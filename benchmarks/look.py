@@ -144,7 +144,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.rounds < 1 or min(options.images) < 2:
         parser.error("expected at least 1 round and 2 images")
-    torch.set_num_threads(os.cpu_count() or 1)
+    cores = os.cpu_count() or 1
+    torch.set_num_threads(cores)
+    if os.getloadavg()[0] > cores / 2:
+        print("Others are using this machine: do not trust the times.")
 
     peers = installed_peers()
     timings = []

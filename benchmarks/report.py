@@ -24,12 +24,12 @@ _HOW = """## How it was measured
 anew, on the same model, the same 224x224 images, the same classes and the same layer. A ratio divides by the plain
 forward (`torch.inference_mode`) of the same round; shown is the median over the rounds (smallest–largest). Everything
 runs on the CPU. Weights are random, BatchNorm's statistics are those of the images, the model is in eval mode. The
-images are white noise, which is the hardest for JPEG.
+images are crops of a photo.
 
 - *explanation*: what the callback computes at each look, its layer chosen before. *explain(), with its trace*: the
   function, which traces the model on two images and chooses the layer at every call. *whole look*: explain, measure,
   draw, copy, encode as JPEG, and write to TensorBoard's events file until it is flushed (the callback does not wait for
-  that). The numbers that the callback logs beside the picture are not in it.
+  that: it is the part *write*, done by a thread that competes with training). The numbers that the callback logs beside the picture are not in it.
 - The peers return different things: captum signed evidence at the layer's resolution, as our explanation; torchcam maps
   normalised; pytorch-grad-cam maps scaled to the images, too. Registering and removing hooks is in everybody's time.
 - Bytes kept for backward are what autograd saves (`torch.autograd.graph.saved_tensors_hooks`), every storage once, the

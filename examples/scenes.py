@@ -11,11 +11,13 @@ import math
 import random
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 from pytorch_lightning import LightningModule, Trainer, seed_everything
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -166,13 +168,20 @@ class LitScenes(LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=2e-3)
 
 
-def main(epochs: int = 8) -> None:
-    """Train with the callback."""
+def main(epochs: int = 8, images: int = 1200, root: str = ".") -> None:
+    """Train with the callback; a CSVLogger beside TensorBoard makes it leave its pictures as files, too."""
     seed_everything(0)
-    trainer = Trainer(max_epochs=epochs, callbacks=[GradCAMCallback()], log_every_n_steps=10)
-    train = DataLoader(Scenes(1200), batch_size=32, shuffle=True)
+    files = CSVLogger(root, name="lightning_logs")
+    trainer = Trainer(
+        max_epochs=epochs,
+        logger=[TensorBoardLogger(root, version=files.version), files],
+        callbacks=[GradCAMCallback()],
+        log_every_n_steps=10,
+    )
+    train = DataLoader(Scenes(images), batch_size=32, shuffle=True)
     val = DataLoader(Scenes(200, first=100_000), batch_size=50)
     trainer.fit(LitScenes(), train, val)
+    print(f"Pictures: {files.log_dir}/gradcam\nCurves:   tensorboard --logdir {Path(root, 'lightning_logs')}")
 
 
 if __name__ == "__main__":

@@ -85,21 +85,28 @@ class Noisy(nn.Module):
         return F.dropout(out, 0.5, training=True)
 
 
-def perturbed(model: nn.Module, seed: int = 0) -> nn.Module:
-    """The model in evaluation mode with every weight and BatchNorm statistic away from its initial value."""
+def perturbed(model: nn.Module, seed: int = 0, images: Tensor | None = None) -> nn.Module:
+    """The model in evaluation mode with every weight and BatchNorm statistic away from its initial value.
+
+    In deep models, ``images`` keep signals alive: statistics are taken from them before they are changed.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def noise(like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=generator)
 
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     with torch.no_grad():
         for parameter in model.parameters():
             spread = parameter.std() if parameter.ndim > 1 else parameter.new_tensor(0.2)
             parameter += 0.5 * spread.clamp_min(0.02) * noise(parameter)
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.running_mean += 0.3 * noise(module.running_mean)
-                module.running_var *= 0.5 + torch.rand(module.running_var.shape, generator=generator)
+        if images is not None:
+            for norm in norms:
+                norm.momentum = 1.0
+            model.train()(images)
+        for norm in norms:
+            norm.running_mean += 0.1 * norm.running_var.sqrt() * noise(norm.running_mean)
+            norm.running_var *= 0.7 + 0.6 * torch.rand(norm.running_var.shape, generator=generator)
     return model.eval()
 
 

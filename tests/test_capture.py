@@ -1,0 +1,142 @@
+"""Hooks: models that guard, reuse or wrap their layers, and how little is kept for backward."""
+
+from __future__ import annotations
+
+import copy
+from collections import namedtuple
+
+import pytest
+import torch
+import torchvision
+from models import TinyResNet, assert_close, full_autograd, of_class, perturbed, plain_cnn, plain_gradcam
+from torch import nn
+
+from lightning_gradcam import Layer, Probe, explain
+from lightning_gradcam.pipeline import prepare
+from lightning_gradcam.targets import TARGETS
+
+
+class Guarded(nn.Module):
+    """Runs its features in a no_grad block of its own."""
+
+    def __init__(self, whole: bool) -> None:
+        super().__init__()
+        self.inner, self.whole = plain_cnn(), whole
+
+    def forward(self, images):
+        with torch.no_grad():
+            x = self.inner[:6](images)
+            if self.whole:
+                return self.inner[6:](x)
+        return self.inner[6:](x)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_no_grad_block_of_the_models_own(whole):
+    model, images = perturbed(Guarded(whole)), torch.randn(2, 3, 12, 12)
+    expected = plain_gradcam(*full_autograd(model.inner, "5", images, of_class(1)))
+    found = explain(model, images, target=1)
+    assert list(found.evidence) == ["inner.5"]
+    assert_close(found.evidence["inner.5"], expected)
+
+
+class Twice(nn.Module):
+    """Runs one convolution twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4 * 36, 3)
+
+    def forward(self, images):
+        return self.head(self.conv(self.conv(self.stem(images)).tanh()).flatten(1))
+
+
+def test_a_module_that_runs_twice():
+    model, images = perturbed(Twice()), torch.randn(2, 3, 8, 8)
+    unrolled = nn.Sequential(
+        model.stem, copy.deepcopy(model.conv), nn.Tanh(), copy.deepcopy(model.conv), nn.Flatten(), model.head
+    )
+    first, last = (plain_gradcam(*full_autograd(unrolled, layer, images, of_class(2))) for layer in ("1", "3"))
+    found = explain(model, images, layers=[Layer("conv", call=0), "conv", Layer("conv", call=1)], target=2)
+    assert list(found.evidence) == ["conv[0]", "conv", "conv[1]"]
+    for key, expected in (("conv[0]", first), ("conv", last), ("conv[1]", last)):
+        assert_close(found.evidence[key], expected)
+
+
+Outputs = namedtuple("Outputs", ["aux", "features"])
+
+
+class Packed(nn.Module):
+    """Returns features, and logits, in a container."""
+
+    def __init__(self, pack) -> None:
+        super().__init__()
+        self.body, self.head, self.pack = PackedBody(pack), nn.Linear(4 * 36, 3), pack
+
+    def forward(self, images):
+        features = self.body(images)
+        features = features["features"] if isinstance(features, dict) else features[-1]
+        return self.pack(self.head(features.flatten(1)))
+
+
+class PackedBody(nn.Module):
+    def __init__(self, pack) -> None:
+        super().__init__()
+        self.conv, self.pack = nn.Conv2d(3, 4, 3), pack
+
+    def forward(self, images):
+        return self.pack(self.conv(images).tanh())
+
+
+@pytest.mark.parametrize("pack", [
+    lambda x: (None, x),
+    lambda x: [x],
+    lambda x: {"count": 3, "features": x},
+    lambda x: Outputs("nothing", x),
+])  # fmt: skip
+def test_outputs_in_containers(pack):
+    model, images = perturbed(Packed(pack)), torch.randn(2, 3, 8, 8)
+    plain = nn.Sequential(model.body.conv, nn.Tanh(), nn.Flatten(), model.head)
+    expected = plain_gradcam(*full_autograd(plain, "1", images, of_class(1)))
+    found = explain(model, images, target=1)
+    assert list(found.evidence) == ["body"]
+    assert_close(found.evidence["body"], expected)
+    assert_close(found.logits, plain(images).detach(), 1e-6)
+
+
+@pytest.mark.parametrize("with_hooks", ["layer2", "layer2.relu", "layer1"])
+def test_hooks_of_others_see_the_same_tensors_as_without_us(with_hooks):
+    model, images = perturbed(TinyResNet()), torch.randn(2, 3, 16, 16)
+    seen = []
+    model.get_submodule(with_hooks).register_forward_hook(lambda module, args, output: seen.append(output.clone()))
+    model(images)
+    plain, seen = list(seen), []
+    explain(model, images, layers=[with_hooks, "layer1"], target=1)
+    assert torch.equal(seen[-1], plain[-1])
+
+
+def kept_for_backward(model, run):
+    """Bytes saved by autograd while ``run`` runs, parameters aside, every storage counted once."""
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no address comes twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        run()
+    return sum(size for size, _ in kept.values())
+
+
+def test_little_is_kept_for_backward():
+    model, probe = torchvision.models.resnet18(num_classes=5).eval(), Probe(torch.randn(4, 3, 96, 96))
+    target = TARGETS["predicted"]
+    plan = prepare(model, probe, layers="layer4", target=target)
+    partial = kept_for_backward(model, lambda: plan(model, probe, [target]))
+    full = kept_for_backward(model, lambda: model(probe.images).sum().backward())
+    assert full > 20 * 2**20  # the count counts
+    assert 0 < partial < 2**20
+    assert partial < full / 100

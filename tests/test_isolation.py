@@ -1,0 +1,139 @@
+"""Nothing shows that a model was explained, also where its forward pass raises."""
+
+from __future__ import annotations
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from models import Noisy, TinyResNet, assert_close, perturbed, plain_cnn
+from torch import nn
+
+from lightning_gradcam import explain
+from lightning_gradcam.explanation import ForwardError
+from lightning_gradcam.isolation import isolated
+
+HOOKS = [name for name in vars(nn.Module()) if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called"))]
+
+
+def everything(model):
+    """All that a training run could notice, as nested plain values."""
+    return {
+        "hooks": [[len(getattr(module, name)) for name in HOOKS] for module in model.modules()],
+        "training": [module.training for module in model.modules()],
+        "parameters": [(id(p), id(p.grad), p.requires_grad, p._version, p.tolist()) for p in model.parameters()],
+        "gradients": [p.grad if p.grad is None else p.grad.tolist() for p in model.parameters()],
+        "buffers": [(id(b), b._version, b.numpy().tobytes()) for b in model.buffers()],
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": [part.tolist() if isinstance(part, np.ndarray) else part for part in np.random.get_state()],
+        "python": random.getstate(),
+        "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+        "switches": (torch.backends.mha.get_fastpath_enabled(), torch.is_autocast_cache_enabled()),
+    }
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("switches", [False, True])
+def test_nothing_is_left(fails, switches):
+    model = Noisy(fails)
+    model.train()
+    model.body[1].eval()  # a frozen BatchNorm: the flags are not all the same
+    model.body[0].weight.requires_grad_(False)
+    model.body[4].weight.grad = torch.randn_like(model.body[4].weight)
+    assert len(HOOKS) >= 6
+    torch.backends.mha.set_fastpath_enabled(switches)
+    torch.set_autocast_cache_enabled(switches)
+    try:
+        random.random(), np.random.rand(), torch.rand(1)
+        before = everything(model)
+        if fails:
+            with pytest.raises(ForwardError, match="Noisy failed .*ValueError: not today") as caught:
+                explain(model, torch.rand(3, 3, 12, 12))
+            assert isinstance(caught.value.__cause__, ValueError)
+        else:
+            explain(model, torch.rand(3, 3, 12, 12, generator=torch.Generator()))
+        after = everything(model)
+        for what in before:
+            assert after[what] == before[what], what
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+        torch.set_autocast_cache_enabled(True)
+
+
+def test_inside_the_model_evaluates_and_forward_may_rewrite_it():
+    model = plain_cnn().train()
+    old = everything(model)
+    with isolated(model):
+        assert not any(module.training for module in model.modules())
+        assert not torch.is_grad_enabled()
+        assert not torch.backends.mha.get_fastpath_enabled()
+        assert not torch.is_autocast_cache_enabled()
+        model[1].running_mean += 1  # as a BatchNorm that ignores evaluation does
+        model[1].running_var = torch.ones(6)
+        model[0].weight.grad = torch.ones_like(model[0].weight)
+        model[0].weight.requires_grad_(False)
+        model[1].register_buffer("late", torch.ones(1))
+    assert everything(model) == old
+
+
+def test_buffers_that_are_shared_stay_shared_inside():
+    model = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(2))
+    model[1].running_mean = model[0].running_mean
+    with isolated(model):
+        assert model[0].running_mean is model[1].running_mean
+    assert model[0].running_mean is model[1].running_mean
+
+
+def test_the_same_weights_give_the_same_map_of_a_model_that_draws_random_numbers():
+    model, images = perturbed(Noisy()), torch.rand(3, 3, 12, 12)
+    maps = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        maps.append(explain(model, images, layers="body.5", target=0).evidence["body.5"])
+    assert torch.equal(*maps)
+    torch.manual_seed(1)
+    assert not torch.equal(model(images), model(images))  # it does draw
+
+
+def test_explained_as_in_evaluation_also_where_modules_train():
+    model, images = perturbed(TinyResNet()), torch.randn(4, 3, 16, 16)
+    evaluated = explain(model, images, layers="layer2", target=1).evidence["layer2"]
+    training = explain(copy.deepcopy(model).train(), images, layers="layer2", target=1).evidence["layer2"]
+    assert torch.equal(training, evaluated)
+    assert_close(evaluated, explain(model, images, target=1).evidence["layer2"], 1e-6)
+
+
+def test_a_training_step_of_the_same_autocast_region_still_gets_its_gradients():
+    # Autocast caches weights that it cast; one that was cast without grad would leave the step without a gradient.
+    model, images = TinyResNet().train(), torch.randn(2, 3, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        explain(model, images)
+        model(images).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+class Attentive(nn.Module):
+    """A convolution, then an encoder layer whose fast path would skip the hook inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 4, 4)
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, images):
+        return self.head(self.encoder(self.conv(images).flatten(2).transpose(1, 2)).mean(1))
+
+
+def test_the_fast_path_of_attention_skips_no_layer():
+    from lightning_gradcam import Layer
+
+    model, images = perturbed(Attentive()).requires_grad_(False), torch.randn(2, 3, 16, 16)
+    layer = Layer("encoder.norm1", to_grid=lambda tokens: tokens.transpose(1, 2).unflatten(2, (4, 4)))
+    found = explain(model, images, layers=layer, target=1)
+    assert found.evidence["encoder.norm1"].shape == (2, 4, 4)
+    assert found.degenerate["encoder.norm1"] == (None, None)
