@@ -28,8 +28,8 @@ images are crops of a photo.
 
 - *explanation*: what the callback computes at each look, its layer chosen before. *explain(), with its trace*: the
   function, which traces the model on two images and chooses the layer at every call. *whole look*: explain, measure,
-  draw, copy, encode as JPEG, and write to TensorBoard's events file until it is flushed (the callback does not wait for
-  that: it is the part *write*, done by a thread that competes with training). The numbers that the callback logs beside the picture are not in it.
+  draw, copy, encode as JPEG, and write to TensorBoard's events file until it is flushed. The callback does not wait for
+  the part *write*: a thread does it, and competes with training. The numbers logged beside the picture are not in it.
 - The peers return different things: captum signed evidence at the layer's resolution, as our explanation; torchcam maps
   normalised; pytorch-grad-cam maps scaled to the images, too. Registering and removing hooks is in everybody's time.
 - Bytes kept for backward are what autograd saves (`torch.autograd.graph.saved_tensors_hooks`), every storage once, the

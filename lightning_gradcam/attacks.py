@@ -87,7 +87,8 @@ def attack_probe(model: nn.Module, probe: Probe, attack: str | Attack, *, forwar
     >>> bool((attacked.images - probe.images).abs().max() <= 0.1 + 1e-6)
     True
     """
-    if probe.classes is None:
+    labels = probe.classes
+    if labels is None:
         raise ValueError("Expected a probe with labels of shape (N,): an attack moves away from them.")
     probe = probe.ordinary()
     clean = probe.images if probe.pixels is None else probe.pixels.restore(probe.images)
@@ -99,5 +100,5 @@ def attack_probe(model: nn.Module, probe: Probe, attack: str | Attack, *, forwar
         )
     chosen = ATTACKS.named(attack) if isinstance(attack, str) else attack
     with isolated(model):
-        attacked = chosen(PixelSpace(model, probe.pixels, probe, forward), clean.clamp(0, 1), probe.classes).detach()
+        attacked = chosen(PixelSpace(model, probe.pixels, probe, forward), clean.clamp(0, 1), labels).detach()
     return replace(probe, images=attacked if probe.pixels is None else probe.pixels.normalise(attacked))

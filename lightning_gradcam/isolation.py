@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 
 import numpy as np
@@ -24,26 +24,29 @@ def isolated(model: nn.Module) -> Iterator[None]:
     `nn.MultiheadAttention`, which skips inner hooks. Inside, grad and inference mode are off and compiled code runs
     eagerly, since hooks do not fire in it.
     """
+    modules = list(model.modules())
+    parameters = list(model.parameters())
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_random_state(model))
+        stack.enter_context(_random_state(parameters))
         stack.enter_context(_switches())
-        if any(_is_compiled(module) for module in model.modules()):
+        if any(map(_is_compiled, modules)):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(_flags(model))
-        stack.enter_context(_parameters(model))
-        stack.enter_context(_buffers(model))
+        stack.enter_context(_flags(modules))
+        stack.enter_context(_gradients(parameters))
+        stack.enter_context(_buffers(modules))
         yield
 
 
 def _is_compiled(module: nn.Module) -> bool:
-    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+    # Looked up where they live: a module's own attribute look-up is slow for what is not there.
+    return "_orig_mod" in module._modules or module.__dict__.get("_compiled_call_impl") is not None
 
 
 @contextmanager
-def _random_state(model: nn.Module) -> Iterator[None]:
-    devices = sorted({p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}, key=str)
+def _random_state(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    devices = sorted({p.device for p in parameters if p.device.type not in ("cpu", "meta")}, key=str)
     accelerators = [(torch.get_device_module(device), device) for device in devices]
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     states = [module.get_rng_state(*_index(device)) for module, device in accelerators]
@@ -81,8 +84,8 @@ def _switches() -> Iterator[None]:
 
 
 @contextmanager
-def _flags(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
+def _flags(modules: Sequence[nn.Module]) -> Iterator[None]:
+    training = [module for module in modules if module.training]
     try:
         for module in training:
             module.training = False
@@ -93,8 +96,8 @@ def _flags(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _parameters(model: nn.Module) -> Iterator[None]:
-    found = [(p, p.grad, p.requires_grad) for p in model.parameters()]
+def _gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    found = [(p, p.grad, p.requires_grad) for p in parameters]
     try:
         yield
     finally:
@@ -106,10 +109,10 @@ def _parameters(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _buffers(model: nn.Module) -> Iterator[None]:
+def _buffers(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Put copies in the place of buffers: the originals keep their values, their versions and their identity."""
     # TorchScript keeps its buffers out of reach.
-    eager = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    eager = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
     found = [(module, dict(module._buffers)) for module in eager]
     originals = {id(b): b for _, buffers in found for b in buffers.values() if b is not None}
     copies = {key: buffer.clone() for key, buffer in originals.items()}  # one for each, also where modules share it

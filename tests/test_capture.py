@@ -137,6 +137,6 @@ def test_little_is_kept_for_backward():
     plan = prepare(model, probe, layers="layer4", target=target)
     partial = kept_for_backward(model, lambda: plan(model, probe, [target]))
     full = kept_for_backward(model, lambda: model(probe.images).sum().backward())
-    assert full > 20 * 2**20  # the count counts
+    assert full > 8 * 2**20  # the count counts
     assert 0 < partial < 2**20
     assert partial < full / 100

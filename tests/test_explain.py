@@ -33,7 +33,11 @@ def vgg11():
 
 PEERS = {
     "resnet18": (lambda: torchvision.models.resnet18(num_classes=5), ["layer3", "layer4"], 96),
-    "mobilenet_v3_small": (lambda: torchvision.models.mobilenet_v3_small(num_classes=5), ["features.8", "features"], 96),
+    "mobilenet_v3_small": (
+        lambda: torchvision.models.mobilenet_v3_small(num_classes=5),
+        ["features.8", "features"],
+        96,
+    ),
     "plain": (plain_cnn, ["1", "5"], 64),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -60,6 +61,10 @@ class Font:
         """Of a character, in pixels."""
         return self.glyphs.shape[2]
 
+    @cached_property
+    def _codes(self) -> dict[str, int]:
+        return {character: code for code, character in enumerate(self.characters)}
+
     def encode(self, texts: Sequence[str], width: int | None = None) -> Tensor:
         """``(len(texts), width)`` codes; what is too long ends in "…".
 
@@ -69,8 +74,7 @@ class Font:
         """
         width = max(map(len, texts)) if width is None else width
         cut = [t if len(t) <= width else t[: max(width - 1, 0)] + "…"[:width] for t in texts]
-        place = {character: code for code, character in enumerate(self.characters)}
-        codes = [[place.get(c, place["?"]) for c in text.ljust(width)] for text in cut]
+        codes = [[self._codes.get(c, self._codes["?"]) for c in text.ljust(width)] for text in cut]
         return torch.tensor(codes, dtype=torch.long).reshape(len(texts), width).to(self.glyphs.device)
 
     def fixed(self, values: Tensor, whole: int, decimals: int) -> Tensor:
