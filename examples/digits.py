@@ -8,6 +8,9 @@ needs scikit-learn, whose digits are bundled, and takes half a minute on two cor
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -84,7 +87,7 @@ class LitDigits(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam."""
-        return torch.optim.Adam(self.parameters(), lr=2e-3)
+        return torch.optim.Adam(self.parameters(), lr=5e-3)
 
 
 def main(epochs: int = 8, root: str = ".") -> Path:
@@ -102,6 +105,7 @@ def main(epochs: int = 8, root: str = ".") -> Path:
     trainer.fit(LitDigits(), datamodule=DigitsData())
 
     found = {name.removeprefix("gradcam/"): float(value) for name, value in trainer.callback_metrics.items()}
+    tensorboard = shutil.which("tensorboard") or os.path.relpath(Path(sys.executable).with_name("tensorboard"))
     picture = Path(trainer.log_dir or root, "explanations.png")
     film = explanations.draw_film()
     if film is not None:
@@ -113,7 +117,7 @@ What was found after {epochs} epochs
   (1 - rank correlation: 0 is the same, 1 is unrelated); {found["degenerate"]:.0%} of the maps are degenerate
 Where it is
   the run in one picture: {picture}
-  all looks and curves:   tensorboard --logdir {Path(root, "lightning_logs")} --samples_per_plugin images=200""")
+  all looks and curves:   {tensorboard} --logdir {Path(root, "lightning_logs")} --samples_per_plugin images=200""")
     return picture
 
 

@@ -18,7 +18,7 @@ from lightning_gradcam.explanation import NotExplainableError
 from lightning_gradcam.probe import Pixels, Probe
 
 _WORTH_A_LOOK = re.compile(r"transform|norm|preproc|augment|compose", re.IGNORECASE)
-_DEPTH = 6
+_DEPTH = 12
 
 
 def find_pixels(holders: Sequence[Any]) -> tuple[Pixels | None, str]:
@@ -38,7 +38,7 @@ def find_pixels(holders: Sequence[Any]) -> tuple[Pixels | None, str]:
             if type(item).__name__ == "Normalize":
                 values = getattr(item, "flags", None) if not hasattr(item, "mean") else vars(item)
                 if isinstance(values, Mapping) and {"mean", "std"} <= values.keys():
-                    mean, std = (torch.as_tensor(values[k]).double().flatten().tolist() for k in ("mean", "std"))
+                    mean, std = (torch.as_tensor(values[k], dtype=torch.float64).flatten().tolist() for k in ("mean", "std"))
                     if len(mean) == len(std) and all(s > 0 for s in std):
                         return Pixels(tuple(mean), tuple(std)), path
     return None, ""

@@ -1,4 +1,4 @@
-"""Small models, nothing of which is left at its initial value, and an oracle that shares no code with the package."""
+"""What many tests share: small models with nothing left at its initial value, and oracles of their own."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def examples(count: int) -> settings:
+    """Hypothesis with that many examples, the same ones in every run."""
+    return settings(max_examples=count, deadline=None, derandomize=True)
 
 
 def plain_cnn(channels: int = 3, classes: int = 5) -> nn.Sequential:
@@ -147,3 +153,22 @@ def assert_close(found: Tensor, expected: Tensor, of_max: float = 1e-5) -> None:
     assert scale > 0
     assert found.shape == expected.shape
     assert (found.double() - expected.double()).abs().max() <= of_max * scale
+
+
+def find(picture: Tensor, patch: Tensor) -> list[tuple[int, int]]:
+    """Where in a picture ``(3, h, w)`` a patch lies, pixel for pixel."""
+    height, width = patch.shape[1:]
+    corners = picture[:, : picture.shape[1] - height + 1, : picture.shape[2] - width + 1]
+    candidates = (corners == patch[:, :1, :1]).all(0).nonzero().tolist()
+    return [(y, x) for y, x in candidates if torch.equal(picture[:, y : y + height, x : x + width], patch)]
+
+
+def read(font: Any, strip: Tensor, ink: Any, paper: Any) -> str:
+    """The characters of one line ``(3, font.height, w)`` of a picture; every one must be a glyph of the font."""
+    cells = strip[:, :, : strip.shape[2] // font.width * font.width].unfold(2, font.width, font.width)
+    front, back = (torch.tensor(color).float()[:, None, None, None] for color in (ink, paper))
+    coverage = ((cells - back) / (front - back)).permute(2, 0, 1, 3)  # (characters, 3, height, width)
+    distance = (coverage[:, None] - font.glyphs[None, :, None]).abs().amax((2, 3, 4))
+    nearest = distance.min(1)
+    assert nearest.values.max() < 0.02, "something else than text"
+    return "".join(font.characters[code] for code in nearest.indices.tolist())

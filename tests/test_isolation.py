@@ -49,7 +49,7 @@ def test_nothing_is_left(fails, switches):
     try:
         before = everything(model)
         if fails:
-            with pytest.raises(ForwardError, match="Noisy failed .*ValueError: not today") as caught:
+            with pytest.raises(ForwardError, match=r"Noisy failed .*ValueError: not today") as caught:
                 explain(model, images)
             assert isinstance(caught.value.__cause__, ValueError)
         else:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from models import plain_cnn, plain_gradcam
+from models import examples, plain_cnn, plain_gradcam
 
 from lightning_gradcam import explain
 from lightning_gradcam.methods import METHODS, coerce_method, method_name
@@ -24,7 +24,7 @@ def test_every_method_has_a_replica():
 
 
 @pytest.mark.parametrize("name", METHODS)
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(data=st.data())
 def test_equals_its_replica(name, data):
     grid = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
@@ -67,12 +67,11 @@ def test_several_methods_and_ones_of_the_users_own():
 
 
 def test_what_is_wrong_is_said():
+    def channels(activations, gradients):
+        return activations.mean((2, 3))
+
     model, images = plain_cnn(), torch.randn(2, 3, 12, 12)
     with pytest.raises(ValueError, match=r"Expected evidence of shape \(2, \*grid\) .*'channels', but got \(2, 8\)"):
-
-        def channels(activations, gradients):
-            return activations.mean((2, 3))
-
         explain(model, images, method=channels)
     with pytest.raises(TypeError, match="a callable of"):
         coerce_method(lambda: None)
