@@ -87,10 +87,10 @@ def attack_probe(model: nn.Module, probe: Probe, attack: str | Attack, *, forwar
     >>> bool((attacked.images - probe.images).abs().max() <= 0.1 + 1e-6)
     True
     """
+    probe = probe.ordinary()
     labels = probe.classes
     if labels is None:
         raise ValueError("Expected a probe with labels of shape (N,): an attack moves away from them.")
-    probe = probe.ordinary()
     clean = probe.images if probe.pixels is None else probe.pixels.restore(probe.images)
     low, high = torch.stack(clean.aminmax()).tolist()
     if low < -1e-3 or high > 1 + 1e-3:

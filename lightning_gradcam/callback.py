@@ -11,15 +11,25 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from lightning_gradcam.choices import Choices, check_kind, coerce_probe
 from lightning_gradcam.explanation import ForwardError, NotExplainableError
-from lightning_gradcam.host import batches_done, is_last_epoch, log_step, monitored, validates
+from lightning_gradcam.host import (
+    batches_done,
+    before_first_step,
+    data_of,
+    is_last_epoch,
+    log_step,
+    monitored,
+    takes_iterator,
+    validates,
+)
 from lightning_gradcam.layers import check_layers
-from lightning_gradcam.loggers import find_writer, safe_name, write_png, write_text
+from lightning_gradcam.loggers import safe_tag, show, write_text
 from lightning_gradcam.probe import Pixels, Probe
-from lightning_gradcam.session import Choices, Session, coerce_probe
-from lightning_gradcam.surroundings import datasets_of
+from lightning_gradcam.session import Session
 from lightning_gradcam.targets import coerce_target
-from lightning_gradcam.track import FIRST
+from lightning_gradcam.trace import Layer
+from lightning_gradcam.track import to_log
 from lightning_gradcam.watch import Display, Watch
 
 
@@ -61,7 +71,7 @@ class GradCAMCallback(Callback):
     def __init__(
         self,
         *,
-        layers: str | list[str] | Callable[..., Any] = "auto",
+        layers: str | Layer | list[str | Layer] | Callable[..., Any] = "auto",
         method: str | list[str] | Callable[..., Any] = "gradcam",
         target: str | int | list[int] | Callable[..., Any] = "auto",
         probe: int | Probe | tuple[Tensor, Tensor] = 16,
@@ -85,6 +95,8 @@ class GradCAMCallback(Callback):
                 forward,
                 Display(pixels, class_names, colormap, scale, film),
             )
+            check_kind("every_n_epochs", every_n_epochs, (int,))
+            check_kind("tag", tag, (str,))
             if every_n_epochs < 1:
                 raise ValueError(f"Expected `every_n_epochs` of at least 1, but got {every_n_epochs}.")
             if not tag.strip("/"):
@@ -94,15 +106,16 @@ class GradCAMCallback(Callback):
         except (TypeError, ValueError) as error:
             raise MisconfigurationException(f"GradCAMCallback: {error}") from error
         self.every_n_epochs, self.tag, self.on_error = every_n_epochs, tag.strip("/"), on_error
-        self._restored: Mapping[str, Any] | None = None
         self._begin()
 
     def _begin(self) -> None:
         """What is known at the start of a run: nothing."""
         self._session = Session(self.choices)
+        self._restored: Mapping[str, Any] | None = None
         self._values: dict[str, Tensor | float] = {}
         self._first_epoch: int | None = None
-        self._looked_at = -1
+        self._looked_at: int | None = None
+        self._logged_at: int | None = None
         self._step = 0
         self._gave_up = False
         self._said: set[str] = set()
@@ -117,40 +130,49 @@ class GradCAMCallback(Callback):
         """The probe with its looks so far; None before it is complete."""
         return self._session.watch
 
+    def draw_film(self) -> Tensor | None:
+        """The run so far as one picture, looks across and images down, ``(3, height, width)`` uint8."""
+        return self.watch.draw_film() if self.watch else None
+
     # When
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """A new run begins."""
+        """A new run begins; the checkpoint that it may go on from is loaded after this."""
         if stage == "fit":
             self._begin()
+        self._restored = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raise what the user can mend, and go on where a checkpoint left off."""
+        """Raise what the user can mend before anything has run."""
         with self._guarded(before_training=True):
             check_layers(self.choices.layers, pl_module)
-        if self._restored is not None:
-            self._complete(trainer, pl_module, before_training=False)
-        elif isinstance(self.choices.probe, Probe):
-            self._complete(trainer, pl_module, before_training=True)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Gather, before the step can change the batch; the sanity check's batches count."""
-        if dataloader_idx == 0 and batch is not None:
-            self._offer(trainer, batch)
+        if dataloader_idx == 0 and not takes_iterator(pl_module.validation_step):
+            self._offer(trainer, batch, "validation")
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Gather where the step fetched the batch itself."""
+        if dataloader_idx == 0 and takes_iterator(pl_module.validation_step):
+            self._offer(trainer, batch, "validation")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the untrained model, where the sanity check has shown images of all classes."""
-        session = self._session
-        if session.gathering and session.has_images and not self._gave_up:
-            with self._guarded(before_training=True):
-                session.prepare(pl_module, trainer.precision_plugin)
-            if session.settled:
-                self._complete(trainer, pl_module, before_training=True)
-        if self.watch and trainer.global_step == 0 and self._looked_at < 0:
-            self._look(trainer, pl_module, "start · before the first step", log_step(trainer))
-            self._log_directly(trainer, {k: v for k, v in self._values.items() if "drift" not in k})
+        """Look at the untrained model, where the images are given or the sanity check has shown all classes."""
+        if self._restored is not None:
+            self._complete(trainer, pl_module, before_training=False)
+        elif self._session.has_images:
+            self._start(trainer, pl_module)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The sanity check's batches come again in the first validation."""
@@ -163,104 +185,116 @@ class GradCAMCallback(Callback):
             self._look_if_due(trainer, pl_module, log_step(trainer))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Gather from training batches where no others come."""
-        if self._session.gathering and not validates(trainer):
-            self._offer(trainer, batch)
+        """Gather from training batches where no others come; the first one may be enough."""
+        if self._session.gathering and not validates(trainer) and not takes_iterator(pl_module.training_step):
+            self._offer(trainer, batch, "training")
+            if self._session.has_images and before_first_step(trainer):
+                self._start(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Gather where the step fetched the batch itself."""
+        if self._session.gathering and not validates(trainer) and takes_iterator(pl_module.training_step):
+            self._offer(trainer, batch, "training")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look where no validation ended with this batch."""
-        if self._looked_at != batches_done(trainer) and not (validates(trainer) and self.watch is None):
-            self._look_if_due(trainer, pl_module, log_step(trainer) - 1)
+        if self._logged_at != batches_done(trainer):
+            wait = self._session.gathering and validates(trainer)
+            self._look_if_due(trainer, pl_module, log_step(trainer) - 1, wait=wait)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at what training ended with, and show the run."""
-        if self.watch and self._looked_at != batches_done(trainer):
-            step = log_step(trainer) - 1
-            self._look(trainer, pl_module, f"end · step {step}", step)
-            self._log_directly(trainer, self._values)
-        with self._guarded():
-            film = self.draw_film()
-            if film is not None:
-                self._show(trainer, {"film": film}, self._step)
+        if not self.watch and not self._gave_up:
+            self._complete(trainer, pl_module, before_training=False)
+        if self.watch and not self._gave_up and self._looked_at != batches_done(trainer):
+            step = max(log_step(trainer) - 1, 0)
+            if self._look(trainer, pl_module, f"end · step {step}", step):
+                self._log_directly(trainer, self._values)
+        self._show_film(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Show the run up to where it was interrupted."""
+        if isinstance(exception, KeyboardInterrupt):
+            self._show_film(trainer)
 
     # What
 
-    def draw_film(self) -> Tensor | None:
-        """The run so far as one picture, looks across and images down, ``(3, height, width)`` uint8."""
-        return self.watch.draw_film() if self.watch else None
-
-    def _offer(self, trainer: Trainer, batch: Any) -> None:
+    def _offer(self, trainer: Trainer, batch: Any, source: str) -> None:
         if self._session.gathering and not self._gave_up and trainer.state.fn == "fit":
             with self._guarded():
-                self._session.offer(batch)
+                self._session.offer(batch, source)
 
-    def _look_if_due(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
-        if not self.watch and not self._gave_up:
+    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Decide where to look before the first step, and look where the probe is complete."""
+        if self._gave_up or self.watch:
+            return
+        with self._guarded(before_training=True):
+            self._session.prepare(pl_module, trainer.precision_plugin)
+        if self._session.settled and not self._gave_up:
+            self._complete(trainer, pl_module, before_training=True)
+        if self.watch and before_first_step(trainer):
+            step = log_step(trainer)
+            if self._look(trainer, pl_module, "start · before the first step", step):
+                self._log_directly(trainer, {k: v for k, v in self._values.items() if "drift" not in k})
+
+    def _look_if_due(self, trainer: Trainer, pl_module: LightningModule, step: int, wait: bool = False) -> None:
+        if not (self.watch or self._gave_up or wait):
             self._complete(trainer, pl_module, before_training=False)
-        epoch = trainer.current_epoch
+        epoch, looked = trainer.current_epoch, False
         if self.watch and not self._gave_up:
             self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
             if (epoch - self._first_epoch) % self.every_n_epochs == 0 or is_last_epoch(trainer):
-                self._look(trainer, pl_module, f"epoch {epoch} · step {step}", step)
-        self._log(trainer, pl_module)
+                looked = self._look(trainer, pl_module, f"epoch {epoch} · step {step}", step)
+        self._log(trainer, pl_module, looked)
 
     def _complete(self, trainer: Trainer, pl_module: LightningModule, *, before_training: bool) -> None:
         with self._guarded(before_training):
-            loaders = trainer.val_dataloaders or trainer.train_dataloader
-            holders = [*datasets_of(loaders), *filter(None, [getattr(trainer, "datamodule", None)])]
-            warning = self._session.complete(pl_module, trainer.precision_plugin, holders, self._restored)
+            warnings = self._session.complete(pl_module, trainer.precision_plugin, data_of(trainer), self._restored)
             self._restored = None
-            self._warn(warning)
+            self._warn(*warnings)
             facts = self._session.describe()
             rank_zero_info("GradCAMCallback watches\n" + "\n".join(f"  {what}: {why}" for what, why in facts.items()))
             write_text(trainer.loggers, f"{self.tag}/choices", facts, log_step(trainer))
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule, moment: str, step: int) -> None:
+    def _look(self, trainer: Trainer, pl_module: LightningModule, moment: str, step: int) -> bool:
         assert self.watch is not None
-        self._looked_at, self._step = batches_done(trainer), step
+        self._looked_at = batches_done(trainer)
         with self._guarded():
             look = self.watch.look(pl_module, moment)
-            self._values = dict(look.numbers)
-            self._show(trainer, look.pictures, step)
+            self._values, self._step = dict(look.numbers), step
+            for key, picture in look.pictures.items():
+                self._show(trainer, key, picture)
             self._warn(self.watch.complaint(look))
+        return not self._gave_up
 
-    def _show(self, trainer: Trainer, pictures: Mapping[str, Tensor], step: int) -> None:
-        if getattr(trainer, "fast_dev_run", False):
-            return
-        for key, picture in pictures.items():
-            tag = "/".join([self.tag, *map(safe_name, key.split("/"))])
-            on_host = picture.cpu()
-            if not trainer.loggers:
-                write_png(trainer.default_root_dir, tag, on_host, step)
-            for logger in trainer.loggers:
-                writer = find_writer(logger)
-                if writer is not None:
-                    writer(logger, tag, on_host, step)
-                else:
-                    self._warn(
-                        f"{type(logger).__name__} is not known, so pictures are left out; numbers are logged. Add it "
-                        "with `@lightning_gradcam.loggers.WRITERS.register(...)`, or use a TensorBoardLogger beside it."
-                    )
+    def _show(self, trainer: Trainer, key: str, picture: Tensor) -> None:
+        if not getattr(trainer, "fast_dev_run", False):
+            self._warn(*show(trainer.loggers, trainer.default_root_dir, f"{self.tag}/{key}", picture, self._step))
 
-    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _show_film(self, trainer: Trainer) -> None:
+        with self._guarded():
+            film = self.draw_film()
+            if film is not None:
+                self._show(trainer, "film", film)
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule, looked: bool) -> None:
         """Through `log`, so that callbacks can monitor; what they wait for is there, whatever happens to looks."""
-        values = dict(self._values)
-        waited_for = {
-            name.removeprefix(f"{self.tag}/") for name in monitored(trainer) if name.startswith(f"{self.tag}/")
-        }
-        if self._gave_up:
-            values = {name: value for name, value in values.items() if name in waited_for}
-        for name in waited_for - values.keys():
-            if name.split("/")[0] in FIRST:
-                values[name] = FIRST[name.split("/")[0]]
-        if self._gave_up and "degenerate" in values:
-            values["degenerate"] = 1.0
-        pl_module.log_dict({f"{self.tag}/{name}": value for name, value in values.items()})
+        self._logged_at = batches_done(trainer)
+        awaited = {name.removeprefix(f"{self.tag}/") for name in monitored(trainer) if name.startswith(f"{self.tag}/")}
+        values = to_log(self._values, awaited, looked, self._gave_up)
+        if values:
+            named = {f"{self.tag}/{safe_tag(name)}": value for name, value in values.items()}
+            with self._guarded():
+                pl_module.log_dict(named, on_step=False, on_epoch=True, batch_size=1)
 
     def _log_directly(self, trainer: Trainer, values: Mapping[str, Tensor | float]) -> None:
         """Where Lightning allows no `log`."""
-        for logger in trainer.loggers if not self._gave_up else ():
-            logger.log_metrics({f"{self.tag}/{name}": float(value) for name, value in values.items()}, self._step)
+        with self._guarded():
+            for logger in trainer.loggers:
+                named = {f"{self.tag}/{safe_tag(name)}": float(value) for name, value in values.items()}
+                logger.log_metrics(named, self._step)
 
     # Faults
 
@@ -272,17 +306,22 @@ class GradCAMCallback(Callback):
         except Exception as error:
             if self.on_error == "raise":
                 raise
-            wrong_probe = isinstance(error, ForwardError) and isinstance(self.choices.probe, Probe)
-            if before_training and (isinstance(error, (TypeError, ValueError)) or wrong_probe):
+            given = isinstance(self.choices.probe, Probe) or self.choices.forward is not None
+            wrong = isinstance(error, (TypeError, ValueError)) or (given and isinstance(error, ForwardError))
+            if before_training and wrong:
                 raise MisconfigurationException(f"GradCAMCallback: {error}") from error
             self._gave_up = True
             what = str(error) if isinstance(error, NotExplainableError) else f"{type(error).__name__}: {error}"
-            self._warn(f"No (more) explanations: {what} Training goes on without them. `on_error='raise'` shows where.")
+            self._warn(
+                f"No explanations from here on: {what.rstrip('.')}. Training goes on without them; `on_error='raise'` "
+                "shows where it happened."
+            )
 
-    def _warn(self, sentence: str) -> None:
-        if sentence and sentence not in self._said:
-            self._said.add(sentence)
-            rank_zero_warn(f"GradCAMCallback: {sentence}")
+    def _warn(self, *sentences: str) -> None:
+        for sentence in sentences:
+            if sentence and sentence not in self._said:
+                self._said.add(sentence)
+                rank_zero_warn(f"GradCAMCallback: {sentence}")
 
     # Checkpoints
 

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.explanation import NotExplainableError
+from lightning_gradcam.passes import Passes
 from lightning_gradcam.probe import Forward, Probe, Target
 from lightning_gradcam.trace import Layer, LayerShape, read_layout
 
@@ -122,7 +122,7 @@ def trace(
         made.append(_Made(value, handed, handed._version, [(module, call)]))
         return _swap(output, tensor, handed)
 
-    names = {module: name for name, module in named_layers(model).items() if ".parametrizations." not in f".{name}."}
+    names = {module: name for name, module in named_layers(model).items() if _can_be_traced(name, module)}
     entering = [(module.register_forward_pre_hook, enter) for module in names]
     leaving = [(module.register_forward_hook, leave) for module in names]
     with torch.enable_grad():
@@ -134,6 +134,11 @@ def trace(
             gradients = torch.autograd.grad(scores.sum(), [r.value for r in made], allow_unused=True)
             reached = [gradient is not None for gradient in gradients]
     return tuple(_shape(r, names, calls, hit, probe) for r, hit in zip(made, reached, strict=True)), output
+
+
+def _can_be_traced(name: str, module: nn.Module) -> bool:
+    """Not what computes weights, and not what takes no hooks."""
+    return ".parametrizations." not in f".{name}." and not isinstance(module, torch.jit.ScriptModule)
 
 
 def _shape(
@@ -152,59 +157,6 @@ def _shape(
         to_grid=to_grid,
         inner=tuple(names[module] for module, _ in record.returned_by[:-1]),
     )
-
-
-@dataclass(frozen=True)
-class Passes:
-    """One forward pass, what it left at the layers, and the means for more: what a method may work with.
-
-    Args:
-        probe: The images.
-        target: The score that is explained.
-        output: What the model returned for them.
-        tensors: Per layer key, the layer's output as it came, part of the graph from there to the score.
-        layers: Where it was captured.
-        run: Another forward pass, of any probe; nothing of it is captured and no grad is kept.
-    """
-
-    probe: Probe
-    target: Target
-    output: Any
-    tensors: Mapping[str, Tensor]
-    layers: Mapping[str, Layer]
-    run: Callable[[Probe], Any]
-
-    @cached_property
-    def activations(self) -> Mapping[str, Tensor]:
-        """``(n, C, *s)`` per layer, in at least float32."""
-        return {key: self._grid(key, tensor.detach()) for key, tensor in self.tensors.items()}
-
-    @cached_property
-    def gradients(self) -> Mapping[str, Tensor]:
-        """``(n, C, *s)`` per layer, in at least float32; zero where the score does not depend on the layer."""
-        with torch.enable_grad():
-            scores = self.target(self.output, self.probe)
-            total = scores.sum()
-        if not scores.requires_grad:
-            raise NotExplainableError(
-                "The score carries no gradient, even with grad switched on: the model's forward or the target cuts "
-                "the graph (no_grad, detach, or a result computed outside of PyTorch). Pass `forward=` or `target=` "
-                "without that step."
-            )
-        # The graph is kept for the other targets of the same pass; it goes with the captured tensors.
-        found = torch.autograd.grad(total, list(self.tensors.values()), retain_graph=True, allow_unused=True)
-        return {
-            key: self._grid(key, torch.zeros_like(tensor) if gradient is None else gradient)
-            for (key, tensor), gradient in zip(self.tensors.items(), found, strict=True)
-        }
-
-    def scores(self, probe: Probe) -> Tensor:
-        """The explained score of other images (masked ones, say): a forward pass, ``(n,)`` or ``(n, k)``."""
-        return self.target(self.run(probe), probe)
-
-    def _grid(self, key: str, tensor: Tensor) -> Tensor:
-        grid = self.layers[key].to_grid(tensor)
-        return grid.float() if grid.dtype in (torch.float16, torch.bfloat16) else grid
 
 
 def capture(

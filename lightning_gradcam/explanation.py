@@ -62,6 +62,17 @@ def probabilities(logits: Tensor) -> Tensor:
     return torch.where(given, logits, logits.softmax(1))
 
 
+def predictions(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Probability ``(N,)`` and class ``(N,)`` of the best class; NaN and -1 where logits are not finite.
+
+    >>> predictions(torch.tensor([[0.0, 0.0, 9.0], [torch.nan, 0.0, 0.0]]))[1]
+    tensor([ 2, -1])
+    """
+    sure, predicted = probabilities(logits).max(1)
+    finite = logits.isfinite().all(1)
+    return sure.masked_fill(~finite, torch.nan), predicted.masked_fill(~finite, -1)
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Where the evidence for a score lies, for each image of a probe.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 from lightning_gradcam.probe import Probe
@@ -20,14 +21,13 @@ _NEVER_LABELS = ("id", "ids", "idx", "index", "indices", "image_id")
 def read_batch(batch: Any) -> Probe | None:
     """Find images and labels in a batch of any make: tensor, tuple, list, mapping, named tuple, dataclass, nested ones.
 
-    Images are the first floating-point tensor of four or five dimensions, else the first uint8 one, else the first
-    floating-point one of three. Labels are the integers of shape ``(N,)`` or ``(N, 1)`` called so, else the first
-    beside the images, else the first at all. Other tensors with N rows become ``extras`` under their key or position.
+    Images are the first floating-point tensor of four or five dimensions, else the first uint8 one, else the only
+    floating-point one of three. Labels are the classes of shape ``(N,)`` or ``(N, 1)`` called so, else the first ones
+    behind the images, before them, or anywhere. Other tensors with N rows become ``extras`` under key or position.
 
     Returns:
         The batch as a `Probe` (sharing memory with it), or None where it has no images.
 
-    >>> import torch
     >>> read_batch({"y": torch.tensor([3, 4]), "x": torch.rand(2, 3, 8, 8)}).labels
     tensor([3, 4])
     """
@@ -40,7 +40,7 @@ def read_batch(batch: Any) -> Probe | None:
     label = _find_labels(rest, path)
     return Probe(
         images,
-        labels=None if label is None else dict(rest)[label].reshape(len(images)),
+        labels=None if label is None else dict(rest)[label].reshape(len(images)).long(),
         extras={".".join(p): t for p, t in rest if p != label},
     )
 
@@ -64,10 +64,16 @@ def _leaves(item: Any, path: _Path) -> Iterator[tuple[_Path, Tensor]]:
 
 def _find_images(leaves: Sequence[tuple[_Path, Tensor]]) -> int | None:
     for dimensions, floating in (((4, 5), True), ((4, 5), False), ((3,), True)):
-        for i, (_, tensor) in enumerate(leaves):
-            kind = tensor.is_floating_point() if floating else str(tensor.dtype) == "torch.uint8"
-            if kind and tensor.ndim in dimensions and tensor.numel():
-                return i
+        found = [
+            i
+            for i, (_, tensor) in enumerate(leaves)
+            if (tensor.is_floating_point() if floating else tensor.dtype == torch.uint8)
+            and tensor.ndim in dimensions
+            and tensor.numel()
+        ]
+        # Several of three dimensions are single images, as detection has them, and no batch.
+        if found and (dimensions != (3,) or len(found) == 1):
+            return found[0]
     return None
 
 
@@ -75,15 +81,23 @@ def _find_labels(rest: Sequence[tuple[_Path, Tensor]], images: _Path) -> _Path |
     candidates = [
         path
         for path, tensor in rest
-        if not (tensor.is_floating_point() or tensor.is_complex() or str(tensor.dtype) == "torch.bool")
+        if _are_classes(tensor)
         and (tensor.ndim == 1 or (tensor.ndim == 2 and tensor.shape[1] == 1))
         and not (path and path[-1].lower() in _NEVER_LABELS)
     ]
 
-    def rank(path: _Path) -> tuple[bool, bool]:
-        return path[:-1] != images[:-1], path[-1].lower() not in _LABEL_NAMES
+    def rank(path: _Path) -> tuple[bool, bool, bool]:
+        before = images[:-1] == path[:-1] and path[-1:] < images[-1:] and path[-1].isdigit()
+        return path[:-1] != images[:-1], path[-1].lower() not in _LABEL_NAMES, before
 
     return min(candidates, key=rank, default=None)
+
+
+def _are_classes(tensor: Tensor) -> bool:
+    """Integers, or the 0.0 and 1.0 that binary cross-entropy takes. (Waits for the device where they are floating.)"""
+    if tensor.is_floating_point():
+        return bool(((tensor == 0) | (tensor == 1)).all())
+    return not tensor.is_complex() and tensor.dtype != torch.bool
 
 
 class Gatherer:
@@ -108,6 +122,8 @@ class Gatherer:
             return
         labels = [None] * len(probe) if probe.classes is None else probe.classes.tolist()
         for i, label in enumerate(labels):
+            if label is not None and label < 0:  # -1 and -100 mean that a loss leaves the image out
+                continue
             place = self._place(label)
             if place is not None:
                 row = probe[[i]].clone()
@@ -150,7 +166,7 @@ def without_foreign_labels(probe: Probe, classes: int | None) -> tuple[Probe, st
         return probe, ""
     return replace(probe, labels=None), (
         f"The integers found beside the images run from {low} to {high}, but the model has {classes} classes: they are "
-        "not taken as labels, and the predicted class is explained. Pass `probe=(images, labels)` with the right ones."
+        "not taken as labels. Pass `probe=(images, labels)` with the right ones."
     )
 
 

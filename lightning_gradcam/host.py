@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from lightning_gradcam.probe import Forward, Probe
+from lightning_gradcam.surroundings import datasets_of
 
 
 def log_step(trainer: Any) -> int:
@@ -21,10 +25,26 @@ def batches_done(trainer: Any) -> int:
     return int(trainer.fit_loop.total_batch_idx)
 
 
+def before_first_step(trainer: Any) -> bool:
+    """Whether no training step has been made in this run or those that it goes on from."""
+    return batches_done(trainer) <= 0 and trainer.global_step == 0
+
+
 def validates(trainer: Any) -> bool:
     """Whether validation batches will come. (An empty validation loader runs no validation.)"""
-    counts = trainer.num_val_batches
-    return bool(trainer.enable_validation) and (sum(counts) if isinstance(counts, list) else counts) > 0
+    counts = trainer.num_val_batches  # an empty list before the loaders are there
+    return bool(trainer.enable_validation) and (not isinstance(counts, list) or not counts or sum(counts) > 0)
+
+
+def takes_iterator(step: Any) -> bool:
+    """Whether a step is handed the loader's iterator; batches are known only at its end then."""
+    return "dataloader_iter" in inspect.signature(step).parameters
+
+
+def data_of(trainer: Any) -> list[Any]:
+    """Datasets and datamodule, where normalisation and class names may be found; validation first."""
+    datasets = datasets_of(trainer.val_dataloaders or []) + datasets_of(trainer.train_dataloader or [])
+    return [*datasets, *filter(None, [getattr(trainer, "datamodule", None)])]
 
 
 def is_last_epoch(trainer: Any) -> bool:
@@ -40,14 +60,32 @@ def monitored(trainer: Any) -> set[str]:
     return {name for watcher in watchers if isinstance(name := getattr(watcher, "monitor", None), str)}
 
 
+@contextmanager
+def nothing_logged(module: nn.Module) -> Iterator[None]:
+    """Inside, `self.log` in a forward pass does nothing: the probe is no part of the user's metrics."""
+    silenced = [m for m in module.modules() if callable(getattr(type(m), "log_dict", None))]
+    try:
+        for silent in silenced:
+            vars(silent).update(log=_ignore, log_dict=_ignore)
+        yield
+    finally:
+        for silent in silenced:
+            for name in ("log", "log_dict"):
+                vars(silent).pop(name, None)
+
+
+def _ignore(*_args: Any, **_kwargs: Any) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class InPrecision:
-    """A forward pass in the precision of the run (autocast, or half-precision defaults)."""
+    """A forward pass as a validation step makes it: in the precision of the run (autocast, or other defaults)."""
 
     forward: Forward
     precision: Any
 
     def __call__(self, model: nn.Module, probe: Probe) -> Any:
         """What the model returns in a validation step's context."""
-        with self.precision.val_step_context():
+        with self.precision.val_step_context(), nothing_logged(model):
             return self.forward(model, probe)

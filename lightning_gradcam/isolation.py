@@ -18,14 +18,16 @@ SEED = 0
 def isolated(model: nn.Module) -> Iterator[None]:
     """Inside, the model evaluates on copies of its buffers; afterwards nothing shows that it was used.
 
-    Held, also after an exception: the train flag of every module (set as attributes: `train` and `eval` are methods
-    that models override), buffers, `.grad` and `requires_grad` of parameters, the random state of PyTorch (CPU and the
-    model's devices), NumPy and Python, grad and inference mode, the autocast weight cache, and the fast path of
-    `nn.MultiheadAttention`, which skips inner hooks. Inside, grad and inference mode are off and compiled code runs
-    eagerly, since hooks do not fire in it.
+    Held, also after an exception: every attribute of every module, the train flag among them (set as an attribute:
+    `train` and `eval` are methods that models override), buffers, `.grad` and `requires_grad` of parameters, the random
+    state of PyTorch (CPU and the model's devices), NumPy and Python, grad and inference mode, the autocast weight
+    cache, and the fast path of `nn.MultiheadAttention`, which skips inner hooks. Inside, grad and inference mode are
+    off and compiled code runs eagerly, since hooks do not fire in it.
     """
     modules = list(model.modules())
     parameters = list(model.parameters())
+    # TorchScript keeps attributes and buffers out of reach.
+    eager = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
@@ -33,9 +35,9 @@ def isolated(model: nn.Module) -> Iterator[None]:
         stack.enter_context(_switches())
         if any(map(_is_compiled, modules)):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(_flags(modules))
+        stack.enter_context(_attributes(eager))
         stack.enter_context(_gradients(parameters))
-        stack.enter_context(_buffers(modules))
+        stack.enter_context(_buffers(eager))
         yield
 
 
@@ -84,15 +86,25 @@ def _switches() -> Iterator[None]:
 
 
 @contextmanager
-def _flags(modules: Sequence[nn.Module]) -> Iterator[None]:
-    training = [module for module in modules if module.training]
+def _attributes(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Switch to evaluation, and put back every attribute, flags among them, that a forward pass sets or fills.
+
+    Tensors and lists (the state of metrics, say) are filled in place, so the pass works on copies of them.
+    """
+    found = [(module, dict(vars(module))) for module in modules]
     try:
-        for module in training:
+        for module, attributes in found:
+            for name, value in attributes.items():
+                if isinstance(value, torch.Tensor):
+                    vars(module)[name] = value.clone()
+                elif isinstance(value, list):
+                    vars(module)[name] = list(value)
             module.training = False
         yield
     finally:
-        for module in training:
-            module.training = True
+        for module, attributes in found:
+            vars(module).clear()
+            vars(module).update(attributes)
 
 
 @contextmanager
@@ -111,9 +123,7 @@ def _gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
 @contextmanager
 def _buffers(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Put copies in the place of buffers: the originals keep their values, their versions and their identity."""
-    # TorchScript keeps its buffers out of reach.
-    eager = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
-    found = [(module, dict(module._buffers)) for module in eager]
+    found = [(module, dict(module._buffers)) for module in modules]
     originals = {id(b): b for _, buffers in found for b in buffers.values() if b is not None}
     copies = {key: buffer.clone() for key, buffer in originals.items()}  # one for each, also where modules share it
     try:

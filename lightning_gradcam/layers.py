@@ -64,7 +64,10 @@ def auto(shapes: Sequence[LayerShape]) -> list[Layer]:
     """
     features = feature_maps(shapes)
     enough = min(ENOUGH_CELLS, max(s.cells for s in features))
-    chosen = next(s for s in reversed(features) if s.cells >= enough)
+    fine = [s for s in features if s.cells >= enough]
+    # A map inside a block that goes on to return a coarser one is one branch's: the block before has all of it.
+    depth = {s.name: sum(s.name.startswith(f"{b.name}.") for b in features if b.cells < enough) for s in fine}
+    chosen = next(s for s in reversed(fine) if depth[s.name] == min(depth.values()))
     reason = "the last feature map on the way to the score"
     if chosen is not features[-1]:
         last = features[-1]

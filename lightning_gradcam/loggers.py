@@ -36,6 +36,15 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^\w.=\-\[\]]+", "_", name).lstrip(".")[:100] or "_"
 
 
+def safe_tag(tag: str) -> str:
+    """A tag whose parts, between slashes, are safe names.
+
+    >>> safe_tag("drift/net.<b>x")
+    'drift/net._b_x'
+    """
+    return "/".join(map(safe_name, tag.split("/")))
+
+
 def safe_text(text: str) -> str:
     """Words from a model or data, with nothing that Markdown or HTML would act on.
 
@@ -95,8 +104,7 @@ def wandb(logger: Any, tag: str, picture: Tensor, step: int) -> None:
 @WRITERS.register("MLFlowLogger")
 def mlflow(logger: Any, tag: str, picture: Tensor, step: int) -> None:
     """As an image artifact with key and step."""
-    key = "/".join(safe_name(part) for part in tag.split("/"))
-    logger.experiment.log_image(logger.run_id, picture.permute(1, 2, 0).numpy(), key=key, step=step)
+    logger.experiment.log_image(logger.run_id, picture.permute(1, 2, 0).numpy(), key=tag, step=step)
 
 
 @WRITERS.register("CometLogger")
@@ -108,6 +116,41 @@ def comet(logger: Any, tag: str, picture: Tensor, step: int) -> None:
 @WRITERS.register("DummyLogger")
 def dummy(logger: Any, tag: str, picture: Tensor, step: int) -> None:
     """Nothing: `fast_dev_run` puts this one in the place of the user's."""
+
+
+def show(loggers: Sequence[Any], folder: str | Path, tag: str, picture: Tensor, step: int) -> list[str]:
+    """Hand a picture to every logger; without any, write it into ``folder``.
+
+    Args:
+        loggers: The Trainer's.
+        folder: Where files go where there is no logger.
+        tag: Its parts, between slashes, are made safe.
+        picture: ``(3, h, w)`` uint8.
+        step: Of the logger.
+
+    Returns:
+        A sentence for every logger that could not take it; the others did.
+    """
+    name, on_host, complaints = safe_tag(tag), picture.cpu(), []
+    for logger in loggers or [None]:
+        writer = files_in(folder) if logger is None else find_writer(logger)
+        kind = "the folder of files" if logger is None else type(logger).__name__
+        if writer is None:
+            complaints.append(
+                f"{kind} is not known, so pictures are left out; numbers are logged. Add it with "
+                "`@lightning_gradcam.loggers.WRITERS.register(...)`, or use a TensorBoardLogger beside it."
+            )
+            continue
+        try:
+            writer(logger, name, on_host, step)
+        except Exception as error:  # a logger's fault, a full disk say, is none of the explanations'
+            complaints.append(f"A picture could not be written to {kind} ({type(error).__name__}: {error}).")
+    return complaints
+
+
+def files_in(folder: str | Path) -> PictureWriter:
+    """A writer of PNG files, for runs without a logger."""
+    return lambda _logger, tag, picture, step: (write_png(folder, tag, picture, step), None)[1]
 
 
 def write_text(loggers: Sequence[Any], tag: str, facts: Mapping[str, str], step: int) -> None:

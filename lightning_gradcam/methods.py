@@ -9,7 +9,7 @@ from typing import TypeAlias, cast
 import torch
 from torch import Tensor
 
-from lightning_gradcam.capture import Passes
+from lightning_gradcam.passes import Passes
 from lightning_gradcam.registry import Registry
 
 LayerMethod: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -69,7 +69,12 @@ def coerce_methods(
     several = [methods] if isinstance(methods, str) or not isinstance(methods, Sequence) else list(methods)
     if not several:
         raise ValueError("Expected at least one method, but got an empty list.")
-    return {method_name(method): coerce_method(method) for method in several}
+    named: dict[str, LayerMethod | PassMethod] = {}
+    for method in several:
+        name = method_name(method)
+        twins = sum(other.split(" ")[0] == name for other in named)
+        named[f"{name} {twins + 1}" if twins else name] = coerce_method(method)
+    return named
 
 
 def uses_gradients(method: LayerMethod | PassMethod) -> bool:

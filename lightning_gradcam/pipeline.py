@@ -10,11 +10,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.capture import Passes, capture, trace
+from lightning_gradcam.capture import capture, trace
 from lightning_gradcam.explanation import Explanation, ForwardError, NotExplainableError, flaws
 from lightning_gradcam.isolation import isolated
 from lightning_gradcam.layers import Layers, choose_layers
 from lightning_gradcam.methods import LayerMethod, PassMethod, apply, coerce_methods, uses_gradients
+from lightning_gradcam.passes import Passes
 from lightning_gradcam.probe import Forward, Probe, Target
 from lightning_gradcam.targets import ClassScore, check_classes, coerce_target, find_logits, logits_of
 from lightning_gradcam.trace import Layer, LayerShape

@@ -1,79 +1,23 @@
-"""From a user's choices to a watched probe: what one training run looks at, found as soon as it can be."""
+"""From a user's choices to a watched probe: what one run looks at, found as soon as it can be."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from lightning_gradcam.choices import Choices
 from lightning_gradcam.explanation import NotExplainableError
 from lightning_gradcam.gathering import Gatherer, without_foreign_labels
 from lightning_gradcam.host import InPrecision
-from lightning_gradcam.layers import Layers
-from lightning_gradcam.methods import coerce_methods
-from lightning_gradcam.pipeline import Methods, Plan, default_forward, prepare
-from lightning_gradcam.probe import Forward, Probe, Target
-from lightning_gradcam.render.colors import check_colormap
+from lightning_gradcam.pipeline import Plan, default_forward, prepare
+from lightning_gradcam.probe import Forward, Probe
 from lightning_gradcam.surroundings import find_class_names, find_forward, find_pixels
-from lightning_gradcam.targets import TARGETS
+from lightning_gradcam.targets import TARGETS, target_name
 from lightning_gradcam.watch import Display, Watch, choose_target
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the user asked for.
-
-    Args:
-        layers: Where to look.
-        method: How.
-        target: What is explained; None is the label where there is one, else the predicted class.
-        probe: The images, or how many to gather.
-        forward: How the model is called; None finds out.
-        display: How looks are shown; what it leaves open is found in the data.
-
-    Raises:
-        TypeError: A choice is of no known kind.
-        ValueError: A choice is out of range, or two contradict one another.
-    """
-
-    layers: Layers
-    method: Methods
-    target: Target | None
-    probe: Probe | int
-    forward: Forward | None
-    display: Display
-
-    def __post_init__(self) -> None:
-        coerce_methods(self.method)
-        check_colormap(self.display.colormap)
-        if isinstance(self.probe, int) and self.probe < 1:
-            raise ValueError(f"Expected at least 1 image in `probe`, but got {self.probe}.")
-        scale = self.display.scale
-        if scale not in ("image", "shared") and (isinstance(scale, str) or not scale > 0):
-            raise ValueError(f"Expected `scale` to be 'image', 'shared' or a number over 0, but got {scale!r}.")
-        if self.display.film < 0 or self.display.film == 1:
-            raise ValueError(f"Expected `film` to be 0 (none) or at least 2 looks, but got {self.display.film}.")
-        if isinstance(self.probe, Probe) and self.target is TARGETS["label"] and self.probe.classes is None:
-            raise ValueError("Expected labels of shape (N,) in `probe` for `target='label'`, but it has none.")
-
-
-def coerce_probe(probe: object) -> Probe | int:
-    """A number of images, or a probe: a `Probe`, or ``(images, labels)``.
-
-    Raises:
-        TypeError: It is something else.
-    """
-    if isinstance(probe, Probe) or (isinstance(probe, int) and not isinstance(probe, bool)):
-        return probe
-    if isinstance(probe, (tuple, list)) and len(probe) == 2 and all(isinstance(part, Tensor) for part in probe):
-        return Probe(probe[0], labels=probe[1])
-    what = type(probe).__name__
-    if isinstance(probe, Tensor):
-        what = "a tensor: with labels say (images, labels), without Probe(images)"
-    raise TypeError(f"Expected `probe` to be a number of images, a Probe, or (images, labels) tensors, but got {what}.")
 
 
 class Session:
@@ -88,7 +32,7 @@ class Session:
         self.plan: Plan | None = None
         self.watch: Watch | None = None
         self.sources: dict[str, str] = {}
-        self.batches = 0
+        self.batches, self.source = 0, ""
         self._gatherer = Gatherer(choices.probe) if isinstance(choices.probe, int) else None
 
     @property
@@ -106,10 +50,10 @@ class Session:
         """Whether no further batch could change the probe."""
         return self._gatherer is None or self._gatherer.settled(self.plan.classes if self.plan else None)
 
-    def offer(self, batch: Any) -> None:
-        """Take from a batch what serves."""
+    def offer(self, batch: Any, source: str) -> None:
+        """Take from a batch what serves; ``source`` is what the choices call it."""
         if self._gatherer is not None and self.watch is None:
-            self.batches += 1
+            self.batches, self.source = self.batches + 1, source
             self._gatherer.add(batch)
 
     def start_over(self) -> None:
@@ -135,12 +79,20 @@ class Session:
             layers=self.choices.layers,
             method=self.choices.method,
             target=target or TARGETS["predicted"],
-            forward=InPrecision(self.choices.forward or find_forward(module) or default_forward(module), precision),
+            forward=InPrecision(self._forward(module), precision),
         )
+
+    def _forward(self, module: nn.Module) -> Forward:
+        if self.choices.forward is not None:
+            return self.choices.forward
+        through = find_forward(module)
+        if through is not None:
+            self.sources["model"] = f"calls {through.child}, since {type(module).__name__} defines no forward"
+        return through or default_forward(module)
 
     def complete(
         self, module: nn.Module, precision: Any, holders: Sequence[Any], state: Mapping[str, Any] | None = None
-    ) -> str:
+    ) -> list[str]:
         """Fix the probe: from here on the same images are watched.
 
         Args:
@@ -150,27 +102,43 @@ class Session:
             state: What `state_dict` returned in the run that goes on.
 
         Returns:
-            A warning, where something found had to be put aside.
+            Warnings, where something found had to be put aside.
         """
-        if state is not None:
+        warnings = []
+        if state is not None and isinstance(self.choices.probe, int):
             self.choices = replace(self.choices, probe=Probe.from_state_dict(state["probe"]))
             self._gatherer = None
         if self.plan is None:
             self.prepare(module, precision)
         assert self.plan is not None
-        probe, warning = self._at_hand(module, precision), ""
-        if isinstance(self.choices.probe, int):
+        probe = self._at_hand(module, precision)
+        if self._gatherer is not None:
             probe, warning = without_foreign_labels(probe, self.plan.classes)
+            warnings.append(warning)
         if self.choices.target is TARGETS["label"] and probe.classes is None:
             raise NotExplainableError(
-                warning or "`target='label'` needs labels of shape (N,), but the batches hold none."
+                " ".join([*warnings, "`target='label'` needs labels of shape (N,), and the batches hold none."]).strip()
             )
         target = choose_target(self.choices.target, probe, self.plan)
         self.watch = Watch(probe, self.plan, target, self._display(probe, holders))
         if state is not None:
-            self.watch.load_state_dict(state["watch"])
+            if self._goes_on_from(state):
+                self.watch.load_state_dict(state["watch"])
+            else:
+                warnings.append(
+                    "The checkpoint's looks explain other images, layers, methods or targets than this run, so they "
+                    "are not compared with: its curves start anew."
+                )
         self._gatherer = None
-        return warning
+        return [warning for warning in warnings if warning]
+
+    def _goes_on_from(self, state: Mapping[str, Any]) -> bool:
+        assert self.watch is not None
+        before, now = Probe.from_state_dict(state["probe"]), self.watch.probe.to("cpu")
+        same = before.images.shape == now.images.shape and torch.equal(
+            before.images, now.images.to(before.images.dtype)
+        )
+        return same and self.watch.signature == state["watch"]["signature"]
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, plain containers of CPU tensors; empty before the probe is complete."""
@@ -180,7 +148,24 @@ class Session:
 
     def describe(self) -> dict[str, str]:
         """What was chosen, and where it was found, in words."""
-        return {} if self.watch is None else {**self.watch.describe(), **self.sources}
+        if self.watch is None or self.plan is None:
+            return {}
+        probe, wanted = self.watch.probe, self.choices.probe
+        few = f" (of {wanted} asked for)" if isinstance(wanted, int) and wanted > len(probe) else ""
+        labelled = "with labels" if self.watch.labels is not None else "without labels"
+        said = {"probe": f"{len(probe)} images{few} of {tuple(probe.images.shape[1:])}, {labelled}"}
+        if self.source:
+            said["probe"] += f", from {self.source} batches"
+        shapes = {s.name: s for s in self.plan.shapes}
+        for layer in self.plan.layers:
+            at = shapes.get(layer.name)
+            about = f" ({at.kind}, map {'×'.join(map(str, at.grid or ()))})" if at else ""
+            said[f"layer {layer.key}"] = f"{layer.reason or 'given'}{about}"
+        said["method"] = f"{', '.join(self.plan.methods)} of the {target_name(self.watch.target)}"
+        if self.plan.classes:
+            said["classes"] = f"{self.plan.classes}, from the width of the model's output"
+        said["picture"] = self.watch.photos_note
+        return {**said, **self.sources}
 
     def _at_hand(self, module: nn.Module, precision: Any) -> Probe:
         if self._gatherer is None:

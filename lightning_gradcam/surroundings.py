@@ -38,7 +38,9 @@ def find_pixels(holders: Sequence[Any]) -> tuple[Pixels | None, str]:
             if type(item).__name__ == "Normalize":
                 values = getattr(item, "flags", None) if not hasattr(item, "mean") else vars(item)
                 if isinstance(values, Mapping) and {"mean", "std"} <= values.keys():
-                    mean, std = (torch.as_tensor(values[k], dtype=torch.float64).flatten().tolist() for k in ("mean", "std"))
+                    mean, std = (
+                        torch.as_tensor(values[k], dtype=torch.float64).flatten().tolist() for k in ("mean", "std")
+                    )
                     if len(mean) == len(std) and all(s > 0 for s in std):
                         return Pixels(tuple(mean), tuple(std)), path
     return None, ""
@@ -79,7 +81,7 @@ class ThroughChild:
 
 
 def find_forward(module: nn.Module) -> ThroughChild | None:
-    """None where a LightningModule has a ``forward``; else the call of the child with the most parameters.
+    """None where a LightningModule has a ``forward``; else the call of the child that trains the most parameters.
 
     Raises:
         NotExplainableError: It has no child with parameters either.
@@ -87,8 +89,14 @@ def find_forward(module: nn.Module) -> ThroughChild | None:
     base = next((c for c in type(module).__mro__ if c.__name__ == "LightningModule"), nn.Module)
     if getattr(type(module), "forward", None) is not getattr(base, "forward", None):
         return None
-    sizes = {name: sum(p.numel() for p in child.parameters()) for name, child in module.named_children()}
-    if not any(sizes.values()):
+    sizes = {
+        name: (
+            sum(p.numel() for p in child.parameters() if p.requires_grad),
+            sum(p.numel() for p in child.parameters()),
+        )
+        for name, child in module.named_children()
+    }
+    if not any(parameters for _, parameters in sizes.values()):
         raise NotExplainableError(
             f"{type(module).__name__} has neither a `forward` nor a child with parameters. Define `forward(self, "
             "images)`, or pass `forward=`, a callable of (module, probe)."

@@ -43,7 +43,11 @@ def find_logits(output: Any) -> Tensor | None:
         if not output.is_floating_point() or output.ndim not in (1, 2):
             return None
         logits = output.reshape(len(output), -1)
-        return torch.cat([-logits / 2, logits / 2], dim=1) if logits.shape[1] == 1 else logits
+        if logits.shape[1] > 1:
+            return logits
+        if "Sigmoid" in type(output.grad_fn).__name__:
+            logits = logits.logit(1e-6)  # a probability: back to what it was made of
+        return torch.cat([-logits / 2, logits / 2], dim=1)
     if isinstance(output, Mapping):
         items = [output[k] for k in ("logits", *(k for k in output if k != "logits")) if k in output]
     elif hasattr(output, "logits"):
@@ -60,10 +64,12 @@ class ClassScore:
     Args:
         choose: ``(logits (n, K), probe) -> classes (n,)``.
         name: How the picture names it: "Grad-CAM of the ...".
+        per_image: Whether classes were given image by image, and so belong to one probe.
     """
 
     choose: Callable[[Tensor, Probe], Tensor]
     name: str
+    per_image: bool = False
 
     def classes(self, output: Any, probe: Probe) -> Tensor:
         """The classes explained, ``(n,)`` int64."""
@@ -123,7 +129,7 @@ def given(classes: int | Sequence[int] | Tensor) -> ClassScore:
     if tensor.device.type == "cpu" and int(tensor.min()) < 0:
         raise ValueError(f"Expected class numbers from 0, but got {int(tensor.min())}.")
     name = f"class {int(tensor)}" if isinstance(classes, int) else "given classes"
-    return ClassScore(_Given(tensor), name)
+    return ClassScore(_Given(tensor), name, per_image=len(tensor) > 1)
 
 
 def coerce_target(target: str | int | Sequence[int] | Tensor | Target) -> Target:

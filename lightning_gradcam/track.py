@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gradcam.explanation import Explanation, probabilities
+from lightning_gradcam.explanation import Explanation, predictions
 from lightning_gradcam.probe import Target
 from lightning_gradcam.stability import gini, mean_and_error, spearman
 from lightning_gradcam.targets import TARGETS, given
@@ -46,6 +46,7 @@ class Track:
     start: Memory | None = None
     previous: Memory | None = None
     last: dict[str, Tensor] = field(default_factory=dict)
+    found: dict[str, Tensor] = field(default_factory=dict)
 
     def targets(self) -> list[Target]:
         """What the next look explains: what is drawn, and to compare, the previous and the first look's classes."""
@@ -59,8 +60,8 @@ class Track:
 
         Returns:
             0-dimensional float32 tensors on the maps' device: for the first layer under their plain names, for the
-            others as ``drift/layer3``. Where no image gives a number, the last one is repeated. ``drift_error``,
-            the standard error of the drift, can be NaN.
+            others as ``drift/layer3``. Where no image gives a number, the last one is repeated; `found` has NaN there,
+            and ``drift_error``, the standard error.
         """
         drawn, then, at_start = explanations[0], explanations[-2 % len(explanations)], explanations[-1]
         numbers: dict[str, Tensor] = {}
@@ -76,18 +77,19 @@ class Track:
             error = found["drift"][1]
             numbers[f"drift_error{suffix}"] = maps.new_tensor(torch.nan) if error is None else error
         if drawn.logits.shape[1]:
-            sure, predicted = probabilities(drawn.logits).max(1)
-            numbers["confidence"] = sure.mean()
+            sure, predicted = predictions(drawn.logits)
+            numbers["confidence"] = mean_and_error(sure)[0]
             if labels is not None:
                 numbers["accuracy"] = (predicted == labels).float().mean()
         self.previous = Memory(drawn.maps, drawn.classes)
         self.start = self.start or self.previous
-        self.last = {name: self._finite(name, value) for name, value in numbers.items()}
+        self.found = numbers
+        self.last = {
+            name: self._finite(name, value) for name, value in numbers.items() if not name.startswith("drift_error")
+        }
         return self.last
 
     def _finite(self, name: str, value: Tensor) -> Tensor:
-        if name.startswith("drift_error"):
-            return value
         before = self.last.get(name, value.new_tensor(FIRST[name.split("/")[0]]))
         return torch.where(value.isfinite(), value, before)
 
@@ -117,6 +119,24 @@ class Track:
             for name, memory in state["memories"].items()
         }
         self.start, self.previous = loaded.get("start"), loaded.get("previous")
+
+
+def to_log(
+    values: Mapping[str, Tensor | float], awaited: set[str], looked: bool, gave_up: bool
+) -> dict[str, Tensor | float]:
+    """What is logged at the end of an epoch.
+
+    After a look, its numbers. Without one, only what someone waits for, since a missing value would end the run: the
+    last one, or `FIRST` where there is none; and where looks were given up, all maps count as degenerate.
+
+    >>> to_log({"drift": 0.25, "accuracy": 0.5}, {"drift", "val_loss"}, looked=False, gave_up=False)
+    {'drift': 0.25}
+    """
+    if looked:
+        return dict(values)
+    known = {name: FIRST[name.split("/")[0]] for name in awaited if name.split("/")[0] in FIRST}
+    logged = {**known, **{name: value for name, value in values.items() if name in known}}
+    return {name: 1.0 if gave_up and name.startswith("degenerate") else value for name, value in logged.items()}
 
 
 def _drift(memory: Memory | None, now: Explanation, key: str) -> tuple[Tensor, Tensor | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -66,28 +66,40 @@ class Watch:
         display: How it is shown.
 
     Raises:
-        ValueError: A label is not one of the model's classes, or there are fewer names than classes.
+        ValueError: The images are not finite, a label is not one of the model's classes, there are fewer names than
+            classes, or the normalisation has another number of channels.
     """
 
     def __init__(self, probe: Probe, plan: Plan, target: Target, display: Display) -> None:
-        self.probe, self.plan, self.target, self.display = probe, plan, target, display
+        self.plan, self.target, self.display = plan, target, display
+        self.probe = probe
         self.labels = probe.classes if plan.classes else None
-        if self.labels is not None and plan.classes:
-            check_classes(self.labels, plan.classes)
-        if display.names is not None and plan.classes and len(display.names) < plan.classes:
-            raise ValueError(
-                f"Expected {plan.classes} class names, one per class of the model, but got {len(display.names)}."
-            )
+        self._check()
         self.names = list(display.names or map(str, range(plan.classes or 1)))
         self.track = Track(target)
         self.film = Film(max(display.film, 2))
         self.photos: Tensor | None = None
         self.photos_note = f"{len(probe.size)}-dimensional images are not drawn; the numbers are logged"
+        self._shown = replace(probe, labels=self.labels)
         self._sheet: Sheet | None = None
         if len(probe.size) == 2:
             self.photos, self.photos_note = restore_photos(probe.images, display.pixels or probe.pixels)
-            self._sheet = Sheet.of(probe, self.photos, self.names, display.colormap)
-        self._largest = probe.images.new_zeros((), dtype=torch.float32)
+            self._sheet = Sheet.of(self._shown, self.photos, self.names, display.colormap)
+        self._largest: dict[str, Tensor] = {}
+
+    def _check(self) -> None:
+        count, names, pixels = self.plan.classes, self.display.names, self.display.pixels
+        if not bool(self.probe.images.isfinite().all()):
+            raise ValueError("Expected finite images in the probe, but some pixels are NaN or infinite.")
+        if self.labels is not None and count:
+            check_classes(self.labels, count)
+        if names is not None and count and len(names) < count:
+            raise ValueError(f"Expected {count} class names, one per class of the model, but got {len(names)}.")
+        if pixels is not None and len(pixels.mean) not in (1, self.probe.images.shape[1]):
+            raise ValueError(
+                f"Expected a mean and std in `pixels` for each of {self.probe.images.shape[1]} channels, or one for "
+                f"all, but got {len(pixels.mean)}."
+            )
 
     def look(self, model: nn.Module, moment: str) -> Look:
         """Explain, measure and draw.
@@ -104,69 +116,47 @@ class Watch:
         if self.display.film:
             key = next(iter(drawn.evidence))
             self.film.add(Frame(moment.split(" · ")[0], drawn.evidence[key], drawn.flaws[key], drawn.logits))
-        return Look(drawn, {k: v for k, v in numbers.items() if not k.startswith("drift_error")}, pictures)
+        return Look(drawn, numbers, pictures)
 
     def _draw(self, drawn: Explanation, key: str, moment: str, first: bool) -> Tensor:
         assert self._sheet is not None
         evidence, flaws = drawn.evidence[key], drawn.flaws[key]
         sheet = self._sheet
         suffix = "" if key == next(iter(drawn.evidence)) else f"/{key}"
-        drift, error = self.track.last[f"drift{suffix}"], self.track.last[f"drift_error{suffix}"]
+        drift, error = self.track.found[f"drift{suffix}"], self.track.found[f"drift_error{suffix}"]
         facts: list[str | Tensor] = [f"{moment} · first look"]
         if not first:
             facts = [f"{moment} · drift ", sheet.font.fixed(drift, 1, 2), " ± ", sheet.font.fixed(error, 1, 2)]
         counts = sheet.font.encode([f" · {i} of {len(flaws)} maps degenerate" for i in range(len(flaws) + 1)])
         facts.append(counts[(flaws > 0).sum()])
+        magnitude = evidence.relu().nan_to_num(0, 0, 0).max()
+        self._largest[key] = torch.maximum(self._largest.get(key, magnitude), magnitude)
         return sheet.draw(
-            evidence, flaws, drawn.logits, title=self._title(drawn, key), facts=facts, scale=self._scale(evidence)
+            evidence, flaws, drawn.logits, title=self._title(drawn, key), facts=facts, scale=self._scale(key)
         )
 
-    def _scale(self, evidence: Tensor) -> Tensor | None:
+    def _scale(self, key: str) -> Tensor | None:
         if self.display.scale == "image":
             return None
-        if self.display.scale == "shared":
-            self._largest = torch.maximum(self._largest, evidence.relu().nan_to_num(0, 0, 0).max())
-            return self._largest
-        return torch.full_like(self._largest, self.display.scale)
+        largest = self._largest[key]
+        return largest if self.display.scale == "shared" else torch.full_like(largest, self.display.scale)
 
     def _title(self, drawn: Explanation, key: str) -> str:
+        layer = drawn.layers[key].key
         grid = "×".join(map(str, drawn.evidence[key].shape[1:]))
-        method = (
-            key.removeprefix(f"{drawn.layers[key].key}/")
-            if len(self.plan.methods) > 1
-            else next(iter(self.plan.methods))
-        )
-        return f"{drawn.layers[key].key} · {grid} · {method} of the {target_name(self.target)}"
+        method = key.removeprefix(f"{layer}/") if len(self.plan.methods) > 1 else next(iter(self.plan.methods))
+        return f"{layer} · {grid} · {method} of the {target_name(self.target)}"
 
     def draw_film(self) -> Tensor | None:
         """The picture of the run so far, looks across and images down; None where nothing can be drawn."""
         if self.photos is None or not self.display.film or not self.film.frames:
             return None
-        layer = self.plan.layers[0].key
+        key = next(iter(self._largest))
         first, last = self.film.frames[0].name, self.film.frames[-1].name
-        title = f"{layer} · {next(iter(self.plan.methods))} of the {target_name(self.target)} · {first} to {last}"
-        scale = self.display.scale != "image"
+        title = f"{key} · {next(iter(self.plan.methods))} of the {target_name(self.target)} · {first} to {last}"
         return self.film.draw(
-            self.probe, self.photos, self.names, self.display.colormap, title=title, common_scale=scale
+            self._shown, self.photos, self.names, self.display.colormap, title=title, scale=self._scale(key)
         )
-
-    def describe(self) -> dict[str, str]:
-        """What was chosen, in words."""
-        labelled = "with labels" if self.labels is not None else "without labels"
-        shapes = {s.name: s for s in self.plan.shapes}
-        kinds = {layer.key: shapes[layer.name].kind for layer in self.plan.layers if layer.name in shapes}
-        grids = {
-            layer.key: "×".join(map(str, shapes[layer.name].grid or ()))
-            for layer in self.plan.layers
-            if layer.name in shapes
-        }
-        said = {"probe": f"{len(self.probe)} images of {tuple(self.probe.images.shape[1:])}, {labelled}"}
-        for layer in self.plan.layers:
-            about = f" ({kinds[layer.key]}, map {grids[layer.key]})" if layer.key in kinds else ""
-            said[f"layer {layer.key}"] = f"{layer.reason or 'given'}{about}"
-        said["method"] = f"{', '.join(self.plan.methods)} of the {target_name(self.target)}"
-        said["picture"] = self.photos_note
-        return said
 
     def complaint(self, look: Look) -> str:
         """A sentence where a look shows that something is wrong with the model, else empty. (Waits for the device.)"""
@@ -179,38 +169,32 @@ class Watch:
                 "`Trainer(detect_anomaly=True)`. Looks go on, and name these maps."
             )
         codes = set(flaws.tolist())
-        if 0 not in codes and len(codes) == 1:
-            return (
-                f"All maps of layer {key!r} are degenerate: {FLAWS[codes.pop()]}. Another layer may serve: `layers=`."
-            )
+        if 0 not in codes and self.film.seen > 2:  # an untrained model may well have nothing to say
+            why = " and ".join(sorted(str(FLAWS[code]) for code in codes))
+            return f"All maps of layer {key!r} are degenerate: {why}. Another layer may serve: `layers=`."
         return ""
+
+    @property
+    def signature(self) -> dict[str, Any]:
+        """What looks must have in common to be compared."""
+        layers = [layer.key for layer in self.plan.layers]
+        return {"layers": layers, "methods": list(self.plan.methods), "target": target_name(self.target)}
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on as if never interrupted: plain containers of CPU tensors."""
         return {
+            "signature": self.signature,
             "track": self.track.state_dict(),
-            "largest": self._largest.cpu(),
-            "film": {
-                "seen": self.film.seen,
-                "stride": self.film.stride,
-                "frames": [
-                    {"name": f.name, "evidence": f.evidence.cpu(), "flaws": f.flaws.cpu(), "logits": f.logits.cpu()}
-                    for f in self.film.frames
-                ],
-            },
+            "largest": {key: value.cpu() for key, value in self._largest.items()},
+            "film": self.film.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""
         device = self.probe.images.device
         self.track.load_state_dict(state["track"], device)
-        self._largest = state["largest"].to(device)
-        film = state["film"]
-        self.film.seen, self.film.stride = film["seen"], film["stride"]
-        self.film.frames = [
-            Frame(f["name"], f["evidence"].to(device), f["flaws"].to(device), f["logits"].to(device))
-            for f in film["frames"]
-        ]
+        self._largest = {key: value.to(device) for key, value in state["largest"].items()}
+        self.film.load_state_dict(state["film"], device)
 
 
 def choose_target(target: Target | None, probe: Probe, plan: Plan) -> Target:

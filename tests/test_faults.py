@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_gradcam import GradCAMCallback, Layer, NotExplainableError, Probe
+from lightning_gradcam import GradCAMCallback, Layer, NotExplainableError, Pixels, Probe
 
 
 class Untrained(Lit):
@@ -41,6 +41,16 @@ IMAGES = torch.rand(4, 3, 16, 16)
         ({"target": "lable"}, "Did you mean 'label'"),
         ({"target": 1.5}, "integers"),
         ({"target": -1}, "from 0"),
+        ({"target": [0, 1]}, "gathered images come in no order"),
+        ({"layers": 3}, "`layers` to be str or Module or Layer"),
+        ({"forward": "model"}, "a callable, but got str"),
+        ({"pixels": ([0.5], [0.5])}, "`pixels` to be Pixels or None"),
+        ({"class_names": "abc"}, "`class_names` to be"),
+        ({"every_n_epochs": 1.5}, "`every_n_epochs` to be int"),
+        ({"film": 2.5}, "`film` to be int"),
+        ({"scale": True}, "`scale` to be"),
+        ({"probe": (IMAGES.numpy(), [1])}, "torch.as_tensor"),
+        ({"probe": (IMAGES, torch.rand(4))}, r"labels.long\(\)"),
         ({"target": "label", "probe": Probe(IMAGES)}, "it has none"),
         ({"scale": "shard"}, "'image', 'shared' or a number"),
         ({"scale": -1.0}, "over 0"),
@@ -65,8 +75,11 @@ def test_wrong_arguments_raise_at_once(arguments, message):
         ({"probe": (IMAGES, torch.tensor([0, 1, 2, 3]))}, "classes from 0 to 2, as the model has 3, but got 3"),
         ({"probe": (IMAGES, torch.tensor([0, 1, 2, -1]))}, "but got -1"),
         ({"target": 3}, "classes from 0 to 2"),
-        ({"target": [0, 1]}, "one for each of"),
+        ({"target": [0, 1], "probe": (IMAGES, torch.arange(4) % 3)}, "one for each of 4"),
         ({"class_names": ["one", "two"]}, "3 class names"),
+        ({"pixels": Pixels((0.1, 0.2), (1, 1))}, "each of 3 channels"),
+        ({"probe": Probe(IMAGES / 0)}, "finite images"),
+        ({"forward": lambda model, probe: model(probe.extras["mask"])}, "KeyError"),
     ],
 )
 def test_what_takes_the_model_to_tell_raises_before_training(tmp_path, arguments, message):

@@ -107,9 +107,8 @@ def test_no_evidence_leaves_the_grey_photo_alone_and_more_moves_to_the_end_of_th
         to_the_end = (dark - dark[:, -1:]).norm(dim=0)
         assert (to_the_end - to_the_end.cummin(0).values).max() <= 3  # rounding
         shows_through = (bright - dark).sum(0)
-        assert (shows_through - shows_through.cummin(0).values).max() <= 6
         assert shows_through[-1] > 0.3 * shows_through[0]  # the object stays visible
-        assert len({tuple(color) for color in dark.T.tolist()}) > 200  # and evidence can be told apart
+        assert len({tuple(color) for color in dark.T.tolist()}) > 150  # and evidence can be told apart
 
 
 @pytest.mark.parametrize("size", [(28, 28), (224, 224), (32, 512), (512, 32)])
@@ -130,30 +129,27 @@ def test_a_degenerate_tile_carries_the_word(size):
     assert not torch.equal(tiles[1], tiles[2])
 
 
+def cut(text: str, width: int) -> str:
+    return text.ljust(width) if len(text) <= width else text[: width - 1] + "…"
+
+
 def test_right_and_wrong_differ_in_words_and_in_ink():
-    sheet = sheet_of(torch.rand(3, 3, 28, 28), torch.tensor([0, 1, 2]))
+    photos = torch.rand(3, 3, 28, 28)
+    sheet = sheet_of(photos, torch.tensor([0, 1, 2]))
     logits = torch.tensor([[9.0, 0, 0], [0, 0, 0.5], [-1, -1, 2]])
-    captions = sheet.captions(logits)
-    width, height = sheet.characters, sheet.font.height
-    texts = [
-        "label pine",
-        "✓ pine",
-        "label oak",
-        "✗ sailing boat on a",
-        "label sailing boat on a",
-        "✓ sailing boat on a",
-    ]
-    for i, (ink, paper) in enumerate([(INK, PAPER), (PAPER, INK), (INK, PAPER)]):
-        lines = [captions[i][:, 1 + n * height : 1 + (n + 1) * height, 1:] for n in (0, 1)]
-        above, below = (read(sheet.font, line, ink, paper) for line in lines)
-        assert above.rstrip() == texts[2 * i][:width] or above.startswith(texts[2 * i][: width - 1])
-        percent = f"{100 * float(logits[i].softmax(0).max()):3.0f}%"
-        assert below.rstrip().endswith(percent)
-        assert below.startswith(texts[2 * i + 1][: len(below.rstrip()) - 6])
-        assert captions[i].float().mean() > 200 if ink == INK else captions[i].float().mean() < 80
-    without_labels = sheet_of(torch.rand(3, 3, 28, 28)).captions(logits)
-    assert "✓" not in read(sheet.font, without_labels[1][:, 1 : 1 + height, 1:], INK, PAPER)
-    assert sheet_of(torch.rand(3, 3, 28, 28)).captions(torch.zeros(3, 0)).shape[2] == 0
+    captions, height = sheet.captions(logits), sheet.font.height
+    room = sheet.characters - len("✓  100%")
+    for i, (mark, label, predicted) in enumerate([("✓", 0, 0), ("✗", 1, 2), ("✓", 2, 2)]):
+        ink, paper = (INK, PAPER) if mark == "✓" else (PAPER, INK)
+        above, below = (
+            read(sheet.font, captions[i][:, top : top + height, 1:-1], ink, paper) for top in (1, 1 + height)
+        )
+        assert above.rstrip() == f"label {cut(NAMES[label], room)}".rstrip()
+        sure = 100 * float(logits[i].softmax(0)[predicted])
+        assert below.rstrip() == f"{mark} {cut(NAMES[predicted], room)} {sure:3.0f}%"
+    unlabelled = sheet_of(photos).captions(logits)
+    assert read(sheet.font, unlabelled[1][:, 1:-1, 1:-1], INK, PAPER).startswith("  sailing")
+    assert sheet_of(photos).captions(torch.zeros(3, 0)).shape == (3, 3, 0, sheet.photos.shape[-1])
 
 
 def test_head_and_foot_say_what_is_shown():
@@ -181,14 +177,15 @@ def test_head_and_foot_say_what_is_shown():
 @pytest.mark.parametrize("size", [(28, 28), (32, 32), (224, 224), (32, 512), (512, 32), (7, 300), (1, 1)])
 @pytest.mark.parametrize("count", [1, 3, 16, 40])
 def test_every_size_and_count_fits(size, count):
+    facts, codes = ["facts " * 40], torch.arange(count) % len(FLAWS)
     columns, tile = arrange(count, size)
     assert GAP + columns * (tile[1] + GAP) <= WIDTH
-    assert tile[1] >= min(84, size[1] * (84 // size[1] or 1)) or size[0] > 4 * size[1]
+    assert tile[1] >= 84 or tile[1] > 84 - size[1] > 42  # twelve characters, or the last whole multiple below
     if min(tile) > 8:
         assert tile[0] / tile[1] == pytest.approx(size[0] / size[1], rel=0.1)
     photos = torch.rand(count, 3, *size)
     picture = sheet_of(photos, torch.arange(count) % 3).draw(
-        ramp_evidence(count), torch.arange(count) % 5, torch.randn(count, 3), title="a title " * 40, facts=["facts " * 40]
+        ramp_evidence(count), codes, torch.randn(count, 3), title="a title " * 40, facts=facts
     )  # fmt: skip
     assert picture.shape[2] <= WIDTH
     assert picture.dtype == torch.uint8

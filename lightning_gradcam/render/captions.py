@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.explanation import probabilities
+from lightning_gradcam.explanation import predictions
 from lightning_gradcam.render.colors import FAINT, INK, PAPER, Ramp, overlay
 from lightning_gradcam.render.text import Font, paint
 
@@ -32,10 +32,10 @@ def prediction_line(font: Font, names: Tensor, logits: Tensor, right: Tensor | N
     def all_rows(text: str) -> Tensor:
         return font.encode([text]).expand(len(logits), -1)
 
-    sure, predicted = probabilities(logits).max(1)
+    sure, predicted = predictions(logits)
     mark = all_rows(" ") if right is None else torch.where(right[:, None], all_rows("✓"), all_rows("✗"))
     percent = font.fixed(sure * 100, 3, 0)
-    name = names[predicted.clamp(0, len(names) - 1)]
+    name = torch.where(predicted[:, None] < 0, 0, names[predicted.clamp(0, len(names) - 1)])
     return torch.cat([mark, all_rows(" "), name, all_rows(" "), percent, all_rows("%")], 1)[:, :characters]
 
 

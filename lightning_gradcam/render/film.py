@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,17 +55,30 @@ class Film:
         self.seen += 1
         if len(self.frames) > 2 * self.length:
             self.stride *= 2
-            latest_is_kept = (self.seen - 1) % self.stride == 0
-            self.frames = self.frames[::2] if latest_is_kept else [*self.frames[::2], frame]
+            self.frames = self.frames[::2]  # first and latest among them: their number is odd
 
     def shown(self) -> list[Frame]:
         """The looks of the picture, evenly spread, first and latest among them."""
         count = min(self.length, len(self.frames))
         return [self.frames[i] for i in torch.linspace(0, len(self.frames) - 1, count).round().long().tolist()]
 
+    def state_dict(self) -> dict[str, Any]:
+        """Plain containers of CPU tensors."""
+        frames = [
+            {"name": f.name, "evidence": f.evidence.cpu(), "flaws": f.flaws.cpu(), "logits": f.logits.cpu()}
+            for f in self.frames
+        ]
+        return {"seen": self.seen, "stride": self.stride, "frames": frames}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from `state_dict`, on ``device``."""
+        self.seen, self.stride = state["seen"], state["stride"]
+        tensors = ("evidence", "flaws", "logits")
+        self.frames = [Frame(f["name"], *(f[name].to(device) for name in tensors)) for f in state["frames"]]
+
     @torch.no_grad()
     def draw(
-        self, probe: Probe, photos: Tensor, names: Sequence[str], colormap: str, *, title: str, common_scale: bool
+        self, probe: Probe, photos: Tensor, names: Sequence[str], colormap: str, *, title: str, scale: Tensor | None
     ) -> Tensor:
         """The picture, ``(3, height, width)`` uint8; up to ten images, of as many classes as there are.
 
@@ -74,7 +88,7 @@ class Film:
             names: What the classes are called.
             colormap: A matplotlib colormap.
             title: The head line.
-            common_scale: Whether all images of all looks share one scale.
+            scale: The evidence that has the last colour, in all images of all looks; None scales each by itself.
         """
         frames = self.shown()
         rows = _spread(probe)
@@ -82,8 +96,7 @@ class Film:
         width = min((WIDTH - words * 7 - 3 * GAP) // (len(frames) + 1) - GAP, 128)
         size = scaled((photos.shape[-2], photos.shape[-1]), width)
         sheet = Sheet.of(probe[rows], photos[rows], names, colormap, (len(frames) + 1, size))
-        scale = torch.stack([frame.evidence.relu().nan_to_num(0, 0, 0).max() for frame in frames]).max()
-        cells = [_cell(sheet, frame, rows, scale if common_scale else None) for frame in frames]
+        cells = [_cell(sheet, frame, rows, scale) for frame in frames]
         below = cells[0].shape[2] - size[0]
         columns = [F.pad(sheet.photos, (0, 0, 0, below), value=PAPER[0]), *cells]
         ordered = torch.stack(columns, dim=1).flatten(0, 1)
@@ -93,7 +106,7 @@ class Film:
         if words:
             known = sheet.font.encode(list(names), words)
             body = torch.cat([_names_beside(sheet, known, cells[0].shape[2], over.shape[1]), body], dim=2)
-        foot_line = foot(sheet.font, sheet.ramp, scale if common_scale else None, bool(words), body.shape[2])
+        foot_line = foot(sheet.font, sheet.ramp, scale, bool(words), body.shape[2])
         return stack([head(title, (), sheet.font, sheet.bold, foot_line.shape[-1]), body, foot_line])
 
 

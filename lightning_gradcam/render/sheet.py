@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
-from lightning_gradcam.explanation import FLAWS, to_heatmaps
+from lightning_gradcam.explanation import FLAWS, predictions, to_heatmaps
 from lightning_gradcam.probe import Probe
 from lightning_gradcam.render.captions import GAP, caption, foot, head, label_line, name_width, prediction_line, stack
 from lightning_gradcam.render.colors import INK, PAPER, Ramp, grey, overlay, to_bytes
@@ -119,8 +119,8 @@ class Sheet:
         size = (self.photos.shape[-2], self.photos.shape[-1])
         tiles = overlay(self.under, to_heatmaps(evidence, flaws, size, scale), self.ramp)
         words = self.font.encode([(flaw or "").center(self.characters) for flaw in FLAWS], self.characters)
-        band = paint(self.font.draw(words), PAPER, INK)[flaws.long()]
-        band = F.pad(band, (0, size[1] - band.shape[-1], 0, 0), value=INK[0])
+        coverage = self.font.draw(words)
+        band = paint(F.pad(coverage, (0, size[1] - coverage.shape[-1])), PAPER, INK)[flaws.long()]
         height = min(band.shape[-2], size[0])
         top = (size[0] - height) // 2
         middle = tiles[:, :, top : top + height]
@@ -129,7 +129,7 @@ class Sheet:
 
     def right(self, logits: Tensor) -> Tensor | None:
         """``(N,)`` whether the predicted class is the label, where there are labels and classes."""
-        return logits.argmax(1) == self.labels if self.labels is not None and logits.shape[1] else None
+        return predictions(logits)[1] == self.labels if self.labels is not None and logits.shape[1] else None
 
     def captions(self, logits: Tensor, with_label: bool = True) -> Tensor:
         """Label and prediction under each photo, ``(N, 3, height, w)``."""

@@ -1,0 +1,94 @@
+"""What a user asks for, checked before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from lightning_gradcam.layers import Layers
+from lightning_gradcam.methods import coerce_methods
+from lightning_gradcam.pipeline import Methods
+from lightning_gradcam.probe import Forward, Pixels, Probe, Target
+from lightning_gradcam.render.colors import check_colormap
+from lightning_gradcam.targets import TARGETS, ClassScore
+from lightning_gradcam.trace import Layer
+from lightning_gradcam.watch import Display
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user asked for.
+
+    Args:
+        layers: Where to look.
+        method: How.
+        target: What is explained; None is the label where there is one, else the predicted class.
+        probe: The images, or how many to gather.
+        forward: How the model is called; None finds out.
+        display: How looks are shown; what it leaves open is found in the data.
+
+    Raises:
+        TypeError: A choice is of no known kind.
+        ValueError: A choice is out of range, or two contradict one another.
+    """
+
+    layers: Layers
+    method: Methods
+    target: Target | None
+    probe: Probe | int
+    forward: Forward | None
+    display: Display
+
+    def __post_init__(self) -> None:
+        display = self.display
+        check_kind("layers", self.layers, (str, nn.Module, Layer, list, tuple), or_callable=True)
+        check_kind("forward", self.forward, (type(None),), or_callable=True)
+        check_kind("pixels", display.pixels, (Pixels, type(None)))
+        check_kind("class_names", display.names, (list, tuple, type(None)))
+        check_kind("film", display.film, (int,))
+        check_kind("scale", display.scale, (str, int, float))
+        coerce_methods(self.method)
+        check_colormap(display.colormap)
+        if isinstance(self.probe, int) and self.probe < 1:
+            raise ValueError(f"Expected at least 1 image in `probe`, but got {self.probe}.")
+        if display.scale not in ("image", "shared") and (isinstance(display.scale, str) or not display.scale > 0):
+            raise ValueError(f"Expected `scale` to be 'image', 'shared' or a number over 0, but got {display.scale!r}.")
+        if display.film < 0 or display.film == 1:
+            raise ValueError(f"Expected `film` to be 0 (none) or at least 2 looks, but got {display.film}.")
+        if isinstance(self.probe, Probe) and self.target is TARGETS["label"] and self.probe.classes is None:
+            raise ValueError("Expected labels of shape (N,) in `probe` for `target='label'`, but it has none.")
+        if isinstance(self.probe, int) and isinstance(self.target, ClassScore) and self.target.per_image:
+            raise ValueError(
+                "Expected `probe=(images, labels)` beside a `target` with one class per image: gathered images come in "
+                "no order that could be known."
+            )
+
+
+def check_kind(name: str, value: object, kinds: tuple[type, ...], or_callable: bool = False) -> None:
+    """Raise a TypeError where an argument is of none of these kinds; True and False are no numbers."""
+    if (isinstance(value, kinds) and not (isinstance(value, bool))) or (or_callable and callable(value)):
+        return
+    choices = [kind.__name__.replace("NoneType", "None") for kind in kinds] + ["a callable"] * or_callable
+    raise TypeError(f"Expected `{name}` to be {' or '.join(choices)}, but got {type(value).__name__}: {value!r}.")
+
+
+def coerce_probe(probe: object) -> Probe | int:
+    """A number of images, or a probe: a `Probe`, or ``(images, labels)``.
+
+    Raises:
+        TypeError: It is something else, or labels are no integers.
+    """
+    if isinstance(probe, Probe) or (isinstance(probe, int) and not isinstance(probe, bool)):
+        return probe
+    if isinstance(probe, (tuple, list)) and len(probe) == 2 and all(isinstance(part, Tensor) for part in probe):
+        images, labels = probe
+        if labels.ndim == 1 and labels.is_floating_point():
+            raise TypeError(f"Expected integer labels in `probe`, but got {labels.dtype}: `labels.long()`?")
+        return Probe(images, labels=labels if Probe(images) else None)
+    what = type(probe).__name__
+    if isinstance(probe, (tuple, list)):
+        what = f"a {what} of {', '.join(type(part).__name__ for part in probe)} (`torch.as_tensor` makes tensors)"
+    if isinstance(probe, Tensor):
+        what = "a tensor: with labels say (images, labels), without Probe(images)"
+    raise TypeError(f"Expected `probe` to be a number of images, a Probe, or (images, labels) tensors, but got {what}.")

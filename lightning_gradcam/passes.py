@@ -1,0 +1,68 @@
+"""One forward pass and the means for more: what a method may work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_gradcam.explanation import NotExplainableError
+from lightning_gradcam.probe import Probe, Target
+from lightning_gradcam.trace import Layer
+
+
+@dataclass(frozen=True)
+class Passes:
+    """One forward pass, what it left at the layers, and the means for more: what a method may work with.
+
+    Args:
+        probe: The images.
+        target: The score that is explained.
+        output: What the model returned for them.
+        tensors: Per layer key, the layer's output as it came, part of the graph from there to the score.
+        layers: Where it was captured.
+        run: Another forward pass, of any probe; nothing of it is captured and no grad is kept.
+    """
+
+    probe: Probe
+    target: Target
+    output: Any
+    tensors: Mapping[str, Tensor]
+    layers: Mapping[str, Layer]
+    run: Callable[[Probe], Any]
+
+    @cached_property
+    def activations(self) -> Mapping[str, Tensor]:
+        """``(n, C, *s)`` per layer, in at least float32."""
+        return {key: self._grid(key, tensor.detach()) for key, tensor in self.tensors.items()}
+
+    @cached_property
+    def gradients(self) -> Mapping[str, Tensor]:
+        """``(n, C, *s)`` per layer, in at least float32; zero where the score does not depend on the layer."""
+        with torch.enable_grad():
+            scores = self.target(self.output, self.probe)
+            total = scores.sum()
+        if not scores.requires_grad:
+            raise NotExplainableError(
+                "The score carries no gradient, even with grad switched on: the model's forward or the target cuts "
+                "the graph (no_grad, detach, or a result computed outside of PyTorch). Pass `forward=` or `target=` "
+                "without that step."
+            )
+        # The graph is kept for the other targets of the same pass; it goes with the captured tensors.
+        found = torch.autograd.grad(total, list(self.tensors.values()), retain_graph=True, allow_unused=True)
+        return {
+            key: self._grid(key, torch.zeros_like(tensor) if gradient is None else gradient)
+            for (key, tensor), gradient in zip(self.tensors.items(), found, strict=True)
+        }
+
+    def scores(self, probe: Probe) -> Tensor:
+        """The explained score of other images (masked ones, say): a forward pass, ``(n,)`` or ``(n, k)``."""
+        return self.target(self.run(probe), probe)
+
+    def _grid(self, key: str, tensor: Tensor) -> Tensor:
+        grid = self.layers[key].to_grid(tensor)
+        return grid.float() if grid.dtype in (torch.float16, torch.bfloat16) else grid
