@@ -20,6 +20,8 @@ from lightning_gradcam.host import (
     is_last_epoch,
     log_step,
     monitored,
+    on_every_rank,
+    shards,
     takes_iterator,
     validates,
 )
@@ -140,6 +142,12 @@ class GradCAMCallback(Callback):
         """A new run begins; the checkpoint that it may go on from is loaded after this."""
         if stage == "fit":
             self._begin()
+            if shards(trainer):
+                self._gave_up = True
+                self._warn(
+                    f"{type(trainer.strategy).__name__} splits the model over processes, which looks do not serve yet: "
+                    "there are no explanations in this run. DDP is served."
+                )
         self._restored = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -169,7 +177,7 @@ class GradCAMCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the untrained model, where the images are given or the sanity check has shown all classes."""
-        if self._restored is not None:
+        if self._restored is not None and self._may_look(trainer):
             self._complete(trainer, pl_module, before_training=False)
         elif self._session.has_images:
             self._start(trainer, pl_module)
@@ -206,7 +214,7 @@ class GradCAMCallback(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at what training ended with, and show the run."""
-        if not self.watch and not self._gave_up:
+        if not self.watch and self._may_look(trainer):
             self._complete(trainer, pl_module, before_training=False)
         if self.watch and not self._gave_up and self._looked_at != batches_done(trainer):
             step = max(log_step(trainer) - 1, 0)
@@ -222,13 +230,17 @@ class GradCAMCallback(Callback):
     # What
 
     def _offer(self, trainer: Trainer, batch: Any, source: str) -> None:
-        if self._session.gathering and not self._gave_up and trainer.state.fn == "fit":
+        if self._session.gathering and self._may_look(trainer) and trainer.state.fn == "fit":
             with self._guarded():
                 self._session.offer(batch, source)
 
+    def _may_look(self, trainer: Trainer) -> bool:
+        """Of several processes one looks, at the unwrapped module: the weights are the same in all."""
+        return trainer.is_global_zero and not self._gave_up
+
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide where to look before the first step, and look where the probe is complete."""
-        if self._gave_up or self.watch:
+        if self.watch or not self._may_look(trainer):
             return
         with self._guarded(before_training=True):
             self._session.prepare(pl_module, trainer.precision_plugin)
@@ -240,7 +252,7 @@ class GradCAMCallback(Callback):
                 self._log_directly(trainer, {k: v for k, v in self._values.items() if "drift" not in k})
 
     def _look_if_due(self, trainer: Trainer, pl_module: LightningModule, step: int, wait: bool = False) -> None:
-        if not (self.watch or self._gave_up or wait):
+        if not self.watch and not wait and self._may_look(trainer):
             self._complete(trainer, pl_module, before_training=False)
         epoch, looked = trainer.current_epoch, False
         if self.watch and not self._gave_up:
@@ -283,7 +295,7 @@ class GradCAMCallback(Callback):
         """Through `log`, so that callbacks can monitor; what they wait for is there, whatever happens to looks."""
         self._logged_at = batches_done(trainer)
         awaited = {name.removeprefix(f"{self.tag}/") for name in monitored(trainer) if name.startswith(f"{self.tag}/")}
-        values = to_log(self._values, awaited, looked, self._gave_up)
+        values = on_every_rank(trainer, to_log(self._values, awaited, looked, self._gave_up))
         if values:
             named = {f"{self.tag}/{safe_tag(name)}": value for name, value in values.items()}
             with self._guarded():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +58,20 @@ def monitored(trainer: Any) -> set[str]:
     """The names of all values that callbacks and learning-rate schedulers wait for."""
     watchers = [*trainer.callbacks, *getattr(trainer.strategy, "lr_scheduler_configs", [])]
     return {name for watcher in watchers if isinstance(name := getattr(watcher, "monitor", None), str)}
+
+
+def shards(trainer: Any) -> bool:
+    """Whether the strategy splits the model, so that one process alone cannot run it."""
+    names = ("FSDP", "ModelParallel", "DeepSpeed")
+    return any(c.__name__.startswith(names) for c in type(trainer.strategy).__mro__)
+
+
+def on_every_rank(trainer: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What rank 0 says: every rank has to log the same, or monitors decide differently and the run hangs or dies."""
+    if trainer.world_size == 1:
+        return values
+    said: Mapping[str, Any] = trainer.strategy.broadcast({name: float(value) for name, value in values.items()})
+    return said
 
 
 @contextmanager
