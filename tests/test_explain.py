@@ -130,7 +130,10 @@ def test_one_logit_is_a_binary_classifier():
     model, images = perturbed(plain_cnn(classes=1)), torch.randn(3, 3, 12, 12)
     for of, sign in ((1, 0.5), (0, -0.5)):
         expected = plain_gradcam(*full_autograd(model, "5", images, lambda out, sign=sign: sign * out))
-        assert_close(explain(model, images, layers="5", target=of).evidence["5"], expected)
+        for classifier in (model, nn.Sequential(*model, nn.Sigmoid())):  # of the logit, also behind a sigmoid
+            found = explain(classifier, images, layers="5", target=of)
+            assert_close(found.evidence["5"], expected, 1e-4)
+            assert_close(found.logits.softmax(1)[:, 1:], model(images).sigmoid().detach(), 1e-5)
 
 
 @pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])

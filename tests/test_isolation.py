@@ -78,6 +78,32 @@ def test_inside_the_model_evaluates_and_forward_may_rewrite_it():
     assert everything(model) == old
 
 
+class Diary(nn.Module):
+    """Keeps lists, tensors and counts of what it saw, as metrics do, in plain attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = plain_cnn()
+        self.seen, self.total, self.calls = [1], torch.ones(1), 0
+
+    def forward(self, images):
+        self.seen.append(2)
+        self.total += len(images)
+        self.calls += 1
+        self.latest = images
+        return self.body(images)
+
+
+def test_what_a_forward_pass_writes_down_is_forgotten():
+    model = Diary()
+    seen, total = model.seen, model.total
+    explain(model, torch.rand(2, 3, 12, 12))
+    assert model.seen is seen
+    assert model.total is total
+    assert (seen, total.item(), model.calls) == ([1], 1, 0)
+    assert not hasattr(model, "latest")
+
+
 def test_buffers_that_are_shared_stay_shared_inside():
     model = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(2))
     model[1].running_mean = model[0].running_mean

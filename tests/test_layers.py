@@ -45,6 +45,7 @@ def vgg11():
     (tv.resnet18, 224, "layer4", "ReLU", (7, 7)),
     (tv.resnet18, 32, "layer2", "ReLU", (4, 4)),  # layer3 has 2x2 and layer4 a single cell
     (vgg11, 224, "features.19", "ReLU", (14, 14)),  # and not the pooling behind it
+    (tv.mobilenet_v3_small, 64, "features.8", "InvertedResidual", (4, 4)),  # not one branch of the block that halves
     (tv.densenet121, 224, "features", "BatchNorm2d", (7, 7)),
     (tv.efficientnet_b0, 224, "features", "SiLU", (7, 7)),
     (tv.mobilenet_v2, 224, "features", "ReLU6", (7, 7)),

@@ -127,7 +127,7 @@ def test_images_come_from_validation_also_where_it_comes_late(tmp_path):
     fit(tmp_path, [callback], num_sanity_val_steps=0, check_val_every_n_epoch=2, max_epochs=4)
     known = {Bars(36, seed=1)[i][0].numpy().tobytes() for i in range(36)}
     assert {image.numpy().tobytes() for image in callback.watch.probe.images} <= known
-    assert callback._session.describe()["probe"].endswith("from validation batches")
+    assert callback._run.session.describe()["probe"].endswith("from validation batches")
 
 
 def test_loader_iterator_steps(tmp_path):

@@ -1,0 +1,213 @@
+"""One training run: completes the probe, looks, shows and logs, and gives up without harm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
+
+from lightning_gradcam.choices import Choices
+from lightning_gradcam.explanation import ForwardError, NotExplainableError
+from lightning_gradcam.host import (
+    batches_done,
+    before_first_step,
+    data_of,
+    is_last_epoch,
+    log_step,
+    monitored,
+    on_every_rank,
+    shards,
+)
+from lightning_gradcam.layers import check_layers
+from lightning_gradcam.loggers import safe_tag, show, write_text
+from lightning_gradcam.probe import Probe
+from lightning_gradcam.session import Session
+from lightning_gradcam.track import to_log
+
+
+class Run:
+    """What the callback does in one `fit`; when, it decides itself.
+
+    Args:
+        choices: What the user asked for.
+        tag: What all names in the logger begin with.
+        every_n_epochs: In which epochs to look.
+        raises: Whether faults are raised instead of named in one warning.
+    """
+
+    def __init__(self, choices: Choices, tag: str, every_n_epochs: int, raises: bool) -> None:
+        self.choices, self.tag, self.every_n_epochs, self.raises = choices, tag, every_n_epochs, raises
+        self.session = Session(choices)
+        self.restored: Mapping[str, Any] | None = None
+        self.gave_up = False
+        self.looked_at: int | None = None
+        self.logged_at: int | None = None
+        self._values: dict[str, Tensor | float] = {}
+        self._first_epoch: int | None = None
+        self._step = 0
+        self._said: set[str] = set()
+
+    def may_look(self, trainer: Any) -> bool:
+        """Of several processes one looks, at the unwrapped module: the weights are the same in all."""
+        return bool(trainer.is_global_zero) and not self.gave_up
+
+    def check(self, trainer: Any, module: nn.Module) -> None:
+        """What can be said before anything has run.
+
+        Raises:
+            ValueError: A layer's name is unknown.
+        """
+        if shards(trainer):
+            self.gave_up = True
+            self._warn(
+                f"{type(trainer.strategy).__name__} splits the model over processes, which looks do not serve yet: "
+                "there are no explanations in this run. DDP is served."
+            )
+        with self._guarded(before_training=True):
+            check_layers(self.choices.layers, module)
+
+    def offer(self, trainer: Any, batch: Any, source: str) -> None:
+        """Gather from a batch."""
+        if self.session.gathering and self.may_look(trainer) and trainer.state.fn == "fit":
+            with self._guarded():
+                self.session.offer(batch, source)
+
+    def start(self, trainer: Any, module: nn.Module) -> None:
+        """Go on from a checkpoint; or decide where to look before the first step, and look if the probe is complete.
+
+        Raises:
+            TypeError: A choice is of no known kind.
+            ValueError: A choice does not fit the model.
+        """
+        if self.session.watch or not self.may_look(trainer):
+            return None
+        if self.restored is not None:
+            return self.complete(trainer, module)
+        if not self.session.has_images:
+            return None
+        with self._guarded(before_training=True):
+            self.session.prepare(module, trainer.precision_plugin)
+        if self.session.settled and not self.gave_up:
+            self.complete(trainer, module, before_training=True)
+        if self.session.watch and before_first_step(trainer):
+            self.look(trainer, module, "start · before the first step", log_step(trainer))
+            self.log_directly(trainer, without="drift")
+        return None
+
+    def complete(self, trainer: Any, module: nn.Module, *, before_training: bool = False) -> None:
+        """Fix the probe, and say what was chosen."""
+        with self._guarded(before_training):
+            warnings = self.session.complete(module, trainer.precision_plugin, data_of(trainer), self.restored)
+            self.restored = None
+            self._warn(*warnings)
+            facts = self.session.describe()
+            rank_zero_info("GradCAMCallback watches\n" + "\n".join(f"  {what}: {why}" for what, why in facts.items()))
+            write_text(trainer.loggers, f"{self.tag}/choices", facts, log_step(trainer))
+
+    def look_if_due(self, trainer: Any, module: nn.Module, step: int, wait: bool = False) -> None:
+        """At the end of an epoch or validation: look where it is time, and log; ``wait`` for a complete probe."""
+        if not self.session.watch and not wait and self.may_look(trainer):
+            self.complete(trainer, module)
+        epoch, looked = trainer.current_epoch, False
+        if self.session.watch and not self.gave_up:
+            self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
+            if (epoch - self._first_epoch) % self.every_n_epochs == 0 or is_last_epoch(trainer):
+                self.look(trainer, module, f"epoch {epoch} · step {step}", step)
+                looked = not self.gave_up
+        self._log(trainer, module, looked)
+
+    def finish(self, trainer: Any, module: nn.Module) -> None:
+        """Look at what training ended with, and show the run."""
+        if not self.session.watch and self.may_look(trainer):
+            self.complete(trainer, module)
+        if self.session.watch and not self.gave_up and self.looked_at != batches_done(trainer):
+            step = max(log_step(trainer) - 1, 0)
+            self.look(trainer, module, f"end · step {step}", step)
+            self.log_directly(trainer)
+        self.show_film(trainer)
+
+    def look(self, trainer: Any, module: nn.Module, moment: str, step: int) -> None:
+        """Explain, draw and show."""
+        watch = self.session.watch
+        assert watch is not None
+        self.looked_at = batches_done(trainer)
+        with self._guarded():
+            look = watch.look(module, moment)
+            self._values, self._step = dict(look.numbers), step
+            for key, picture in look.pictures.items():
+                self._show(trainer, key, picture)
+            self._warn(watch.complaint(look))
+
+    def show_film(self, trainer: Any) -> None:
+        """The run so far as one picture."""
+        with self._guarded():
+            film = self.session.watch.draw_film() if self.session.watch else None
+            if film is not None:
+                self._show(trainer, "film", film)
+
+    def _show(self, trainer: Any, key: str, picture: Tensor) -> None:
+        if not getattr(trainer, "fast_dev_run", False):
+            self._warn(*show(trainer.loggers, trainer.default_root_dir, f"{self.tag}/{key}", picture, self._step))
+
+    def _log(self, trainer: Any, module: Any, looked: bool) -> None:
+        """Through `log`, so that callbacks can monitor; what they wait for is there, whatever happens to looks."""
+        self.logged_at = batches_done(trainer)
+        awaited = {name.removeprefix(f"{self.tag}/") for name in monitored(trainer) if name.startswith(f"{self.tag}/")}
+        values = on_every_rank(trainer, to_log(self._values, awaited, looked, self.gave_up))
+        if values:
+            with self._guarded():
+                module.log_dict(self._tagged(values), on_step=False, on_epoch=True, batch_size=1)
+
+    def log_directly(self, trainer: Any, without: str = " ") -> None:
+        """To the loggers, where Lightning allows no `log`; all but what is called ``without``."""
+        if self.gave_up:
+            return
+        values = {name: float(value) for name, value in self._values.items() if without not in name}
+        with self._guarded():
+            for logger in trainer.loggers:
+                logger.log_metrics(self._tagged(values), self._step)
+
+    def _tagged(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {f"{self.tag}/{safe_tag(name)}": value for name, value in values.items()}
+
+    @contextmanager
+    def _guarded(self, before_training: bool = False) -> Iterator[None]:
+        """A fault of the choices is raised before training; any other is named once, and looks end."""
+        try:
+            yield
+        except Exception as error:
+            given = isinstance(self.choices.probe, Probe) or self.choices.forward is not None
+            wrong = isinstance(error, (TypeError, ValueError)) or (given and isinstance(error, ForwardError))
+            if self.raises:
+                raise
+            if before_training and wrong:
+                raise ValueError(str(error)) from error
+            self.gave_up = True
+            what = str(error) if isinstance(error, NotExplainableError) else f"{type(error).__name__}: {error}"
+            self._warn(
+                f"No explanations from here on: {what.rstrip('.')}. Training goes on without them; `on_error='raise'` "
+                "shows where it happened."
+            )
+
+    def _warn(self, *sentences: str) -> None:
+        for sentence in sentences:
+            if sentence and sentence not in self._said:
+                self._said.add(sentence)
+                rank_zero_warn(f"GradCAMCallback: {sentence}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to look at the same images and go on with the curves."""
+        state = self.session.state_dict()
+        values = {name: float(value) for name, value in self._values.items()}
+        about = {"first_epoch": self._first_epoch, "looked_at": self.looked_at, "values": values}
+        return {**state, **about} if state else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a run; what it needs of the device waits until training starts."""
+        if state:
+            self.restored = state
+            self._first_epoch, self.looked_at = state["first_epoch"], state["looked_at"]
+            self._values = dict(state["values"])
