@@ -14,7 +14,7 @@ $(BIN)/uv:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 .setup/%: $(BIN)/uv pyproject.toml
-	@echo "Setting up $(VENV) ($*): under a minute the first time"
+	@echo "Setting up $(VENV) ($*): about a minute the first time"
 	$(INSTALL) -e '.[$*]'
 	@mkdir -p .setup && touch $@
 
@@ -38,4 +38,4 @@ bench: .setup/bench ## speed and memory beside the peers, into docs/benchmarks.m
 	$(BIN)/python -m benchmarks.look
 
 clean:          ## remove what the above made
-	rm -rf $(VENV) .setup lightning_logs demo .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .setup lightning_logs .mypy_cache .pytest_cache .ruff_cache .hypothesis

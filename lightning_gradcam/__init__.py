@@ -1,6 +1,6 @@
 """Watch the explanations of a vision model change while it trains.
 
-Names are imported when they are first used, so that the pytest plugin and the command line start without PyTorch.
+Names are imported when they are first used, so that importing the package loads nothing, not even PyTorch.
 """
 
 from __future__ import annotations

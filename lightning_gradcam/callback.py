@@ -129,7 +129,7 @@ class GradCAMCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Gather, before the step can change the batch; the sanity check's batches count."""
-        if dataloader_idx == 0 and not takes_iterator(pl_module.validation_step):
+        if self._gathers(dataloader_idx) and not takes_iterator(pl_module.validation_step):
             self._run.offer(trainer, batch, "validation")
 
     def on_validation_batch_end(
@@ -142,7 +142,7 @@ class GradCAMCallback(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Gather where the step fetched the batch itself."""
-        if dataloader_idx == 0 and takes_iterator(pl_module.validation_step):
+        if self._gathers(dataloader_idx) and takes_iterator(pl_module.validation_step):
             self._run.offer(trainer, batch, "validation")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -151,7 +151,7 @@ class GradCAMCallback(Callback):
             self._run.look_if_due(trainer, pl_module, log_step(trainer))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the untrained model, where the images are given or the sanity check has shown all classes."""
+        """Look at the model before its first step, where images are given or the sanity check has shown enough."""
         with _as_misconfiguration():
             self._run.start(trainer, pl_module)
 
@@ -184,6 +184,9 @@ class GradCAMCallback(Callback):
         """Show the run up to where it was interrupted."""
         if isinstance(exception, KeyboardInterrupt):
             self._run.show_film(trainer)
+
+    def _gathers(self, dataloader_idx: int) -> bool:
+        return self._run.session.gathering and dataloader_idx == 0
 
     def _gathers_from_training(self, trainer: Trainer) -> bool:
         return self._run.session.gathering and not validates(trainer)

@@ -51,7 +51,8 @@ def is_last_epoch(trainer: Any) -> bool:
     """Whether training is known to end with this epoch."""
     epochs, steps = trainer.max_epochs, trainer.max_steps
     ends = epochs not in (None, -1) and trainer.current_epoch + 1 >= epochs
-    return bool(ends or (steps not in (None, -1) and trainer.global_step >= steps) or trainer.should_stop)
+    stops = trainer.should_stop and getattr(trainer.fit_loop, "_can_stop_early", True)
+    return bool(ends or (steps not in (None, -1) and trainer.global_step >= steps) or stops)
 
 
 def monitored(trainer: Any) -> set[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import random
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 
@@ -26,7 +28,7 @@ def isolated(model: nn.Module) -> Iterator[None]:
     """
     modules = list(model.modules())
     parameters = list(model.parameters())
-    # TorchScript keeps attributes and buffers out of reach.
+    scripted = [module for module in modules if isinstance(module, torch.jit.ScriptModule)]
     eager = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -36,6 +38,7 @@ def isolated(model: nn.Module) -> Iterator[None]:
         if any(map(_is_compiled, modules)):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_attributes(eager))
+        stack.enter_context(_scripts(scripted))
         stack.enter_context(_gradients(parameters))
         stack.enter_context(_buffers(eager))
         yield
@@ -89,7 +92,8 @@ def _switches() -> Iterator[None]:
 def _attributes(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Switch to evaluation, and put back every attribute, flags among them, that a forward pass sets or fills.
 
-    Tensors and lists (the state of metrics, say) are filled in place, so the pass works on copies of them.
+    Tensors and containers (the state of metrics, say) are filled in place, so the pass works on copies of them; objects
+    of other kinds are put back, but not what they hold.
     """
     found = [(module, dict(vars(module))) for module in modules]
     try:
@@ -97,14 +101,29 @@ def _attributes(modules: Sequence[nn.Module]) -> Iterator[None]:
             for name, value in attributes.items():
                 if isinstance(value, torch.Tensor):
                     vars(module)[name] = value.clone()
-                elif isinstance(value, list):
-                    vars(module)[name] = list(value)
+                elif isinstance(value, (list, set, deque)) or (isinstance(value, dict) and name[0] != "_"):
+                    vars(module)[name] = copy.copy(value)  # PyTorch's own dictionaries, of hooks say, begin with "_"
             module.training = False
         yield
     finally:
         for module, attributes in found:
             vars(module).clear()
             vars(module).update(attributes)
+
+
+@contextmanager
+def _scripts(modules: Sequence[torch.jit.ScriptModule]) -> Iterator[None]:
+    """TorchScript keeps attributes and buffers out of reach, so these are written back."""
+    found = [(module, module.training, [(b, b.clone()) for b in module.buffers(recurse=False)]) for module in modules]
+    try:
+        for module, _, _ in found:
+            module.training = False
+        yield
+    finally:
+        for module, training, buffers in found:
+            module.training = training
+            for buffer, value in buffers:
+                buffer.copy_(value)
 
 
 @contextmanager

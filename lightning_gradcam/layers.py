@@ -42,7 +42,8 @@ def feature_maps(shapes: Sequence[LayerShape]) -> list[LayerShape]:
         found = (
             "no module returns a spatial output"
             if not spatial
-            else f"no gradient of the score reaches the {len(spatial)} spatial outputs"
+            else f"no gradient of the score reaches the {len(spatial)} spatial outputs (no_grad, detach, or reentrant "
+            "activation checkpointing cuts the graph)"
             if not reached
             else "the only spatial outputs are poolings"
         )

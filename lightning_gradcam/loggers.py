@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -51,7 +52,7 @@ def safe_text(text: str) -> str:
     >>> safe_text("<b>layer</b>")
     '&lt;b&gt;layer&lt;/b&gt;'
     """
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]#|!])", r"\\\1", escaped)
 
 
@@ -141,10 +142,23 @@ def show(loggers: Sequence[Any], folder: str | Path, tag: str, picture: Tensor, 
                 "`@lightning_gradcam.loggers.WRITERS.register(...)`, or use a TensorBoardLogger beside it."
             )
             continue
-        try:
-            writer(logger, name, on_host, step)
-        except Exception as error:  # a logger's fault, a full disk say, is none of the explanations'
-            complaints.append(f"A picture could not be written to {kind} ({type(error).__name__}: {error}).")
+        complaints += _tried(kind, "A picture", partial(writer, logger, name, on_host, step))
+    return complaints
+
+
+def _tried(kind: str, what: str, write: Callable[[], None]) -> list[str]:
+    try:
+        write()
+    except Exception as error:  # a logger's fault, a full disk say, is none of the explanations'
+        return [f"{what} could not be written to {kind} ({type(error).__name__}: {error})."]
+    return []
+
+
+def write_numbers(loggers: Sequence[Any], values: Mapping[str, float], step: int) -> list[str]:
+    """Numbers where Lightning's own `log` is not allowed; returns as `show`."""
+    complaints = []
+    for logger in loggers:
+        complaints += _tried(type(logger).__name__, "Numbers", partial(logger.log_metrics, dict(values), step))
     return complaints
 
 
@@ -153,9 +167,16 @@ def files_in(folder: str | Path) -> PictureWriter:
     return lambda _logger, tag, picture, step: (write_png(folder, tag, picture, step), None)[1]
 
 
-def write_text(loggers: Sequence[Any], tag: str, facts: Mapping[str, str], step: int) -> None:
-    """Words as a TensorBoard text; other loggers have the console."""
+def write_text(loggers: Sequence[Any], tag: str, facts: Mapping[str, str], step: int) -> list[str]:
+    """Words as a TensorBoard text; other loggers have the console. Returns as `show`."""
     rows = "\n".join(f"| {safe_text(name)} | {safe_text(text)} |" for name, text in facts.items())
+    table = f"| what | choice and reason |\n| --- | --- |\n{rows}"
+    complaints = []
     for logger in loggers:
         if any(c.__name__ == "TensorBoardLogger" for c in type(logger).__mro__):
-            logger.experiment.add_text(tag, f"| what | choice and reason |\n| --- | --- |\n{rows}", step)
+            complaints += _tried(type(logger).__name__, "A text", partial(_add_text, logger, tag, table, step))
+    return complaints
+
+
+def _add_text(logger: Any, tag: str, text: str, step: int) -> None:
+    logger.experiment.add_text(tag, text, step)

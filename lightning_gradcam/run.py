@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,10 +22,13 @@ from lightning_gradcam.host import (
     shards,
 )
 from lightning_gradcam.layers import check_layers
-from lightning_gradcam.loggers import safe_tag, show, write_text
+from lightning_gradcam.loggers import safe_tag, show, write_numbers, write_text
 from lightning_gradcam.probe import Probe
 from lightning_gradcam.session import Session
 from lightning_gradcam.track import to_log
+
+STATE_VERSION = 1
+"""Of what checkpoints hold; another one is not read."""
 
 
 class Run:
@@ -85,7 +88,7 @@ class Run:
         if self.session.watch or not self.may_look(trainer):
             return None
         if self.restored is not None:
-            return self.complete(trainer, module)
+            return self.complete(trainer, module, before_training=True)
         if not self.session.has_images:
             return None
         with self._guarded(before_training=True):
@@ -94,25 +97,27 @@ class Run:
             self.complete(trainer, module, before_training=True)
         if self.session.watch and before_first_step(trainer):
             self.look(trainer, module, "start · before the first step", log_step(trainer))
-            self.log_directly(trainer, without="drift")
+            self.log_directly(trainer, without=("drift", "drift_from_start"))
         return None
 
     def complete(self, trainer: Any, module: nn.Module, *, before_training: bool = False) -> None:
         """Fix the probe, and say what was chosen."""
         with self._guarded(before_training):
             warnings = self.session.complete(module, trainer.precision_plugin, data_of(trainer), self.restored)
+            if self.session.watch and not self.session.watch.track.looks:  # what was restored, if anything, was other
+                self._values, self._first_epoch, self.looked_at = {}, None, None
             self.restored = None
             self._warn(*warnings)
             facts = self.session.describe()
             rank_zero_info("GradCAMCallback watches\n" + "\n".join(f"  {what}: {why}" for what, why in facts.items()))
-            write_text(trainer.loggers, f"{self.tag}/choices", facts, log_step(trainer))
+            self._warn(*write_text(trainer.loggers, f"{self.tag}/choices", facts, log_step(trainer)))
 
     def look_if_due(self, trainer: Any, module: nn.Module, step: int, wait: bool = False) -> None:
         """At the end of an epoch or validation: look where it is time, and log; ``wait`` for a complete probe."""
         if not self.session.watch and not wait and self.may_look(trainer):
             self.complete(trainer, module)
         epoch, looked = trainer.current_epoch, False
-        if self.session.watch and not self.gave_up:
+        if self.session.watch and not self.gave_up and self.looked_at != batches_done(trainer):
             self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
             if (epoch - self._first_epoch) % self.every_n_epochs == 0 or is_last_epoch(trainer):
                 self.look(trainer, module, f"epoch {epoch} · step {step}", step)
@@ -136,7 +141,7 @@ class Run:
         self.looked_at = batches_done(trainer)
         with self._guarded():
             look = watch.look(module, moment)
-            self._values, self._step = dict(look.numbers), step
+            self._values, self._step = {safe_tag(name): value for name, value in look.numbers.items()}, step
             for key, picture in look.pictures.items():
                 self._show(trainer, key, picture)
             self._warn(watch.complaint(look))
@@ -157,21 +162,20 @@ class Run:
         self.logged_at = batches_done(trainer)
         awaited = {name.removeprefix(f"{self.tag}/") for name in monitored(trainer) if name.startswith(f"{self.tag}/")}
         values = on_every_rank(trainer, to_log(self._values, awaited, looked, self.gave_up))
+        for name in sorted(values.keys() - self._values.keys()) if looked else ():
+            self._warn(f"`{self.tag}/{name}` is monitored, but this run cannot measure it: it stays {values[name]}.")
         if values:
             with self._guarded():
                 module.log_dict(self._tagged(values), on_step=False, on_epoch=True, batch_size=1)
 
-    def log_directly(self, trainer: Any, without: str = " ") -> None:
-        """To the loggers, where Lightning allows no `log`; all but what is called ``without``."""
-        if self.gave_up:
-            return
-        values = {name: float(value) for name, value in self._values.items() if without not in name}
-        with self._guarded():
-            for logger in trainer.loggers:
-                logger.log_metrics(self._tagged(values), self._step)
+    def log_directly(self, trainer: Any, without: Sequence[str] = ()) -> None:
+        """To the loggers, where Lightning allows no `log`; all curves but these."""
+        if not self.gave_up:
+            values = {name: float(v) for name, v in self._values.items() if name.split("/")[0] not in without}
+            self._warn(*write_numbers(trainer.loggers, self._tagged(values), self._step))
 
     def _tagged(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {f"{self.tag}/{safe_tag(name)}": value for name, value in values.items()}
+        return {f"{self.tag}/{name}": value for name, value in values.items()}
 
     @contextmanager
     def _guarded(self, before_training: bool = False) -> Iterator[None]:
@@ -202,12 +206,14 @@ class Run:
         """What a resumed run needs to look at the same images and go on with the curves."""
         state = self.session.state_dict()
         values = {name: float(value) for name, value in self._values.items()}
-        about = {"first_epoch": self._first_epoch, "looked_at": self.looked_at, "values": values}
-        return {**state, **about} if state else {}
+        about = {"first_epoch": self._first_epoch, "looked_at": self.looked_at, "step": self._step, "values": values}
+        return {"version": STATE_VERSION, **state, **about} if state else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up a run; what it needs of the device waits until training starts."""
-        if state:
-            self.restored = state
+        if state and state.get("version") != STATE_VERSION:
+            self._warn("The checkpoint was written by another version of this callback: its looks start anew.")
+        elif state:
+            self.restored, self._step = state, state["step"]
             self._first_epoch, self.looked_at = state["first_epoch"], state["looked_at"]
             self._values = dict(state["values"])

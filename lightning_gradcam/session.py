@@ -52,7 +52,7 @@ class Session:
 
     def offer(self, batch: Any, source: str) -> None:
         """Take from a batch what serves; ``source`` is what the choices call it."""
-        if self._gatherer is not None and self.watch is None:
+        if self._gatherer is not None and self.watch is None and not (self.plan and self.settled):
             self.batches, self.source = self.batches + 1, source
             self._gatherer.add(batch)
 
@@ -81,6 +81,7 @@ class Session:
             target=target or TARGETS["predicted"],
             forward=InPrecision(self._forward(module), precision),
         )
+        self.choices.display.check(self.plan.classes, probe.images.shape[1])
 
     def _forward(self, module: nn.Module) -> Forward:
         if self.choices.forward is not None:
@@ -134,10 +135,8 @@ class Session:
 
     def _goes_on_from(self, state: Mapping[str, Any]) -> bool:
         assert self.watch is not None
-        before, now = Probe.from_state_dict(state["probe"]), self.watch.probe.to("cpu")
-        same = before.images.shape == now.images.shape and torch.equal(
-            before.images, now.images.to(before.images.dtype)
-        )
+        before, now = Probe.from_state_dict(state["probe"]).images, self.watch.probe.images.cpu()
+        same = before.shape == now.shape and torch.equal(before.to(now.dtype), now)
         return same and self.watch.signature == state["watch"]["signature"]
 
     def state_dict(self) -> dict[str, Any]:

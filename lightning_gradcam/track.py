@@ -47,6 +47,7 @@ class Track:
     previous: Memory | None = None
     last: dict[str, Tensor] = field(default_factory=dict)
     found: dict[str, Tensor] = field(default_factory=dict)
+    looks: int = 0
 
     def targets(self) -> list[Target]:
         """What the next look explains: what is drawn, and to compare, the previous and the first look's classes."""
@@ -83,7 +84,7 @@ class Track:
                 numbers["accuracy"] = (predicted == labels).float().mean()
         self.previous = Memory(drawn.maps, drawn.classes)
         self.start = self.start or self.previous
-        self.found = numbers
+        self.found, self.looks = numbers, self.looks + 1
         self.last = {
             name: self._finite(name, value) for name, value in numbers.items() if not name.startswith("drift_error")
         }
@@ -97,6 +98,7 @@ class Track:
         """Plain containers of CPU tensors."""
         memories = {"start": self.start, "previous": self.previous}
         return {
+            "looks": self.looks,
             "last": {name: value.cpu() for name, value in self.last.items()},
             "memories": {
                 name: {
@@ -110,6 +112,7 @@ class Track:
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Go on from `state_dict`, on ``device``."""
+        self.looks = state["looks"]
         self.last = {name: value.to(device) for name, value in state["last"].items()}
         loaded = {
             name: Memory(
@@ -127,14 +130,14 @@ def to_log(
     """What is logged at the end of an epoch.
 
     After a look, its numbers. Without one, only what someone waits for, since a missing value would end the run: the
-    last one, or `FIRST` where there is none; and where looks were given up, all maps count as degenerate.
+    last one, or `FIRST` where there never was one; and where looks were given up, all maps count as degenerate.
 
     >>> to_log({"drift": 0.25, "accuracy": 0.5}, {"drift", "val_loss"}, looked=False, gave_up=False)
     {'drift': 0.25}
     """
-    if looked:
-        return dict(values)
     known = {name: FIRST[name.split("/")[0]] for name in awaited if name.split("/")[0] in FIRST}
+    if looked:
+        return {**known, **values}
     logged = {**known, **{name: value for name, value in values.items() if name in known}}
     return {name: 1.0 if gave_up and name.startswith("degenerate") else value for name, value in logged.items()}
 

@@ -40,6 +40,16 @@ class Display:
     scale: Scale = "image"
     film: int = 8
 
+    def check(self, classes: int | None, channels: int) -> None:
+        """Raise a ValueError where names or normalisation do not fit a model with ``classes`` and its images."""
+        if self.names is not None and classes and len(self.names) < classes:
+            raise ValueError(f"Expected {classes} class names, one per class of the model, but got {len(self.names)}.")
+        if self.pixels is not None and len(self.pixels.mean) not in (1, channels):
+            raise ValueError(
+                f"Expected a mean and std in `pixels` for each of {channels} channels, or one for all, but got "
+                f"{len(self.pixels.mean)}."
+            )
+
 
 @dataclass(frozen=True)
 class Look:
@@ -88,18 +98,11 @@ class Watch:
         self._largest: dict[str, Tensor] = {}
 
     def _check(self) -> None:
-        count, names, pixels = self.plan.classes, self.display.names, self.display.pixels
         if not bool(self.probe.images.isfinite().all()):
             raise ValueError("Expected finite images in the probe, but some pixels are NaN or infinite.")
-        if self.labels is not None and count:
-            check_classes(self.labels, count)
-        if names is not None and count and len(names) < count:
-            raise ValueError(f"Expected {count} class names, one per class of the model, but got {len(names)}.")
-        if pixels is not None and len(pixels.mean) not in (1, self.probe.images.shape[1]):
-            raise ValueError(
-                f"Expected a mean and std in `pixels` for each of {self.probe.images.shape[1]} channels, or one for "
-                f"all, but got {len(pixels.mean)}."
-            )
+        if self.labels is not None and self.plan.classes:
+            check_classes(self.labels, self.plan.classes)
+        self.display.check(self.plan.classes, self.probe.images.shape[1])
 
     def look(self, model: nn.Module, moment: str) -> Look:
         """Explain, measure and draw.
@@ -161,24 +164,27 @@ class Watch:
     def complaint(self, look: Look) -> str:
         """A sentence where a look shows that something is wrong with the model, else empty. (Waits for the device.)"""
         logits = look.explanation.logits
-        key, flaws = next(iter(look.explanation.flaws.items()))
         if logits.numel() and not bool(logits.isfinite().all()):
             return (
                 "The model puts out NaN or infinite numbers for the probe, so its weights or its activations are not "
                 "finite: lower the learning rate, clip gradients, or look for the first bad step with "
                 "`Trainer(detect_anomaly=True)`. Looks go on, and name these maps."
             )
-        codes = set(flaws.tolist())
-        if 0 not in codes and self.film.seen > 2:  # an untrained model may well have nothing to say
-            why = " and ".join(sorted(str(FLAWS[code]) for code in codes))
-            return f"All maps of layer {key!r} are degenerate: {why}. Another layer may serve: `layers=`."
+        for key, flaws in look.explanation.flaws.items():
+            codes = set(flaws.tolist())
+            if 0 not in codes and self.track.looks > 2:  # an untrained model may well have nothing to say
+                why = " and ".join(sorted(str(FLAWS[code]) for code in codes))
+                return f"All maps of layer {key!r} are degenerate: {why}. Another layer may serve: `layers=`."
         return ""
 
     @property
     def signature(self) -> dict[str, Any]:
         """What looks must have in common to be compared."""
         layers = [layer.key for layer in self.plan.layers]
-        return {"layers": layers, "methods": list(self.plan.methods), "target": target_name(self.target)}
+        target: list[Any] = [target_name(self.target)]
+        if isinstance(self.target, ClassScore) and self.target is not TARGETS["predicted"]:
+            target += self.target.choose(self.probe.images.new_empty(1, 1), self.probe).tolist()
+        return {"layers": layers, "methods": list(self.plan.methods), "target": target}
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on as if never interrupted: plain containers of CPU tensors."""

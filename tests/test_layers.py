@@ -75,13 +75,14 @@ def test_stages_are_one_per_resolution():
 
 
 class Odd(nn.Module):
-    """Poolings, dropout, an identity and an unused branch behind the last feature map."""
+    """Poolings, what hands its input through, and an unused branch behind the last feature map."""
 
     def __init__(self) -> None:
         super().__init__()
         self.unused, self.head = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3)
         self.body = nn.Sequential(
-            nn.Conv2d(3, 4, 3), nn.Tanh(), nn.MaxPool2d(3, 1, 1), nn.AvgPool2d(3, 1, 1), nn.Dropout2d(), nn.Identity(),
+            nn.Conv2d(3, 4, 3), nn.Tanh(), torchvision.ops.StochasticDepth(0.5, "row"), nn.MaxPool2d(3, 1, 1),
+            nn.AvgPool2d(3, 1, 1), nn.Dropout2d(), nn.Identity(),
             nn.AdaptiveMaxPool2d(5), nn.LPPool2d(2, 1), nn.FractionalMaxPool2d(1, output_size=5),
         )  # fmt: skip
 

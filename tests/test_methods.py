@@ -60,6 +60,8 @@ def test_several_methods_and_ones_of_the_users_own():
     torch.testing.assert_close(found.evidence["5/gradcam"], alone.evidence["5"])
     torch.testing.assert_close(found.evidence["5/norm"], model[:6](images).detach().norm(dim=1))
     assert found.layers["1/norm"].name == "1"
+    twins = explain(model, images, layers="5", method=[lambda a, g: a.sum(1), lambda a, g: g.sum(1)], target=0)
+    assert len(twins.evidence) == 2  # none takes the other's place
     # Behind a mean over a map, the gradient is the same everywhere: then both methods are one.
     pooled = torch.nn.Sequential(*model[:6], torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 3))
     both = explain(pooled, images, layers="5", method=["gradcam", product], target=0)

@@ -148,6 +148,9 @@ def test_right_and_wrong_differ_in_words_and_in_ink():
         sure = 100 * float(logits[i].softmax(0)[predicted])
         assert below.rstrip() == f"{mark} {cut(NAMES[predicted], room)} {sure:3.0f}%"
     unlabelled = sheet_of(photos).captions(logits)
+    broken = sheet.captions(torch.tensor([[torch.nan, 0, 0]] * 3))
+    line = read(sheet.font, broken[0][:, 1 + height : 1 + 2 * height, 1:-1], PAPER, INK)
+    assert line.split() == ["✗", "–%"]  # numbers that are none predict nothing, also not the first class
     assert read(sheet.font, unlabelled[1][:, 1:-1, 1:-1], INK, PAPER).startswith("  sailing")
     assert sheet_of(photos).captions(torch.zeros(3, 0)).shape == (3, 3, 0, sheet.photos.shape[-1])
 
@@ -193,8 +196,8 @@ def test_every_size_and_count_fits(size, count):
 
 
 def test_photos_are_made_smaller_with_antialiasing():
-    stripes = (torch.arange(512) % 2).float().expand(1, 3, 512, 512)
-    assert (fit(stripes, (128, 128))[..., 4:-4] - 0.5).abs().max() < 0.05
+    stripes = (torch.arange(512) % 4 == 0).float().expand(1, 3, 512, 512)
+    assert (fit(stripes, (128, 128))[..., 4:-4] - 0.25).abs().max() < 0.1
     assert grey(torch.ones(1, 3, 2, 2)).max() == pytest.approx(0.85)
 
 
