@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -19,7 +21,22 @@ from lightning_gradcam.trace import Layer
 from lightning_gradcam.watch import Display, Watch
 
 
-class GradCAMCallback(Callback):
+def _callback_classes() -> tuple[type, ...]:
+    """Lightning comes in two packages with a class each; who inherits from both is served by both Trainers."""
+    classes: list[type] = [Callback]
+    if find_spec("lightning") is not None:
+        with suppress(ImportError, AttributeError):  # another package of that name
+            classes.append(import_module("lightning.pytorch").Callback)
+    return tuple(classes)
+
+
+if TYPE_CHECKING:
+    AnyCallback = Callback
+else:
+    AnyCallback = type("AnyCallback", _callback_classes(), {})
+
+
+class GradCAMCallback(AnyCallback):
     """Shows in the logger, epoch after epoch, where a model finds its evidence in a fixed set of images.
 
     Training is bit for bit what it would be without it. A look costs about one forward pass over the probe. Looks are

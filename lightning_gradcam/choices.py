@@ -54,8 +54,8 @@ class Choices:
             raise ValueError(f"Expected at least 1 image in `probe`, but got {self.probe}.")
         if display.scale not in ("image", "shared") and (isinstance(display.scale, str) or not display.scale > 0):
             raise ValueError(f"Expected `scale` to be 'image', 'shared' or a number over 0, but got {display.scale!r}.")
-        if display.film < 0 or display.film == 1:
-            raise ValueError(f"Expected `film` to be 0 (none) or at least 2 looks, but got {display.film}.")
+        if display.film != 0 and not 2 <= display.film <= 16:
+            raise ValueError(f"Expected `film` to be 0 (none) or 2 to 16 looks, but got {display.film}.")
         if isinstance(self.probe, Probe) and self.target is TARGETS["label"] and self.probe.classes is None:
             raise ValueError("Expected labels of shape (N,) in `probe` for `target='label'`, but it has none.")
         if isinstance(self.probe, int) and isinstance(self.target, ClassScore) and self.target.per_image:

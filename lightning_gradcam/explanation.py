@@ -132,7 +132,8 @@ def to_heatmaps(evidence: Tensor, flaws: Tensor, size: tuple[int, ...], scale: f
     else:
         # Constant maps have a magnitude, so on a common scale they can be shown.
         shown = ((flaws == 0) | (flaws == 4)).reshape(usable.shape)
-        maps = torch.where(shown, evidence.relu(), 0) / torch.as_tensor(scale, device=maps.device).clamp_min(1e-38)
+        unit = torch.as_tensor(scale, device=maps.device).clamp_min(1e-38)
+        maps = (torch.where(shown, evidence.relu(), 0) / unit).clamp_max(1e6)  # finite, also where the scale is tiny
     maps = F.interpolate(maps[:, None], size=size, mode=_MODES[len(size)], align_corners=False)[:, 0]
     # Interpolation can cut the peak, so pytorch-grad-cam stretches once more.
     return _stretch(maps) if scale is None else maps.clamp(0, 1)
