@@ -75,6 +75,11 @@ class Timing:
         head = ("", "ms", "times a plain forward", "goal")
         return f"### {self.title}, layer `{self.layer}`\n\n{_table(head, rows)}"
 
+    def waited(self) -> float:
+        """The parts of a look that the callback waits for, by their medians, over a plain forward."""
+        parts = [median(times) for name, times in self.parts.items() if name != "write"]
+        return sum(parts) / median(self.milliseconds[FORWARD])
+
     def losses(self) -> list[str]:
         """Goals that were missed, and peers that were faster."""
         found = []
@@ -82,6 +87,8 @@ class Timing:
             ratio = median(self.ratios(name))
             if ratio > goal:
                 found.append(f"{self.title}: {name.removeprefix('ours: ')} {ratio:.2f} instead of {goal}")
+                if "look" in name:
+                    found[-1] += f" ({self.waited():.2f} without *write*, which the callback does not wait for)"
         own = median(self.ratios("ours: explanation"))
         for name in self.milliseconds:
             if name != FORWARD and not name.startswith("ours") and median(self.ratios(name)) < own:
