@@ -132,6 +132,11 @@ def given(classes: int | Sequence[int] | Tensor) -> ClassScore:
     return ClassScore(_Given(tensor), name, per_image=len(tensor) > 1)
 
 
+def held(classes: Tensor) -> ClassScore:
+    """Explain the classes ``(N,)`` of another explanation; they are known to be right, so the device is not asked."""
+    return ClassScore(_Given(classes), "held classes", per_image=True)
+
+
 def coerce_target(target: str | int | Sequence[int] | Tensor | Target) -> Target:
     """The target of that name, of these classes, or the callable itself.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_gradcam.explanation import Explanation, predictions
 from lightning_gradcam.probe import Target
 from lightning_gradcam.stability import gini, mean_and_error, spearman
-from lightning_gradcam.targets import TARGETS, given
+from lightning_gradcam.targets import TARGETS, held
 
 FIRST = {
     "drift": 1.0,
@@ -54,7 +54,7 @@ class Track:
         compared = [memory.classes for memory in (self.previous, self.start) if memory and memory.classes is not None]
         if self.target is not TARGETS["predicted"] or len(compared) < 2:
             return [self.target]
-        return [self.target, *(given(classes) for classes in compared)]
+        return [self.target, *(held(classes) for classes in compared)]
 
     def measure(self, explanations: Sequence[Explanation], labels: Tensor | None) -> dict[str, Tensor]:
         """The numbers of a look, from the explanations of `targets`; it becomes the previous one.

@@ -131,7 +131,8 @@ class Watch:
         if not first:
             facts = [f"{moment} · drift ", sheet.font.fixed(drift, 1, 2), " ± ", sheet.font.fixed(error, 1, 2)]
         counts = sheet.font.encode([f" · {i} of {len(flaws)} maps degenerate" for i in range(len(flaws) + 1)])
-        facts.append(counts[(flaws > 0).sum()])
+        # Plain indexing by a number on the device would wait for it.
+        facts.append(counts.index_select(0, (flaws > 0).sum().reshape(1))[0])
         magnitude = evidence.relu().nan_to_num(0, 0, 0).max()
         self._largest[key] = torch.maximum(self._largest.get(key, magnitude), magnitude)
         return sheet.draw(
