@@ -164,7 +164,11 @@ def write_numbers(loggers: Sequence[Any], values: Mapping[str, float], step: int
 
 def files_in(folder: str | Path) -> PictureWriter:
     """A writer of PNG files, for runs without a logger."""
-    return lambda _logger, tag, picture, step: (write_png(folder, tag, picture, step), None)[1]
+
+    def write(_logger: Any, tag: str, picture: Tensor, step: int) -> None:
+        write_png(folder, tag, picture, step)
+
+    return write
 
 
 def write_text(loggers: Sequence[Any], tag: str, facts: Mapping[str, str], step: int) -> list[str]:
