@@ -98,6 +98,7 @@ class Run:
         if self.session.watch and before_first_step(trainer):
             self.look(trainer, module, "start · before the first step", log_step(trainer))
             self.log_directly(trainer, without=("drift", "drift_from_start"))
+            self.looked_at = None  # before the step of a batch, whose number the end of its epoch may still have
         return None
 
     def complete(self, trainer: Any, module: nn.Module, *, before_training: bool = False) -> None:

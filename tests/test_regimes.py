@@ -158,6 +158,12 @@ def test_the_first_training_batch_is_enough_to_look_before_the_first_step(tmp_pa
     assert torch.equal(callback.watch.film.frames[0].evidence, untrained["features"])
 
 
+def test_an_epoch_of_one_batch_without_validation_is_looked_at_too(tmp_path):
+    callback = GradCAMCallback(probe=9)
+    fit(tmp_path, [callback], val=None, limit_train_batches=1)
+    assert [f.name for f in callback.watch.film.frames] == ["start", "epoch 0", "epoch 1"]
+
+
 class Binary(Lit):
     def __init__(self, sigmoid=False):
         super().__init__(classes=1)
