@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -85,7 +85,7 @@ def coerce_probe(probe: object) -> Probe | int:
         images, labels = probe
         if labels.ndim == 1 and labels.is_floating_point():
             raise TypeError(f"Expected integer labels in `probe`, but got {labels.dtype}: `labels.long()`?")
-        return Probe(images, labels=labels if Probe(images) else None)
+        return replace(Probe(images), labels=labels)  # the images are judged first
     what = type(probe).__name__
     if isinstance(probe, (tuple, list)):
         what = f"a {what} of {', '.join(type(part).__name__ for part in probe)} (`torch.as_tensor` makes tensors)"

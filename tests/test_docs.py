@@ -67,6 +67,14 @@ def test_readme_snippet(code, tmp_path, monkeypatch):
         "labels": data.labels[:4],
     }
     exec(compile(code.replace("from pytorch_lightning import Trainer\n", ""), "README.md", "exec"), names)
+    if "trainer" in names:
+        assert torch.isfinite(names["trainer"].callback_metrics["gradcam/drift"])
+        assert list(tmp_path.rglob("events*"))
+    elif "explanation" in names:
+        assert names["explanation"].heatmaps()["features"].shape == (4, 16, 16)
+        assert set(names["explanation"].degenerate["features"]) != {"no gradient"}
+    else:
+        assert code.count("GradCAMCallback(") == 1  # arguments only; a wrong one raises
 
 
 def test_readme_lists_every_argument_and_only_these():

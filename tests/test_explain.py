@@ -42,7 +42,7 @@ PEERS = {
 }
 
 
-def same_as_autograd(model, layer, images, classes, *, of_max=1e-5, score=None, **kwargs):
+def assert_same_as_autograd(model, layer, images, classes, *, of_max=1e-5, score=None, **kwargs):
     """Explain, and compare the signed evidence with a float64 replica."""
     found = explain(model, images, layers=layer, target=classes, **kwargs)
     name = layer.name if isinstance(layer, Layer) else layer
@@ -73,7 +73,7 @@ def test_equals_captum_and_pytorch_grad_cam(name):
 def test_in_place_relu_behind_or_in_the_layer(layer):
     # Peers disagree here with one another (values before or after the ReLU), so the oracle is a copy without in-place.
     model = perturbed(vgg11())
-    same_as_autograd(model, layer, torch.randn(2, 3, 64, 64), torch.tensor([4, 2]))
+    assert_same_as_autograd(model, layer, torch.randn(2, 3, 64, 64), torch.tensor([4, 2]))
 
 
 @pytest.mark.parametrize(("make", "layer", "shape"), [
@@ -85,7 +85,7 @@ def test_in_place_relu_behind_or_in_the_layer(layer):
     (lambda: nn.Sequential(nn.Conv3d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 90, 3)), "1", (1, 5, 7, 8)),
 ])  # fmt: skip
 def test_equals_full_autograd_in_one_two_and_three_dimensions(make, layer, shape):
-    same_as_autograd(perturbed(make()), layer, torch.randn(3, *shape), torch.tensor([0, 2, 1]))
+    assert_same_as_autograd(perturbed(make()), layer, torch.randn(3, *shape), torch.tensor([0, 2, 1]))
 
 
 def test_a_batch_equals_its_images_and_several_layers_equal_each_alone():
@@ -94,7 +94,7 @@ def test_a_batch_equals_its_images_and_several_layers_equal_each_alone():
     together = explain(model, images, layers=layers, target=[0, 1, 2, 3])
     assert list(together.evidence) == layers
     for layer in layers:
-        same_as_autograd(model, layer, images, [0, 1, 2, 3])
+        assert_same_as_autograd(model, layer, images, [0, 1, 2, 3])
         alone = explain(model, images, layers=layer, target=[0, 1, 2, 3])
         assert_close(together.evidence[layer], alone.evidence[layer], 1e-6)
         for i in range(4):
