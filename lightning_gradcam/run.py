@@ -215,8 +215,9 @@ class Run:
 
     def _warn(self, *sentences: str) -> None:
         for sentence in sentences:
-            if sentence and sentence not in self._said:
-                self._said.add(sentence)
+            subject = sentence.partition(" (")[0]  # what stands in parentheses, a path say, may be another each time
+            if sentence and subject not in self._said:
+                self._said.add(subject)
                 rank_zero_warn(f"GradCAMCallback: {sentence}")
 
     def state_dict(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gradcam.explanation import Explanation, predictions
+from lightning_gradcam.explanation import Explanation, NotExplainableError, predictions
 from lightning_gradcam.probe import Target
 from lightning_gradcam.stability import gini, mean_and_error, spearman
 from lightning_gradcam.targets import TARGETS, held
@@ -147,5 +147,12 @@ def _drift(memory: Memory | None, now: Explanation, key: str) -> tuple[Tensor, T
     maps = now.maps[key]
     if memory is None or key not in memory.maps:
         return maps.new_tensor(FIRST["drift"]), None
-    mean, error = mean_and_error(1 - spearman(memory.maps[key], maps))
+    before = memory.maps[key]
+    if before.shape != maps.shape:
+        was, now_is = ("×".join(map(str, m.shape[1:])) for m in (before, maps))
+        raise NotExplainableError(
+            f"The maps of layer {key!r} were {was} and are {now_is} now: the model's structure has changed, and maps "
+            "of two sizes cannot be compared. Name a layer that stays as it is: `layers=`."
+        )
+    mean, error = mean_and_error(1 - spearman(before, maps))
     return mean, error

@@ -73,6 +73,21 @@ class Sharded(Lit):
             fully_shard(part, mesh=mesh)
 
 
+class Refusing(nn.Module):
+    def forward(self, features):
+        if len(features) < 6:
+            raise RuntimeError("no small batches")
+        return features
+
+
+class NoSmallBatches(Lit):
+    """Fails for the images of a trace, inside a unit of FSDP, when its parts are gathered and cast."""
+
+    def __init__(self):
+        super().__init__()
+        self.features.append(Refusing())
+
+
 class ThroughChild(Lit):
     """Defines no forward of its own."""
 
@@ -150,6 +165,9 @@ CASES = {
     "FSDP, a layer inside a unit": Case(fsdp, gradcam={"layers": "features.4"}, trainer=WINDOW),
     "FSDP, no sanity check": Case(fsdp, gradcam={"probe": "given"}, trainer={"num_sanity_val_steps": 0}),
     "FSDP, no forward": Case(fsdp, make=ThroughChild),
+    "FSDP, fails in the forward pass": Case(
+        fsdp, make=NoSmallBatches, fails="no small batches", monitors=True, trainer={"precision": "bf16-mixed"}
+    ),
     "FSDP, bf16-mixed": Case(fsdp, trainer={"precision": "bf16-mixed"}),
     "ModelParallel (FSDP2)": Case(fsdp2, make=Sharded, monitors=True),
     "ModelParallel (FSDP2), accumulation": Case(fsdp2, make=Sharded, trainer=WINDOW),

@@ -21,6 +21,14 @@ from lightning_gradcam.stability import gini, spearman
 NUMBERS = ("drift", "drift_from_start", "degenerate", "concentration", "accuracy", "confidence")
 
 
+def shapes_in(state):
+    """The shapes of all tensors in a checkpoint's nested containers."""
+    if isinstance(state, torch.Tensor):
+        return [state.shape]
+    inside = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else ()
+    return [shape for item in inside for shape in shapes_in(item)]
+
+
 def steps(events, tag):
     return [e.step for e in events.Scalars(tag)]
 
@@ -167,7 +175,8 @@ def test_the_last_weights_are_looked_at_where_max_steps_ends_inside_an_epoch(tmp
     assert read_events(trainer.log_dir).Images("gradcam/features")[-1].step == 5
 
 
-def test_resume_goes_on_as_if_never_interrupted(tmp_path, read_events):
+@pytest.mark.parametrize("save_probe", ["images", "hash"])
+def test_resume_goes_on_as_if_never_interrupted(tmp_path, read_events, save_probe):
     def curves(trainer):
         events = read_events(trainer.log_dir)
         return {n: {e.step: e.value for e in events.Scalars(f"gradcam/{n}")} for n in NUMBERS}
@@ -179,11 +188,12 @@ def test_resume_goes_on_as_if_never_interrupted(tmp_path, read_events):
 
     train = loader(48, 12)
     whole = fit(tmp_path / "whole", [GradCAMCallback()], make=model, train=train, max_epochs=4)
-    half = GradCAMCallback()
+    half = GradCAMCallback(save_probe=save_probe)
     first = fit(tmp_path / "half", [half], make=model, train=train, max_epochs=2)
     first.save_checkpoint(tmp_path / "half.ckpt")
-    torch.load(tmp_path / "half.ckpt", weights_only=True)  # plain types and tensors only
-    resumed = GradCAMCallback()
+    state = torch.load(tmp_path / "half.ckpt", weights_only=True)  # plain types and tensors only
+    assert (half.watch.probe.images.shape in shapes_in(state["callbacks"])) == (save_probe == "images")
+    resumed = GradCAMCallback(save_probe=save_probe)
     second = fit(
         tmp_path / "half", [resumed], make=model, train=train, max_epochs=4, ckpt_path=str(tmp_path / "half.ckpt")
     )

@@ -17,6 +17,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_gradcam import GradCAMCallback, Layer, NotExplainableError, Pixels, Probe
 
 
+def hooks_on(model):
+    names = [name for name in vars(nn.Module()) if "_hooks" in name]
+    return sum(len(getattr(module, name)) for module in model.modules() for name in names)
+
+
 class Untrained(Lit):
     """Fails where training starts."""
 
@@ -58,6 +63,7 @@ IMAGES = torch.rand(4, 3, 16, 16)
         ({"film": 1}, "2 to 16"),
         ({"film": 99}, "2 to 16"),
         ({"tag": ""}, "at least one character"),
+        ({"save_probe": "pickle"}, "'images' or 'hash'"),
         ({"on_error": "ignore"}, "'warn' or 'raise'"),
     ],
 )
@@ -131,6 +137,112 @@ FAULTS = {
     "method raises": (Lit, {"method": lambda activations, gradients: activations / "a"}, "TypeError"),
     "method returns a wrong shape": (Lit, {"method": lambda activations, gradients: activations}, "Expected evidence"),
 }
+
+
+def after_the_first_epoch(change):
+    """A module that is changed while it trains."""
+
+    class Changing(Lit):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 1:
+                change(self)
+
+    return Changing
+
+
+def lose_a_layer(model):
+    model.features = nn.Sequential(nn.Sequential(*model.features), nn.Identity())
+
+
+def widen(model):
+    model.head = nn.Linear(16, 5)
+
+
+def shrink(model):
+    model.features[3] = nn.MaxPool2d(4)
+
+
+class Skips(Lit):
+    """Calls its last layers without their parent from the second epoch on, so that no hook of the parent fires."""
+
+    def forward(self, images):
+        parent = self._trainer is None or self.current_epoch == 0
+        features = self.features(images) if parent else self.run(images)
+        return self.head(features.mean((2, 3)))
+
+    def run(self, features):
+        for part in self.features:
+            features = part(features)
+        return features
+
+
+CHANGES = {
+    "a layer is lost": (after_the_first_epoch(lose_a_layer), {"layers": "features.5"}, "no longer in the model"),
+    "classes are added": (after_the_first_epoch(widen), {}, "told 3 classes apart .* now puts out 5"),
+    "maps shrink": (after_the_first_epoch(shrink), {}, r"8×8 .*4×4"),
+    "a hook never fires": (Skips, {}, "its hook did not fire.*`layers=`"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_model_that_changes_while_it_trains_ends_looks_with_one_warning(tmp_path, name):
+    make, arguments, message = CHANGES[name]
+    callback = GradCAMCallback(**arguments)
+    with pytest.warns(UserWarning, match=message) as caught:
+        trainer = fit(tmp_path, [callback, EarlyStopping("gradcam/drift", patience=9)], make=make, max_epochs=3)
+    assert len([w for w in caught if "GradCAM" in str(w.message)]) == 1
+    assert callback.watch.track.looks == 2  # before the first step, and after the first epoch
+    assert hooks_on(trainer.lightning_module) == 0
+    assert same(fingerprint(trainer), fingerprint(fit(tmp_path, make=make, max_epochs=3)))
+
+
+def test_a_folder_that_cannot_be_written_loses_pictures_and_nothing_else(tmp_path):
+    (tmp_path / "gradcam").write_text("a file stands where the folder should be")
+    with pytest.warns(UserWarning, match=r"could not be written to the folder of files \(\w+Error") as caught:
+        trainer = fit(tmp_path, [GradCAMCallback()], logger=False)
+    assert len([w for w in caught if "GradCAM" in str(w.message)]) == 1
+    assert trainer.callback_metrics["gradcam/drift"] < 1  # numbers go on
+    assert same(fingerprint(trainer), fingerprint(fit(tmp_path, logger=False)))
+
+
+def test_a_fault_in_drawing_ends_looks_with_one_warning(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise IndexError("out of ink")
+
+    monkeypatch.setattr("lightning_gradcam.render.sheet.Sheet.draw", fail)
+    with pytest.warns(UserWarning, match="No explanations from here on: IndexError: out of ink") as caught:
+        trainer = fit(tmp_path, [GradCAMCallback()])
+    assert len([w for w in caught if "GradCAM" in str(w.message)]) == 1
+    assert same(fingerprint(trainer), fingerprint(fit(tmp_path)))
+
+
+@pytest.mark.parametrize("where", ["training_step", "validation_step", "forward"])
+def test_an_error_of_the_users_keeps_its_meaning_and_no_hook_is_left(tmp_path, where):
+    class UsersError(Exception):
+        pass
+
+    class Raises(Lit):
+        def fail(self, place):
+            if place == where and self._trainer and self.trainer.global_step == 6:
+                raise UsersError
+
+        def forward(self, images):
+            self.fail("forward")
+            return super().forward(images)
+
+        def training_step(self, batch, batch_idx):
+            self.fail("training_step")
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch, batch_idx):
+            self.fail("validation_step")
+            super().validation_step(batch, batch_idx)
+
+    model, callback = Raises(), GradCAMCallback()
+    with pytest.raises(UsersError):
+        fit(tmp_path, [callback], model=model, val_check_interval=2)
+    assert callback.watch.track.looks >= 2
+    assert hooks_on(model) == 0
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -122,6 +122,27 @@ def test_resume_with_another_layer_says_so_and_starts_anew(tmp_path):
     assert [f.name for f in callback.watch.film.frames] == ["epoch 2", "epoch 3"]
 
 
+def test_resume_on_other_images_is_told_by_their_hash_and_starts_anew(tmp_path):
+    trainer = fit(tmp_path, [GradCAMCallback(save_probe="hash")])
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    callback = GradCAMCallback(save_probe="hash")
+    with pytest.warns(UserWarning, match="curves start anew"):
+        resumed = fit(
+            tmp_path, [callback], val=loader(36, 12, seed=9), max_epochs=4, ckpt_path=str(tmp_path / "a.ckpt")
+        )
+    assert [f.name for f in callback.watch.film.frames] == ["epoch 2", "epoch 3"]
+    assert resumed.callback_metrics["gradcam/drift_from_start"] < 1
+
+
+def test_of_a_probe_that_is_too_large_a_checkpoint_holds_the_hash_and_that_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_gradcam.session.LIMIT", 16 * 3 * 16 * 16 * 4 - 1)
+    callback = GradCAMCallback()
+    with pytest.warns(UserWarning, match="The probe takes 0 MiB, so checkpoints hold its hash"):
+        fit(tmp_path, [callback])
+    assert callback.state_dict()["probe"] is None
+    assert len(pickle.dumps(callback.state_dict())) < 100_000
+
+
 def test_images_come_from_validation_also_where_it_comes_late(tmp_path):
     callback = GradCAMCallback()
     fit(tmp_path, [callback], num_sanity_val_steps=0, check_val_every_n_epoch=2, max_epochs=4)
@@ -228,10 +249,42 @@ def test_scripted_parts_do_not_end_looks(tmp_path):
 
 
 def test_callback_pickles_without_the_model(tmp_path):
-    callback = GradCAMCallback()
+    callback = GradCAMCallback(tag="mine", probe=7)
     fit(tmp_path, [callback])
-    callback._begin()
-    assert len(pickle.dumps(callback)) < 10_000
+    pickled = pickle.dumps(callback)
+    assert len(pickled) < 10_000
+    again = pickle.loads(pickled)
+    assert repr(again) == "GradCAMCallback(probe=7, tag='mine')"
+    fit(tmp_path, [again])
+    assert len(again.watch.probe) == 7
+
+
+def test_profiler_lists_looks_by_name(tmp_path):
+    trainer = fit(tmp_path, [GradCAMCallback()], profiler="simple")
+    durations = trainer.profiler.recorded_durations
+    assert len(durations["[GradCAMCallback]gradcam.look"]) == 3
+    assert "[Callback]GradCAMCallback{'tag': 'gradcam'}.on_validation_epoch_end" in durations
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_which_weights_are_explained_under_averaging_is_true_and_said(tmp_path, first):
+    from pytorch_lightning.callbacks import WeightAveraging
+
+    callback, averaging, kept = GradCAMCallback(), WeightAveraging(), {}
+
+    class Keep(Lit):
+        def on_validation_epoch_end(self):  # behind all callbacks, so the trained weights are back
+            if not self.trainer.sanity_checking:
+                average = averaging._average_model.module
+                kept.update(trained=explain(self, callback.watch.probe, target="label").evidence["features"])
+                kept.update(average=explain(average, callback.watch.probe, target="label").evidence["features"])
+
+    fit(tmp_path, [callback, averaging] if first else [averaging, callback], make=Keep)
+    explained = callback.watch.film.frames[-1].evidence
+    assert torch.equal(explained, kept["average" if first else "trained"])
+    assert not torch.equal(*kept.values())
+    said = callback._run.session.describe()["weights"]
+    assert said.startswith("after validations the average of WeightAveraging" if first else "those in training")
 
 
 @pytest.mark.parametrize("verb", ["validate", "test", "predict"])
