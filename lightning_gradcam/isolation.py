@@ -119,7 +119,7 @@ def _scripts(modules: Sequence[torch.jit.ScriptModule]) -> Iterator[None]:
         for module, training, buffers in found:
             module.training = training
             for buffer, value in buffers:
-                buffer.copy_(value)
+                buffer.data.copy_(value)  # `data`, whose version is its own
 
 
 @contextmanager
