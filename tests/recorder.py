@@ -26,6 +26,9 @@ MOMENTS = (
     "on_train_epoch_end",
 )
 
+UNLIKE = ("GradCAMCallback", "Timer")
+"""Callbacks whose state is expected to differ."""
+
 
 class Recorder(Callback):
     """Stands behind all other callbacks of a run and opens a new page at each of `MOMENTS`.
@@ -40,7 +43,7 @@ class Recorder(Callback):
 
     def note(self, moment: str, trainer: Trainer, facts: Any) -> None:
         when = f"{moment} before training batch {trainer.fit_loop.total_batch_idx + 1}"
-        self.pages.append((when, dict(_leaves(facts))))
+        self.pages.append((when, flat(facts)))
 
     def without_ours(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in metrics.items() if not name.startswith(tuple(f"{t}/" for t in self.tags))}
@@ -54,7 +57,7 @@ class Recorder(Callback):
             "progress": (trainer.current_epoch, trainer.global_step, trainer.fit_loop.total_batch_idx),
             "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
             "schedulers": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
-            "callbacks": {type(c).__name__: c.state_dict() for c in trainer.callbacks if not hasattr(c, "choices")},
+            "callbacks": {type(c).__name__: c.state_dict() for c in trainer.callbacks if type(c).__name__ not in UNLIKE},
             "metrics": self.without_ours(trainer.callback_metrics),
             "logged": self.without_ours(trainer.logged_metrics),
             **state_of(pl_module),
@@ -81,12 +84,13 @@ class Notebook(Logger):
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self.recorder = recorder
-        self.curves: list[tuple[int | None, Page]] = []
+        self.curves: list[tuple[int | None, dict[str, float]]] = []
         self.pictures: list[str] = []
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        if users := self.recorder.without_ours(metrics):
-            self.curves.append((step, dict(_leaves(users))))
+        users = self.recorder.without_ours(metrics)
+        if users.keys() - {"epoch"}:  # which Lightning adds to everything
+            self.curves.append((step, users))
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """None are of interest."""
@@ -126,11 +130,16 @@ def _counted(tensor: Tensor) -> tuple[Any, ...]:
 def _attributes(module: nn.Module) -> dict[str, Any]:
     """What a module holds besides its parameters and buffers: train flag, counts, the state of metrics, and hooks."""
     plain = {name: value for name, value in vars(module).items() if name[0] != "_" and not callable(value)}
-    return plain | {name: len(value) for name, value in vars(module).items() if name.endswith("_hooks")}
+    hooks = {name: len(value) for name, value in vars(module).items() if name.endswith("_hooks")}
+    return {**plain, **hooks, "training": module.training}
+
+
+def flat(item: Any) -> Page:
+    """Nested containers as plain values by path."""
+    return dict(_leaves(item))
 
 
 def _leaves(item: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """``item`` as plain values by path."""
     if isinstance(item, Tensor):
         raw = item.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         yield path, (item.dtype, item.shape, item.stride(), item.device, item.requires_grad, raw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 
 import pytest
@@ -34,7 +35,9 @@ def test_training_is_never_disturbed(tmp_path, regime):
     with warnings.catch_warnings():
         if regime.tolerates:
             warnings.filterwarnings("ignore", message=regime.tolerates)
-        without, watched = (Run(regime, tmp_path / name, name == "with") for name in ("without", "with"))
+        without = Run(regime, tmp_path, watched=False)
+        shutil.rmtree(tmp_path)  # paths are compared too
+        watched = Run(regime, tmp_path, watched=True)
     assert not difference(without.recorder, watched.recorder)
     assert watched.results == without.results
     assert [watcher.watch.track.looks for watcher in watched.watchers] == [regime.looks] * len(regime.tags)

@@ -65,12 +65,12 @@ ROWS = [
     ),
     Regime(
         "SWA", "an average of weights, and BatchNorm measured anew", "hooks",
-        before=lambda: [StochasticWeightAveraging(0.01, swa_epoch_start=1)], trainer={"max_epochs": 3}, looks=4,
+        before=lambda: [StochasticWeightAveraging(0.01, swa_epoch_start=1)], trainer={"max_epochs": 3}, looks=5,
         tolerates="Swapping scheduler|Detected call of `lr_scheduler.step",
     ),
     Regime(
         "backbone finetuning", "a part is frozen, and thawed later", "train flags", model=Backbone,
-        before=lambda: [BackboneFinetuning(1, backbone_initial_lr=0.01)], trainer={"max_epochs": 3}, looks=4,
+        before=lambda: [BackboneFinetuning(1, backbone_initial_lr=0.01, train_bn=False)], trainer={"max_epochs": 3}, looks=4,
     ),
     Regime(
         "pruning", "weights are computed from weights and masks", "attributes restored",

@@ -113,12 +113,12 @@ ROWS = [
     ),
     Regime(
         "several validation loaders", "the second one has images of other classes", "first loader",
-        model=SeveralValidations, val=lambda: [loader(2, 1, seed=1), DataLoader(Unknown(6), 3)],
+        model=SeveralValidations, val=lambda: [loader(9, 3, seed=1), DataLoader(Unknown(6), 3)],
     ),
     Regime("dict of training loaders", "batches of batches", "never loads", model=Combined, train=pair),
     Regime(
         "CombinedLoader, no validation", "the probe comes from a batch of batches", "validates",
-        model=Combined, train=lambda: CombinedLoader(pair(), "min_size"), val=None,
+        model=Combined, train=lambda: CombinedLoader(pair(), "min_size"), val=None, looks=2,
     ),
     Regime(
         "steps that take an iterator", "batches are known at their end only", "iterator steps",

@@ -8,15 +8,15 @@ from pytorch_lightning.loggers import CSVLogger
 from regimes.regime import Regime
 
 ROWS = [
-    Regime("no validation", "looks at the end of training epochs", "validates", val=None),
+    Regime("no validation", "looks at the end of training epochs", "validates", val=None, looks=2),
     Regime(
         "epochs of one batch", "no validation, and the start has no batch", "start has no batch",
-        val=None, trainer={"limit_train_batches": 1},
+        train=lambda: loader(12, 6), val=None, trainer={"limit_train_batches": 1},
     ),
     Regime("several validations", "two in every epoch", "moments", trainer={"val_check_interval": 0.5}, looks=5),
     Regime(
         "validation every so many batches", "across epochs", "moments",
-        trainer={"val_check_interval": 3, "check_val_every_n_epoch": None, "max_epochs": 3}, looks=6,
+        trainer={"val_check_interval": 3, "check_val_every_n_epoch": None, "max_epochs": 3}, looks=7,
     ),
     Regime(
         "validation every other epoch", "looks in between too", "moments",
@@ -27,25 +27,27 @@ ROWS = [
     Regime("max_steps", "training ends inside an epoch", "last epoch", trainer={"max_steps": 6, "max_epochs": -1}),
     Regime(
         "max_steps before any validation", "nothing but the end to look at", "end",
-        trainer={"max_steps": 3, "num_sanity_val_steps": 0}, looks=1,
+        trainer={"max_steps": 3}, looks=2,
     ),
     Regime("max_time", "no known number of epochs", "hooks", trainer={"max_time": "00:01:00:00"}),
     Regime(
         "every other epoch", "and in the last one", "last epoch",
         watch=lambda: {"every_n_epochs": 2}, trainer={"max_epochs": 4}, looks=4,
     ),
-    Regime("overfit_batches", "training and validation on two batches", "hooks", trainer={"overfit_batches": 2}),
-    Regime("fast_dev_run", "one batch of each, nothing written", "never loads", trainer={"fast_dev_run": 2}, looks=2),
+    Regime("overfit_batches", "training and validation on two batches", "hooks", trainer={"overfit_batches": 2},
+        tolerates="You requested to overfit"),
+    Regime("fast_dev_run", "one batch of each, nothing written", "never loads", trainer={"fast_dev_run": 2}, looks=1),
     Regime(
         "limited batches", "parts of the loaders", "never loads",
-        trainer={"limit_train_batches": 2, "limit_val_batches": 0.5},
+        trainer={"limit_train_batches": 2, "limit_val_batches": 0.5}, looks=2,
     ),
-    Regime("no validation batches", "`limit_val_batches=0`", "validates", trainer={"limit_val_batches": 0}),
+    Regime("no validation batches", "`limit_val_batches=0`", "validates", trainer={"limit_val_batches": 0}, looks=2),
     Regime(
         "barebones", "no logger, no sanity check, no `log`", "hooks",
         trainer={"barebones": True, "logger": None, "log_every_n_steps": None}, looks=2,
+        tolerates="You are trying to `self.log",
     ),
     Regime("no logger", "pictures become files", "hooks", trainer={"logger": False}),
     Regime("CSVLogger", "pictures become files beside the table", "hooks", trainer={"logger": CSVLogger}),
-    Regime("one image per batch", "the probe is complete after many", "sanity", val=lambda: loader(9, 1, seed=1)),
+    Regime("one image per batch", "the probe is complete after many", "sanity", val=lambda: loader(9, 1, seed=1), looks=2),
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 from lit import Lit, loader
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
-from recorder import Notebook, Recorder
+from recorder import Notebook, Recorder, flat
 
 from lightning_gradcam import GradCAMCallback
 
@@ -73,8 +73,8 @@ class Run:
         self.notebook = Notebook(self.recorder)
         self.watchers: list[GradCAMCallback] = []
         self.model = regime.model()
-        self.results = [regime.plan(self)]
-        self.results += [regime.also(self.last_trainer), self.notebook.curves]
+        returned = regime.plan(self)
+        self.results = flat([returned, regime.also(self.last_trainer), self.notebook.curves])
 
     def new_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer of this regime with callbacks of its own."""
