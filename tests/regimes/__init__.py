@@ -3,7 +3,14 @@
 from regimes import companions, data, modules, moments, optimisation, verbs
 from regimes.regime import Regime, Run
 
-TABLES = {table.__doc__: table.ROWS for table in (optimisation, modules, data, moments, companions, verbs)}
+TABLES: dict[str, list[Regime]] = {
+    "Gradients and steps": optimisation.ROWS,
+    "Modules": modules.ROWS,
+    "Data": data.ROWS,
+    "Validations and ends": moments.ROWS,
+    "Other callbacks": companions.ROWS,
+    "Besides `fit`": verbs.ROWS,
+}
 REGIMES: dict[str, Regime] = {row.name: row for rows in TABLES.values() for row in rows}
 
 __all__ = ["REGIMES", "TABLES", "Regime", "Run"]
