@@ -26,6 +26,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from lightning_gradcam.explanation import Explanation
 from lightning_gradcam.loggers import find_writer
 from lightning_gradcam.pipeline import Plan, explain, prepare
+from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Probe, Target
 from lightning_gradcam.targets import TARGETS
 from lightning_gradcam.watch import Display, Watch
@@ -99,7 +100,7 @@ def prepared(name: str, images: int) -> Iterator[Case]:
     plan = ClockedPlan(**vars(prepare(model, probe, target=target)))
     with TemporaryDirectory() as folder:
         logger = TensorBoardLogger(folder)
-        yield Case(model, probe, plan, Watch(probe, plan, target, Display()), logger)
+        yield Case(model, probe, plan, Watch(probe, Portions(plan), target, Display()), logger)
         logger.finalize("success")
 
 

@@ -6,14 +6,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_gradcam.choices import Choices, check_kind, coerce_probe
-from lightning_gradcam.host import batches_done, before_first_step, log_step, takes_iterator, validates
+from lightning_gradcam.choices import Choices, brief, check_kind, coerce_probe
+from lightning_gradcam.host import (
+    batches_done,
+    before_first_step,
+    log_step,
+    takes_iterator,
+    validates,
+    weights_explained,
+)
 from lightning_gradcam.probe import Pixels, Probe
 from lightning_gradcam.run import Run
 from lightning_gradcam.targets import coerce_target
@@ -61,6 +69,8 @@ class GradCAMCallback(AnyCallback):
         colormap: A matplotlib colormap.
         film: How many looks the picture of the whole run shows, drawn when training ends; 0 for no such picture.
         tag: What all names in the logger begin with; two callbacks need two.
+        save_probe: What checkpoints hold, so that a resumed run goes on with the same images: ``"images"``, or their
+            ``"hash"`` where they are large or private (a resumed run has to gather, or be given, the same ones then).
         on_error: ``"warn"`` gives up with one warning where the model cannot be explained; ``"raise"`` raises.
 
     Raises:
@@ -86,8 +96,11 @@ class GradCAMCallback(AnyCallback):
         colormap: str = "inferno",
         film: int = 8,
         tag: str = "gradcam",
+        save_probe: Literal["images", "hash"] = "images",
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
+        arguments = {name: value for name, value in locals().items() if name in _DEFAULTS}
+        self._set = {name: value for name, value in arguments.items() if brief(value) != brief(_DEFAULTS[name])}
         super().__init__()
         with _as_misconfiguration():
             self.choices = Choices(
@@ -97,6 +110,7 @@ class GradCAMCallback(AnyCallback):
                 coerce_probe(probe),
                 forward,
                 Display(pixels, class_names, colormap, scale, film),
+                save_probe,
             )
             check_kind("every_n_epochs", every_n_epochs, (int,))
             check_kind("tag", tag, (str,))
@@ -111,6 +125,10 @@ class GradCAMCallback(AnyCallback):
 
     def _begin(self) -> None:
         self._run = Run(self.choices, self.tag, self.every_n_epochs, self.on_error == "raise")
+
+    def __repr__(self) -> str:
+        """The arguments that are not the default."""
+        return f"{type(self).__name__}({', '.join(f'{name}={brief(value)}' for name, value in self._set.items())})"
 
     @property
     def state_key(self) -> str:
@@ -135,7 +153,7 @@ class GradCAMCallback(AnyCallback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Raise what the user can mend before anything has run."""
         with _as_misconfiguration():
-            self._run.check(trainer, pl_module)
+            self._run.check(trainer, pl_module, weights_explained(trainer, self))
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The sanity check's batches come again in the first validation."""
@@ -217,8 +235,16 @@ class GradCAMCallback(AnyCallback):
         self._run.load_state_dict(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without `log`, which the Trainer attaches and which holds the whole model."""
-        return {name: value for name, value in vars(self).items() if name not in ("log", "log_dict")}
+        """A copy begins anew: what a run has found holds the model, and so does `log`, which the Trainer attaches."""
+        return {name: value for name, value in vars(self).items() if name not in ("log", "log_dict", "_run")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the choices over."""
+        vars(self).update(state)
+        self._begin()
+
+
+_DEFAULTS = {p.name: p.default for p in signature(GradCAMCallback).parameters.values()}
 
 
 @contextmanager

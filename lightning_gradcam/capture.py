@@ -20,17 +20,20 @@ from lightning_gradcam.trace import Layer, LayerShape, read_layout
 Hook = Callable[[nn.Module, Any, Any], Any]
 
 
-def clean_name(name: str) -> str:
-    """A module's name without what torch.compile and wrappers put in front of it.
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
-    >>> clean_name("_orig_mod.layer4._orig_mod.1")
+
+def clean_name(name: str) -> str:
+    """A module's name without what torch.compile, FSDP and activation checkpointing put in front of it.
+
+    >>> clean_name("_orig_mod.layer4._fsdp_wrapped_module.1")
     'layer4.1'
     """
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules inside ``model`` by name; where torch.compile wraps one, the name is that of what it wraps."""
+    """The modules inside ``model`` by name; where one is wrapped, the name is that of what is inside."""
     return {clean_name(name): module for name, module in model.named_modules() if clean_name(name)}
 
 
@@ -196,6 +199,11 @@ def _run_to_graph(
     tensors: dict[str, Tensor] = {}
     calls: Counter[str] = Counter()
     modules = named_layers(model)
+    gone = [layer.name for layer in layers if layer.name not in modules]
+    if gone:
+        raise NotExplainableError(
+            f"Layer {gone[0]!r} is no longer in the model, whose structure has changed. Name one that stays: `layers=`."
+        )
 
     def tap(layer: Layer) -> Hook:
         def leave(_module: nn.Module, _args: Any, output: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -27,6 +28,7 @@ class Choices:
         probe: The images, or how many to gather.
         forward: How the model is called; None finds out.
         display: How looks are shown; what it leaves open is found in the data.
+        save_probe: What checkpoints hold of the images.
 
     Raises:
         TypeError: A choice is of no known kind.
@@ -39,6 +41,7 @@ class Choices:
     probe: Probe | int
     forward: Forward | None
     display: Display
+    save_probe: Literal["images", "hash"] = "images"
 
     def __post_init__(self) -> None:
         display = self.display
@@ -49,6 +52,8 @@ class Choices:
         check_kind("film", display.film, (int,))
         check_kind("scale", display.scale, (str, int, float))
         coerce_methods(self.method)
+        if self.save_probe not in ("images", "hash"):
+            raise ValueError(f"Expected `save_probe` to be 'images' or 'hash', but got {self.save_probe!r}.")
         check_colormap(display.colormap)
         if isinstance(self.probe, int) and self.probe < 1:
             raise ValueError(f"Expected at least 1 image in `probe`, but got {self.probe}.")
@@ -71,6 +76,18 @@ def check_kind(name: str, value: object, kinds: tuple[type, ...], or_callable: b
         return
     choices = [kind.__name__.replace("NoneType", "None") for kind in kinds] + ["a callable"] * or_callable
     raise TypeError(f"Expected `{name}` to be {' or '.join(choices)}, but got {type(value).__name__}: {value!r}.")
+
+
+def brief(value: object) -> str:
+    """A choice in few words, for a `repr`.
+
+    >>> import torch
+    >>> brief((torch.rand(4, 3, 8, 8), torch.arange(4))), brief(["layer3", "layer4"]), brief(len)
+    ('<4 images>', "['layer3', 'layer4']", 'len')
+    """
+    if isinstance(value, Probe) or (isinstance(value, tuple) and value and isinstance(value[0], Tensor)):
+        return f"<{len(value if isinstance(value, Probe) else value[0])} images>"
+    return str(getattr(value, "__name__", None) or repr(value))
 
 
 def coerce_probe(probe: object) -> Probe | int:

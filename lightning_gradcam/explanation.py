@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -105,6 +105,33 @@ class Explanation:
     def maps(self) -> Mapping[str, Tensor]:
         """``(N, *s)`` float32 class activation maps: ``relu(evidence)``, at their own magnitude."""
         return {key: evidence.relu() for key, evidence in self.evidence.items()}
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Explanation:
+        """The same with each of its tensors, all ``(N, ...)``, changed."""
+        return replace(
+            self,
+            evidence={key: change(tensor) for key, tensor in self.evidence.items()},
+            logits=change(self.logits),
+            classes=None if self.classes is None else change(self.classes),
+            flaws={key: change(codes) for key, codes in self.flaws.items()},
+        )
+
+    @staticmethod
+    def cat(parts: Sequence[Explanation]) -> Explanation:
+        """Explanations of parts of a probe, put behind one another.
+
+        >>> one = Explanation({"a": torch.ones(1, 2, 2)}, torch.zeros(1, 3), None, (4, 4))
+        >>> Explanation.cat([one, one]).evidence["a"].shape
+        torch.Size([2, 2, 2])
+        """
+        first = parts[0]
+        return replace(
+            first,
+            evidence={key: torch.cat([part.evidence[key] for part in parts]) for key in first.evidence},
+            logits=torch.cat([part.logits for part in parts]),
+            classes=None if first.classes is None else torch.cat([p.classes for p in parts if p.classes is not None]),
+            flaws={key: torch.cat([part.flaws[key] for part in parts]) for key in first.flaws},
+        )
 
     def heatmaps(
         self, size: tuple[int, ...] | None = None, scale: float | Tensor | None = None

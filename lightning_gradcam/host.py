@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -61,18 +61,15 @@ def monitored(trainer: Any) -> set[str]:
     return {name for watcher in watchers if isinstance(name := getattr(watcher, "monitor", None), str)}
 
 
-def shards(trainer: Any) -> bool:
-    """Whether the strategy splits the model, so that one process alone cannot run it."""
-    names = ("FSDP", "ModelParallel", "DeepSpeed")
-    return any(c.__name__.startswith(names) for c in type(trainer.strategy).__mro__)
-
-
-def on_every_rank(trainer: Any, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What rank 0 says: every rank has to log the same, or monitors decide differently and the run hangs or dies."""
-    if trainer.world_size == 1:
-        return values
-    said: Mapping[str, Any] = trainer.strategy.broadcast({name: float(value) for name, value in values.items()})
-    return said
+def weights_explained(trainer: Any, ours: Any) -> str:
+    """Which weights stand in the model when our turn comes after a validation, where a callback swaps averages in."""
+    for at, callback in enumerate(trainer.callbacks):
+        if any(c.__name__ == "WeightAveraging" for c in type(callback).__mro__):
+            name = type(callback).__name__
+            if trainer.callbacks.index(ours) < at:
+                return f"after validations the average of {name}, as for val_loss"
+            return f"those in training; before {name} in the list of callbacks, this one would explain the average"
+    return ""
 
 
 @contextmanager

@@ -6,12 +6,14 @@ import copy
 import random
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils import checkpoint
 
 SEED = 0
 """Random numbers inside a pass start here, so that the same weights give the same map."""
@@ -25,7 +27,8 @@ def isolated(model: nn.Module) -> Iterator[None]:
     `train` and `eval` are methods that models override), buffers, `.grad` and `requires_grad` of parameters, the random
     state of PyTorch (CPU and the model's devices), NumPy and Python, grad and inference mode, the autocast weight
     cache, and the fast path of `nn.MultiheadAttention`, which skips inner hooks. Inside, grad and inference mode are
-    off and compiled code runs eagerly, since hooks do not fire in it.
+    off, compiled code runs eagerly, since hooks do not fire in it, and reentrant activation checkpointing is passed
+    through.
     """
     modules = list(model.modules())
     parameters = list(model.parameters())
@@ -74,14 +77,25 @@ def _index(device: torch.device) -> tuple[torch.device, ...]:
 @contextmanager
 def _switches() -> Iterator[None]:
     fastpath, cache = torch.backends.mha.get_fastpath_enabled(), torch.is_autocast_cache_enabled()
+    checkpointed = checkpoint.CheckpointFunction
     try:
+        checkpoint.CheckpointFunction = _NotCheckpointed  # type: ignore[misc, assignment]  # for the pass
         torch.backends.mha.set_fastpath_enabled(False)
         # A weight cast without grad must not be found in the cache by a training step of the same autocast region.
         torch.set_autocast_cache_enabled(False)
         yield
     finally:
+        checkpoint.CheckpointFunction = checkpointed  # type: ignore[misc]  # as it was
         torch.backends.mha.set_fastpath_enabled(fastpath)
         torch.set_autocast_cache_enabled(cache)
+
+
+class _NotCheckpointed:
+    """Reentrant activation checkpointing, passed through: its backward serves no `torch.autograd.grad`."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], _preserve_random_state: bool, *args: Any) -> Any:
+        return function(*args)
 
 
 @contextmanager

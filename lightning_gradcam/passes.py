@@ -49,8 +49,8 @@ class Passes:
         if not scores.requires_grad:
             raise NotExplainableError(
                 "The score carries no gradient, even with grad switched on: the model's forward or the target cuts "
-                "the graph (no_grad, detach, reentrant activation checkpointing, or a result computed outside of "
-                "PyTorch). Pass `forward=` or `target=` without that step; checkpoint with `use_reentrant=False`."
+                "the graph (no_grad, detach, or a result computed outside of PyTorch). Pass `forward=` or `target=` "
+                "without that step."
             )
         # The graph is kept for the other targets of the same pass; it goes with the captured tensors.
         found = torch.autograd.grad(total, list(self.tensors.values()), retain_graph=True, allow_unused=True)

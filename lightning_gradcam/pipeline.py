@@ -104,10 +104,21 @@ class Plan:
     def __call__(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
         """Explain one forward pass over the probe, once for each target."""
         with isolated(model):
-            passes = capture(model, probe, self.layers, self.forward, targets)
+            passes = capture(model, probe, self.layers, self._run, targets)
             # The caller's autocast is for the model: the equations are float32.
             with torch.autocast(probe.images.device.type, enabled=False):
                 return [self._explanation(each) for each in passes]
+
+    def _run(self, model: nn.Module, probe: Probe) -> Any:
+        output = self.forward(model, probe)
+        logits = find_logits(output)
+        if self.classes is not None and (logits is None or logits.shape[1] != self.classes):
+            # Found here, since a class that does not exist ends the process on an accelerator.
+            raise NotExplainableError(
+                f"The model told {self.classes} classes apart when it was looked at first, and now puts out "
+                f"{'no logits' if logits is None else logits.shape[1]}. Start another run for another model."
+            )
+        return output
 
     def _explanation(self, passes: Passes) -> Explanation:
         evidence: dict[str, Tensor] = {}
@@ -168,14 +179,21 @@ class Called:
         """
         try:
             return self.forward(model, probe)
-        except (torch.OutOfMemoryError, NotExplainableError):
+        except NotExplainableError:
             raise
         except Exception as error:
+            if memory_ran_out(error):
+                raise
             raise ForwardError(
                 f"The forward pass of {type(model).__name__} failed on images of shape {tuple(probe.images.shape)} "
                 f"({probe.images.dtype}): {type(error).__name__}: {error}. If it needs other input, pass `forward=`, a "
                 "callable of (model, probe)."
             ) from error
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether that is what an error says; on the CPU PyTorch has no error of its own for it."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def default_forward(model: nn.Module) -> Forward:

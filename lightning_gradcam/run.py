@@ -18,12 +18,11 @@ from lightning_gradcam.host import (
     is_last_epoch,
     log_step,
     monitored,
-    on_every_rank,
-    shards,
 )
 from lightning_gradcam.layers import check_layers
 from lightning_gradcam.loggers import safe_tag, show, write_numbers, write_text
 from lightning_gradcam.probe import Probe
+from lightning_gradcam.ranks import Ranks
 from lightning_gradcam.session import Session
 from lightning_gradcam.track import to_log
 
@@ -53,28 +52,37 @@ class Run:
         self._step = 0
         self._said: set[str] = set()
 
-    def may_look(self, trainer: Any) -> bool:
-        """Of several processes one looks, at the unwrapped module: the weights are the same in all."""
-        return bool(trainer.is_global_zero) and not self.gave_up
-
-    def check(self, trainer: Any, module: nn.Module) -> None:
+    def check(self, trainer: Any, module: nn.Module, weights: str = "") -> None:
         """What can be said before anything has run.
+
+        Args:
+            trainer: Whose run this is.
+            module: The model.
+            weights: Which weights are explained, where there are several.
 
         Raises:
             ValueError: A layer's name is unknown.
         """
-        if shards(trainer):
+        ranks = Ranks.of(trainer)
+        self.session = Session(self.choices, ranks)
+        if weights:
+            self.session.sources["weights"] = weights
+        if not ranks.served:
             self.gave_up = True
             self._warn(
-                f"{type(trainer.strategy).__name__} splits the model over processes, which looks do not serve yet: "
-                "there are no explanations in this run. DDP is served."
+                f"Looks are not served under {type(trainer.strategy).__name__}: there are no explanations in this run. "
+                "One device, DDP, FSDP and ModelParallel are served."
             )
         with self._guarded(before_training=True):
             check_layers(self.choices.layers, module)
 
+    def _agreed(self, wish: bool) -> bool:
+        """Whether all processes do something together: the first one decides."""
+        return self.session.ranks.ask_first(lambda: wish and not self.gave_up)
+
     def offer(self, trainer: Any, batch: Any, source: str) -> None:
         """Gather from a batch."""
-        if self.session.gathering and self.may_look(trainer) and trainer.state.fn == "fit":
+        if self.session.gathering and self.session.ranks.is_first and not self.gave_up and trainer.state.fn == "fit":
             with self._guarded():
                 self.session.offer(batch, source)
 
@@ -85,21 +93,20 @@ class Run:
             TypeError: A choice is of no known kind.
             ValueError: A choice does not fit the model.
         """
-        if self.session.watch or not self.may_look(trainer):
-            return None
-        if self.restored is not None:
-            return self.complete(trainer, module, before_training=True)
-        if not self.session.has_images:
-            return None
-        with self._guarded(before_training=True):
-            self.session.prepare(module, trainer.precision_plugin)
-        if self.session.settled and not self.gave_up:
+        if self.session.watch or not self.session.ranks.has_run:
+            return
+        restored = self.restored is not None and self.restored["probe"] is not None
+        if not self._agreed(restored or self.session.has_images):
+            return
+        if not restored:
+            with self._guarded(before_training=True):
+                self.session.prepare(module, trainer.precision_plugin)
+        if self._agreed(restored or self.session.settled):
             self.complete(trainer, module, before_training=True)
-        if self.session.watch and before_first_step(trainer):
+        if self.session.watch and self._agreed(before_first_step(trainer)):
             self.look(trainer, module, "start · before the first step", log_step(trainer))
             self.log_directly(trainer, without=("drift", "drift_from_start"))
             self.looked_at = None  # before the step of a batch, whose number the end of its epoch may still have
-        return None
 
     def complete(self, trainer: Any, module: nn.Module, *, before_training: bool = False) -> None:
         """Fix the probe, and say what was chosen."""
@@ -108,28 +115,30 @@ class Run:
             if self.session.watch and not self.session.watch.track.looks:  # what was restored, if anything, was other
                 self._values, self._first_epoch, self.looked_at = {}, None, None
             self.restored = None
-            self._warn(*warnings)
-            facts = self.session.describe()
-            rank_zero_info("GradCAMCallback watches\n" + "\n".join(f"  {what}: {why}" for what, why in facts.items()))
-            self._warn(*write_text(trainer.loggers, f"{self.tag}/choices", facts, log_step(trainer)))
+            if self.session.ranks.is_first:
+                self._warn(*warnings)
+                facts = self.session.describe()
+                listed = "\n".join(f"  {what}: {why}" for what, why in facts.items())
+                rank_zero_info(f"GradCAMCallback watches\n{listed}")
+                self._warn(*write_text(trainer.loggers, f"{self.tag}/choices", facts, log_step(trainer)))
 
     def look_if_due(self, trainer: Any, module: nn.Module, step: int, wait: bool = False) -> None:
         """At the end of an epoch or validation: look where it is time, and log; ``wait`` for a complete probe."""
-        if not self.session.watch and not wait and self.may_look(trainer):
+        if not self.session.watch and self._agreed(not wait):
             self.complete(trainer, module)
         epoch, looked = trainer.current_epoch, False
-        if self.session.watch and not self.gave_up and self.looked_at != batches_done(trainer):
+        if self.session.watch and self._agreed(self.looked_at != batches_done(trainer)):
             self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
-            if (epoch - self._first_epoch) % self.every_n_epochs == 0 or is_last_epoch(trainer):
+            if self._agreed((epoch - self._first_epoch) % self.every_n_epochs == 0 or is_last_epoch(trainer)):
                 self.look(trainer, module, f"epoch {epoch} · step {step}", step)
                 looked = not self.gave_up
         self._log(trainer, module, looked)
 
     def finish(self, trainer: Any, module: nn.Module) -> None:
         """Look at what training ended with, and show the run."""
-        if not self.session.watch and self.may_look(trainer):
+        if not self.session.watch and self._agreed(True):
             self.complete(trainer, module)
-        if self.session.watch and not self.gave_up and self.looked_at != batches_done(trainer):
+        if self.session.watch and self._agreed(self.looked_at != batches_done(trainer)):
             step = max(log_step(trainer) - 1, 0)
             self.look(trainer, module, f"end · step {step}", step)
             self.log_directly(trainer)
@@ -140,12 +149,12 @@ class Run:
         watch = self.session.watch
         assert watch is not None
         self.looked_at = batches_done(trainer)
-        with self._guarded():
+        with self._guarded(), trainer.profiler.profile(f"[GradCAMCallback]{self.tag}.look"):
             look = watch.look(module, moment)
             self._values, self._step = {safe_tag(name): value for name, value in look.numbers.items()}, step
             for key, picture in look.pictures.items():
                 self._show(trainer, key, picture)
-            self._warn(watch.complaint(look))
+            self._warn(*watch.complaints(look))
 
     def show_film(self, trainer: Any) -> None:
         """The run so far as one picture."""
@@ -155,23 +164,30 @@ class Run:
                 self._show(trainer, "film", film)
 
     def _show(self, trainer: Any, key: str, picture: Tensor) -> None:
-        if not getattr(trainer, "fast_dev_run", False):
+        if self.session.ranks.is_first and not getattr(trainer, "fast_dev_run", False):
             self._warn(*show(trainer.loggers, trainer.default_root_dir, f"{self.tag}/{key}", picture, self._step))
 
     def _log(self, trainer: Any, module: Any, looked: bool) -> None:
         """Through `log`, so that callbacks can monitor; what they wait for is there, whatever happens to looks."""
         self.logged_at = batches_done(trainer)
         awaited = {name.removeprefix(f"{self.tag}/") for name in monitored(trainer) if name.startswith(f"{self.tag}/")}
-        values = on_every_rank(trainer, to_log(self._values, awaited, looked, self.gave_up))
+        values = self._of_first(to_log(self._values, awaited, looked, self.gave_up))
         for name in sorted(values.keys() - self._values.keys()) if looked else ():
             self._warn(f"`{self.tag}/{name}` is monitored, but this run cannot measure it: it stays {values[name]}.")
         if values:
             with self._guarded():
                 module.log_dict(self._tagged(values), on_step=False, on_epoch=True, batch_size=1)
 
+    def _of_first(self, values: Mapping[str, Tensor | float]) -> Mapping[str, Tensor | float]:
+        """Every process has to log the same, or monitors decide differently and the run hangs or dies."""
+        ranks = self.session.ranks
+        if ranks.count == 1:
+            return values
+        return ranks.ask_first(lambda: {name: float(value) for name, value in values.items()})
+
     def log_directly(self, trainer: Any, without: Sequence[str] = ()) -> None:
         """To the loggers, where Lightning allows no `log`; all curves but these."""
-        if not self.gave_up:
+        if not self.gave_up and self.session.ranks.is_first:
             values = {name: float(v) for name, v in self._values.items() if name.split("/")[0] not in without}
             self._warn(*write_numbers(trainer.loggers, self._tagged(values), self._step))
 

@@ -14,21 +14,29 @@ from lightning_gradcam.explanation import NotExplainableError
 from lightning_gradcam.gathering import Gatherer, without_foreign_labels
 from lightning_gradcam.host import InPrecision
 from lightning_gradcam.pipeline import Plan, default_forward, prepare
+from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Forward, Probe
+from lightning_gradcam.ranks import Ranks
 from lightning_gradcam.surroundings import find_class_names, find_forward, find_pixels
 from lightning_gradcam.targets import TARGETS, target_name
 from lightning_gradcam.watch import Display, Watch, choose_target
+
+LIMIT = 64 << 20
+"""Bytes of images that a checkpoint holds; of more it holds the hash."""
 
 
 class Session:
     """The probe of one run, from the first batch to the last look.
 
+    With several processes, `prepare` and `complete` are called in all of them: the first one's images are everyone's.
+
     Args:
         choices: What the user asked for.
+        ranks: The processes of the run.
     """
 
-    def __init__(self, choices: Choices) -> None:
-        self.choices = choices
+    def __init__(self, choices: Choices, ranks: Ranks | None = None) -> None:
+        self.choices, self.ranks = choices, ranks or Ranks()
         self.plan: Plan | None = None
         self.watch: Watch | None = None
         self.sources: dict[str, str] = {}
@@ -73,13 +81,16 @@ class Session:
         target = self.choices.target
         if isinstance(self.choices.probe, int) and target is TARGETS["label"]:
             target = None  # whether what was gathered are labels is seen once the classes are counted
-        self.plan = prepare(
-            module,
-            probe,
-            layers=self.choices.layers,
-            method=self.choices.method,
-            target=target or TARGETS["predicted"],
-            forward=InPrecision(self._forward(module), precision),
+        forward = InPrecision(self.ranks.through(self._forward(module)), precision)
+        self.plan = self.ranks.all_do(
+            lambda: prepare(
+                module,
+                probe,
+                layers=self.choices.layers,
+                method=self.choices.method,
+                target=target or TARGETS["predicted"],
+                forward=forward,
+            )
         )
         self.choices.display.check(self.plan.classes, probe.images.shape[1])
 
@@ -106,7 +117,7 @@ class Session:
             Warnings, where something found had to be put aside.
         """
         warnings = []
-        if state is not None and isinstance(self.choices.probe, int):
+        if state is not None and state["probe"] is not None and isinstance(self.choices.probe, int):
             self.choices = replace(self.choices, probe=Probe.from_state_dict(state["probe"]))
             self._gatherer = None
         if self.plan is None:
@@ -121,7 +132,13 @@ class Session:
                 " ".join([*warnings, "`target='label'` needs labels of shape (N,), and the batches hold none."]).strip()
             )
         target = choose_target(self.choices.target, probe, self.plan)
-        self.watch = Watch(probe, self.plan, target, self._display(probe, holders))
+        display, portions = self._display(probe, holders), Portions(self.plan, self.ranks)
+        self.watch = self.ranks.all_do(lambda: Watch(probe, portions, target, display, draws=self.ranks.is_first))
+        if self.choices.save_probe == "images" and not self._saves_images:
+            warnings.append(
+                f"The probe takes {probe.images.nbytes >> 20} MiB, so checkpoints hold its hash instead of its images: "
+                "a resumed run has to be given, or to gather, the same ones."
+            )
         if state is not None:
             if self._goes_on_from(state):
                 self.watch.load_state_dict(state["watch"])
@@ -135,15 +152,25 @@ class Session:
 
     def _goes_on_from(self, state: Mapping[str, Any]) -> bool:
         assert self.watch is not None
+        if self.watch.signature != state["watch"]["signature"]:
+            return False
+        if state["probe"] is None:
+            return bool(state["digest"] == self.watch.probe.digest())
         before, now = Probe.from_state_dict(state["probe"]).images, self.watch.probe.images.cpu()
-        same = before.shape == now.shape and torch.equal(before.to(now.dtype), now)
-        return same and self.watch.signature == state["watch"]["signature"]
+        return before.shape == now.shape and torch.equal(before.to(now.dtype), now)
+
+    @property
+    def _saves_images(self) -> bool:
+        assert self.watch is not None
+        return self.choices.save_probe == "images" and self.watch.probe.images.nbytes <= LIMIT
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, plain containers of CPU tensors; empty before the probe is complete."""
         if self.watch is None:
             return {}
-        return {"probe": self.watch.probe.state_dict(), "watch": self.watch.state_dict()}
+        probe = self.watch.probe
+        about = {"probe": probe.state_dict()} if self._saves_images else {"probe": None, "digest": probe.digest()}
+        return {**about, "watch": self.watch.state_dict()}
 
     def describe(self) -> dict[str, str]:
         """What was chosen, and where it was found, in words."""
@@ -167,10 +194,14 @@ class Session:
         return {**said, **self.sources}
 
     def _at_hand(self, module: nn.Module, precision: Any) -> Probe:
+        probe = self.ranks.ask_first(self._own).to(_device(module))
+        given = self._gatherer is None  # what was gathered is in the run's precision already
+        return replace(probe, images=precision.convert_input(probe.images)) if given else probe
+
+    def _own(self) -> Probe:
         if self._gatherer is None:
             assert isinstance(self.choices.probe, Probe)
-            probe = self.choices.probe.clone().to(_device(module))
-            return replace(probe, images=precision.convert_input(probe.images))
+            return self.choices.probe.clone()
         if not len(self._gatherer):
             seen = (
                 f"{self.batches} batches were seen, none with" if self.batches else "no batch was seen, so there are no"
@@ -179,7 +210,8 @@ class Session:
                 f"There is nothing to explain: {seen} images (floating-point tensors of shape (N, C, H, W)). "
                 "Pass `probe=(images, labels)`, as the model takes them."
             )
-        return self._gatherer.probe()
+        probe = self._gatherer.probe()
+        return probe.to("cpu") if self.ranks.count > 1 else probe
 
     def _display(self, probe: Probe, holders: Sequence[Any]) -> Display:
         display, count = self.choices.display, self.plan.classes if self.plan else None

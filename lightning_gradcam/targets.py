@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -104,6 +104,9 @@ TARGETS.register("label")(ClassScore(_label, "label"))
 class _Given:
     classes: Tensor
 
+    def __getitem__(self, rows: slice) -> _Given:
+        return _Given(self.classes[rows])
+
     def __call__(self, logits: Tensor, probe: Probe) -> Tensor:
         if len(self.classes) not in (1, len(probe)):
             raise ValueError(
@@ -135,6 +138,17 @@ def given(classes: int | Sequence[int] | Tensor) -> ClassScore:
 def held(classes: Tensor) -> ClassScore:
     """Explain the classes ``(N,)`` of another explanation; they are known to be right, so the device is not asked."""
     return ClassScore(_Given(classes), "held classes", per_image=True)
+
+
+def for_rows(target: Target, rows: slice) -> Target:
+    """The same target for some rows of its probe; only one with a class per image has to be cut.
+
+    >>> for_rows(given([2, 0, 1]), slice(1, 2))(torch.tensor([[5.0, 6.0, 7.0]]), Probe(torch.rand(1, 1, 4, 4)))
+    tensor([5.])
+    """
+    if isinstance(target, ClassScore) and isinstance(target.choose, _Given) and target.per_image:
+        return replace(target, choose=target.choose[rows])
+    return target
 
 
 def coerce_target(target: str | int | Sequence[int] | Tensor | Target) -> Target:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_gradcam.explanation import FLAWS, Explanation, NotExplainableError
 from lightning_gradcam.pipeline import Plan
+from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Pixels, Probe, Target
 from lightning_gradcam.render.film import Film, Frame
 from lightning_gradcam.render.photos import restore_photos
@@ -71,18 +72,21 @@ class Watch:
 
     Args:
         probe: The images, on the model's device.
-        plan: Where and how to look.
+        portions: Where and how to look, and how many images at once.
         target: What is explained.
         display: How it is shown.
+        draws: Whether pictures are made; of several processes one makes them.
 
     Raises:
         ValueError: The images are not finite, a label is not one of the model's classes, there are fewer names than
             classes, or the normalisation has another number of channels.
     """
 
-    def __init__(self, probe: Probe, plan: Plan, target: Target, display: Display) -> None:
-        self.plan, self.target, self.display = plan, target, display
-        self.probe = probe
+    def __init__(
+        self, probe: Probe, portions: Portions, target: Target, display: Display, *, draws: bool = True
+    ) -> None:
+        self.probe, self.portions, self.target, self.display = probe, portions, target, display
+        plan = self.plan = portions.plan
         self.labels = probe.classes if plan.classes else None
         self._check()
         self.names = list(display.names or map(str, range(plan.classes or 1)))
@@ -92,7 +96,7 @@ class Watch:
         self.photos_note = f"{len(probe.size)}-dimensional images are not drawn; the numbers are logged"
         self._shown = replace(probe, labels=self.labels)
         self._sheet: Sheet | None = None
-        if len(probe.size) == 2:
+        if len(probe.size) == 2 and draws:
             self.photos, self.photos_note = restore_photos(probe.images, display.pixels or probe.pixels)
             self._sheet = Sheet.of(self._shown, self.photos, self.names, display.colormap)
         self._largest: dict[str, Tensor] = {}
@@ -111,7 +115,7 @@ class Watch:
             model: With the weights of the moment.
             moment: What the picture calls it: "epoch 3 · step 120".
         """
-        explanations = self.plan(model, self.probe, self.track.targets())
+        explanations = self.portions(model, self.probe, self.track.targets())
         drawn = explanations[0]
         first = self.track.previous is None
         numbers = self.track.measure(explanations, self.labels)
@@ -162,21 +166,23 @@ class Watch:
             self._shown, self.photos, self.names, self.display.colormap, title=title, scale=self._scale(key)
         )
 
-    def complaint(self, look: Look) -> str:
-        """A sentence where a look shows that something is wrong with the model, else empty. (Waits for the device.)"""
+    def complaints(self, look: Look) -> Iterator[str]:
+        """A sentence for everything that a look shows to be wrong. (Waits for the device.)"""
+        if self.portions.at_once is not None:
+            yield f"Memory ran out, so looks explain {self.portions.at_once} images at once from here on."
         logits = look.explanation.logits
         if logits.numel() and not bool(logits.isfinite().all()):
-            return (
+            yield (
                 "The model puts out NaN or infinite numbers for the probe, so its weights or its activations are not "
                 "finite: lower the learning rate, clip gradients, or look for the first bad step with "
                 "`Trainer(detect_anomaly=True)`. Looks go on, and name these maps."
             )
-        for key, flaws in look.explanation.flaws.items():
-            codes = set(flaws.tolist())
-            if 0 not in codes and self.track.looks > 2:  # an untrained model may well have nothing to say
-                why = " and ".join(sorted(str(FLAWS[code]) for code in codes))
-                return f"All maps of layer {key!r} are degenerate: {why}. Another layer may serve: `layers=`."
-        return ""
+        elif self.track.looks > 2:  # an untrained model may well have nothing to say
+            for key, flaws in look.explanation.flaws.items():
+                codes = set(flaws.tolist())
+                if 0 not in codes:
+                    why = " and ".join(sorted(str(FLAWS[code]) for code in codes))
+                    yield f"All maps of layer {key!r} are degenerate: {why}. Another layer may serve: `layers=`."
 
     @property
     def signature(self) -> dict[str, Any]:

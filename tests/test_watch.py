@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_gradcam import GradCAMCallback, Probe
 from lightning_gradcam.isolation import isolated
 from lightning_gradcam.pipeline import prepare
+from lightning_gradcam.portions import Portions
 from lightning_gradcam.targets import TARGETS
 from lightning_gradcam.watch import Display, Watch
 
@@ -42,7 +43,7 @@ def test_nothing_leaves_the_device_before_the_finished_picture(target, scale):
     probe = Probe(torch.stack([data[i][0] for i in range(6)]), labels=data.labels)
     model = Lit()
     plan = prepare(model, probe, target=TARGETS[target], layers="stages")
-    watch = Watch(probe, plan, TARGETS[target], Display(scale=scale, names=Bars.classes))
+    watch = Watch(probe, Portions(plan), TARGETS[target], Display(scale=scale, names=Bars.classes))
     watch.look(model, "start")
     with Waits() as waits:
         look = watch.look(model, "epoch 1")

@@ -1,0 +1,65 @@
+"""A probe explained in portions: each process its share, and no more images at once than memory holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from lightning_gradcam.explanation import Explanation, NotExplainableError
+from lightning_gradcam.pipeline import Plan, memory_ran_out
+from lightning_gradcam.probe import Probe, Target
+from lightning_gradcam.ranks import Ranks
+from lightning_gradcam.targets import for_rows
+
+
+@dataclass
+class Portions:
+    """Carries a plan out.
+
+    Args:
+        plan: Where and how to look.
+        ranks: The processes that share the work.
+        at_once: How many images are explained at once; halved where memory runs out. None is all.
+    """
+
+    plan: Plan
+    ranks: Ranks = field(default_factory=Ranks)
+    at_once: int | None = None
+
+    def __call__(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
+        """As `Plan`: one explanation of the whole probe for each target; with several processes, in each of them.
+
+        Raises:
+            NotExplainableError: Memory does not hold a single image; and what the plan raises, in any process.
+        """
+        mine = self.ranks.all_do(lambda: self._explain(model, probe, targets))
+        return [self.ranks.joined(explanation, len(probe)) for explanation in mine]
+
+    def _explain(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
+        share = self.ranks.rows(len(probe))
+        while True:
+            at_once = min(self.at_once or len(probe), share.stop - share.start)
+            try:
+                return self._by(at_once, share, model, probe, targets)
+            except (RuntimeError, MemoryError) as error:
+                # Processes that share one model have to make the same passes, so one of them cannot go back.
+                if not memory_ran_out(error) or self.ranks.sharded:
+                    raise
+                problem = str(error)
+            # Outside of the handler: until it ends, the error holds on to the tensors of the pass.
+            if at_once == 1:
+                raise NotExplainableError(
+                    f"Memory does not hold one image's explanation ({problem}). Try a later layer."
+                )
+            self.at_once = (at_once + 1) // 2
+
+    def _by(
+        self, at_once: int, share: slice, model: nn.Module, probe: Probe, targets: Sequence[Target]
+    ) -> list[Explanation]:
+        parts = []
+        for start in range(share.start, share.stop, at_once):
+            rows = slice(start, min(start + at_once, share.stop))
+            parts.append(self.plan(model, probe[rows], [for_rows(target, rows) for target in targets]))
+        return [Explanation.cat(of_target) for of_target in zip(*parts, strict=True)]

@@ -1,0 +1,168 @@
+"""The processes of a run: what one decides all do, and where one fails all fail, so that none waits for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from lightning_gradcam.explanation import Explanation, ForwardError, NotExplainableError
+from lightning_gradcam.probe import Forward, Probe
+
+Made = TypeVar("Made")
+
+_REPLICAS = ("SingleDevice", "DDP")
+_SHARDS = ("FSDP", "ModelParallel")
+_KINDS = (TypeError, ValueError, ForwardError, NotExplainableError)
+_Told = tuple[type[Exception], str]
+
+
+def _is(strategy: Any, names: tuple[str, ...]) -> bool:
+    return any(c.__name__.startswith(names) for c in type(strategy).__mro__)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """All processes of a run, seen from one of them.
+
+    Args:
+        strategy: Lightning's, whose collectives are used.
+        index: Which process this is.
+        count: How many there are.
+    """
+
+    strategy: Any = None
+    index: int = 0
+    count: int = 1
+
+    @staticmethod
+    def of(trainer: Any) -> Ranks:
+        """The processes of that Trainer's run."""
+        return Ranks(trainer.strategy, int(trainer.global_rank), int(trainer.world_size))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that draws and writes."""
+        return self.index == 0
+
+    @property
+    def sharded(self) -> bool:
+        """Whether no process has the whole model, so that all have to run it together."""
+        return _is(self.strategy, _SHARDS)
+
+    @property
+    def served(self) -> bool:
+        """Whether it is known how to look under this strategy."""
+        return self.sharded or self.count == 1 or _is(self.strategy, _REPLICAS)
+
+    @property
+    def has_run(self) -> bool:
+        """Whether a look can be taken before the first step: FSDP sets itself up in a pass of the user's, not ours."""
+        return getattr(getattr(self.strategy, "model", None), "_is_root", True) is not None
+
+    def ask_first(self, make: Callable[[], Made]) -> Made:
+        """What the first process makes, in every process; what it raises is raised in all of them."""
+        if self.count == 1:
+            return make()
+        made, problem = _tried(make) if self.is_first else (None, None)
+        answer: Made
+        answer, told = self.strategy.broadcast((made, _tell(problem)))
+        _raise(problem, told, 0)
+        return answer
+
+    def all_do(self, make: Callable[[], Made]) -> Made:
+        """What this process makes; what any of them raises is raised in all of them."""
+        if self.count == 1:
+            return make()
+        made, problem = _tried(make)
+        if not self.strategy.reduce_boolean_decision(problem is None):
+            for index in range(self.count):
+                told = self.strategy.broadcast(_tell(problem), src=index)
+                _raise(problem, told, index)
+        return made  # type: ignore[return-value]  # None stands for a problem, which has been raised
+
+    def rows(self, count: int) -> slice:
+        """The rows that this process explains, of as many; each explains as many, so the last ones may overlap."""
+        return self._share(self.index, count)
+
+    def joined(self, mine: Explanation, count: int) -> Explanation:
+        """The explanation of all ``count`` rows, from those that each process has made of its own `rows`."""
+        if self.count == 1 or self.sharded:
+            return mine
+        parts, end = [], 0
+        # One collective for each tensor, of the same shape in all processes.
+        gathered = mine.map(self._gather)
+        for index in range(self.count):
+            share = self._share(index, count)
+            parts.append(gathered.map(lambda every, i=index, new=end - share.start: every[i][new:]))  # type: ignore[misc]
+            end = share.stop
+        return Explanation.cat(parts)
+
+    def _share(self, index: int, count: int) -> slice:
+        if self.sharded:
+            return slice(0, count)
+        each = -(-count // self.count)
+        start = min(index * each, count - each)
+        return slice(start, start + each)
+
+    def _gather(self, tensor: Tensor) -> Tensor:
+        if not tensor.numel():
+            return tensor.new_empty(self.count, *tensor.shape)
+        every: Tensor = self.strategy.all_gather(tensor)
+        return every
+
+    def through(self, forward: Forward) -> Forward:
+        """The same forward pass; where the strategy wraps the model to gather its shards, through the wrapper."""
+        return _Through(forward, self.strategy.model) if self.sharded else forward
+
+
+@dataclass(frozen=True)
+class _Through:
+    """Calls the wrapper, whose inner call of the model's ``forward`` is led to the forward pass that is wanted."""
+
+    forward: Forward
+    wrapper: nn.Module
+
+    def __call__(self, model: nn.Module, probe: Probe) -> Any:
+        if self.wrapper is model:
+            return self.forward(model, probe)
+        before = vars(model).get("forward")
+
+        def restore() -> None:
+            vars(model).pop("forward", None)
+            if before is not None:
+                vars(model)["forward"] = before
+
+        def led(*_images: Tensor) -> Any:
+            restore()  # the forward pass itself may call it
+            return self.forward(model, probe)
+
+        vars(model)["forward"] = led
+        try:
+            return self.wrapper(probe.images)
+        finally:
+            restore()
+
+
+def _tried(make: Callable[[], Made]) -> tuple[Made | None, Exception | None]:
+    try:
+        return make(), None
+    except Exception as error:  # raised again, once all processes know of it
+        return None, error
+
+
+def _tell(problem: Exception | None) -> _Told | None:
+    if problem is None:
+        return None
+    kind = next((kind for kind in _KINDS if isinstance(problem, kind)), None)
+    return (kind, str(problem)) if kind else (RuntimeError, f"{type(problem).__name__}: {problem}")
+
+
+def _raise(own: Exception | None, told: _Told | None, index: int) -> None:
+    if own is not None:
+        raise own
+    if told is not None:
+        kind, message = told
+        raise kind(f"{message} (In process {index}.)")
