@@ -43,6 +43,10 @@ OFFER = """takes_iterator(pl_module.validation_step):
     def on_validation_batch_end"""
 
 BREAKS = {
+    "reentrant": isolation(
+        "checkpoint.CheckpointFunction = _NotCheckpointed", "_ = checkpointed",
+        "reentrant checkpoints are passed through in a look",
+    ),
     "torch random state": isolation(
         "torch.set_rng_state(cpu)", "cpu", "PyTorch's random state is put back",
     ),
@@ -102,7 +106,8 @@ BREAKS = {
         "host.py", "vars(silent).update(log=_ignore, log_dict=_ignore)", "pass", "`log` is mute during a look",
     ),
     "precision": Break(
-        "session.py", "precision.convert_input(probe.images)", "probe.images", "given images are put into the run's precision",
+        "session.py", "precision.convert_input(probe.images)", "probe.images",
+        "given images are put into the run's precision",
     ),
     "iterator steps": Break(
         "host.py", 'return "dataloader_iter" in inspect.signature(step).parameters', "return False",
@@ -123,10 +128,12 @@ BREAKS = {
         "self.looked_at = None  # before", "pass  # before", "the look before the first step belongs to no batch",
     ),
     "end": run(
-        "            self.look(trainer, module, f\"end · step {step}\", step)\n", "", "where training ends inside an epoch, a look is made",
+        'self.look(trainer, module, f"end · step {step}", step)', "pass",
+        "where training ends inside an epoch, a look is made",
     ),
     "sanity": callback(
-        "if not trainer.sanity_checking and trainer.state.fn", "if trainer.state.fn", "the sanity check is not looked at",
+        "if not trainer.sanity_checking and trainer.state.fn", "if trainer.state.fn",
+        "the sanity check is not looked at",
     ),
     "fit only": callback(
         'not trainer.sanity_checking and trainer.state.fn == "fit"', "not trainer.sanity_checking",
@@ -139,6 +146,13 @@ BREAKS = {
         "_generate_state_key(tag=self.tag)", "_generate_state_key()", "each tag has a state of its own in checkpoints",
     ),
     "new run": callback('if stage == "fit":', "if False:", "every `fit` begins anew"),
+    "verbs": callback('if stage == "fit":', "if True:", "other verbs than `fit` forget nothing"),
+    "files": Break("loggers.py", "in loggers or [None]:", "in loggers:", "without a logger, pictures become files"),
+    "writer": Break("loggers.py", 'register("CSVLogger")', 'register("")', "each logger has its way of taking pictures"),
+    "no images yet": Break(
+        "session.py", "return self._gatherer is None or len(self._gatherer) > 0", "return True",
+        "without an image, there is no look before the first step",
+    ),
     "resume": Break(
         "session.py", "self.watch.load_state_dict(state[\"watch\"])", "pass", "a resumed run goes on with its looks",
     ),

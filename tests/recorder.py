@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers.logger import Logger
 from torch import Tensor, nn
+from torch.utils import checkpoint
 
 Page: TypeAlias = dict[str, Any]
 """What was found at one moment: plain values by path, so that two are compared with ``==``."""
@@ -26,8 +27,6 @@ MOMENTS = (
     "on_train_epoch_end",
 )
 
-UNLIKE = ("GradCAMCallback", "Timer")
-"""Callbacks whose state is expected to differ."""
 
 
 class Recorder(Callback):
@@ -46,18 +45,20 @@ class Recorder(Callback):
         self.pages.append((when, flat(facts)))
 
     def without_ours(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in metrics.items() if not name.startswith(tuple(f"{t}/" for t in self.tags))}
+        ours = tuple(f"{tag}/" for tag in self.tags)
+        return {name: value for name, value in metrics.items() if not name.startswith(ours)}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         facts = {"metrics": self.without_ours(trainer.callback_metrics), **state_of(pl_module)}
         self.note("on_validation_end", trainer, facts)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        others = [callback for callback in trainer.callbacks if type(callback).__name__ != "GradCAMCallback"]
         facts = {
             "progress": (trainer.current_epoch, trainer.global_step, trainer.fit_loop.total_batch_idx),
             "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
             "schedulers": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
-            "callbacks": {type(c).__name__: c.state_dict() for c in trainer.callbacks if type(c).__name__ not in UNLIKE},
+            "callbacks": {type(callback).__name__: callback.state_dict() for callback in others},
             "metrics": self.without_ours(trainer.callback_metrics),
             "logged": self.without_ours(trainer.logged_metrics),
             **state_of(pl_module),
@@ -101,14 +102,18 @@ class Notebook(Logger):
 
 def state_of(model: nn.Module) -> dict[str, Any]:
     """A model and the process around it."""
-    numpy = np.random.get_state()
+    numpy: Any = np.random.get_state()
     return {
         "parameter": {name: _counted(p) for name, p in model.named_parameters()},
         "gradient": {name: p.grad for name, p in model.named_parameters()},
         "buffer": {name: _counted(b) for name, b in model.named_buffers()},
         "module": {name: _attributes(module) for name, module in model.named_modules()},
-        "random state": {"torch": torch.get_rng_state(), "numpy": (*numpy[:1], *numpy[2:], numpy[1].tobytes())}
-        | {"python": hash(random.getstate()), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ()},
+        "random state": {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else (),
+            "numpy": (numpy[1].tobytes(), *numpy[2:]),
+            "python": hash(random.getstate()),
+        },
         "switch": {
             "grad mode": torch.is_grad_enabled(),
             "inference mode": torch.is_inference_mode_enabled(),
@@ -118,6 +123,7 @@ def state_of(model: nn.Module) -> dict[str, Any]:
             "autocast cache": torch.is_autocast_cache_enabled(),
             "attention fast path": torch.backends.mha.get_fastpath_enabled(),
             "default dtype": str(torch.get_default_dtype()),
+            "checkpointing": checkpoint.CheckpointFunction.__name__,
         },
     }
 

@@ -38,6 +38,8 @@ def test_training_is_never_disturbed(tmp_path, regime):
         without = Run(regime, tmp_path, watched=False)
         shutil.rmtree(tmp_path)  # paths are compared too
         watched = Run(regime, tmp_path, watched=True)
-    assert not difference(without.recorder, watched.recorder)
+    parted = difference(without.recorder, watched.recorder)
+    assert not parted, parted
     assert watched.results == without.results
-    assert [watcher.watch.track.looks for watcher in watched.watchers] == [regime.looks] * len(regime.tags)
+    assert watched.looks == [regime.looks] * len(regime.tags)
+    assert watched.pictures >= regime.looks or "fast_dev_run" in regime.trainer

@@ -70,7 +70,8 @@ ROWS = [
     ),
     Regime(
         "backbone finetuning", "a part is frozen, and thawed later", "train flags", model=Backbone,
-        before=lambda: [BackboneFinetuning(1, backbone_initial_lr=0.01, train_bn=False)], trainer={"max_epochs": 3}, looks=4,
+        before=lambda: [BackboneFinetuning(1, backbone_initial_lr=0.01, train_bn=False)],
+        trainer={"max_epochs": 3}, looks=4,
     ),
     Regime(
         "pruning", "weights are computed from weights and masks", "attributes restored",

@@ -152,8 +152,7 @@ class Checkpointed(Lit):
     reentrant = False
 
     def forward(self, images):
-        stem = checkpoint(self.features[:4], images, use_reentrant=self.reentrant)
-        return self.head(self.features[4:](stem).mean((2, 3)))
+        return self.head(checkpoint(self.features, images, use_reentrant=self.reentrant).mean((2, 3)))
 
 
 class CheckpointedReentrant(Checkpointed):
@@ -203,11 +202,11 @@ ROWS = [
     Regime("no random pass", "only the order of the images is random", "torch random state", model=WithoutDropout),
     Regime("frozen backbone", "only the head has gradients", "requires_grad", model=FrozenBackbone),
     Regime("frozen BatchNorm", "one module evaluates while others train", "train flags", model=FrozenBatchNorm),
-    Regime("numpy in evaluation", "`forward` draws also from NumPy", "numpy random state", model=DrawsInEvaluation),
-    Regime("python in evaluation", "`forward` draws also from `random`", "python random state", model=DrawsInEvaluation),
+    Regime("NumPy in evaluation", "`forward` draws from NumPy", "numpy random state", model=DrawsInEvaluation),
+    Regime("Python in evaluation", "`forward` draws from `random`", "python random state", model=DrawsInEvaluation),
     Regime("buffers in evaluation", "`forward` counts in buffers", "buffers", model=CountsInEvaluation),
-    Regime("attributes in evaluation", "`forward` updates metrics, lists, counts", "attributes copied", model=Remembers),
-    Regime("counts in evaluation", "the same, seen by a plain number", "attributes restored", model=Remembers),
+    Regime("attributes in evaluation", "`forward` updates metrics and lists", "attributes copied", model=Remembers),
+    Regime("counts in evaluation", "`forward` depends on a plain number", "attributes restored", model=Remembers),
     Regime("logs in forward", "`self.log` inside of `forward`", "nothing logged", model=LogsInForward),
     Regime("freezes in evaluation", "`forward` sets `requires_grad`", "requires_grad", model=FreezesInEvaluation),
     Regime("merges on eval", "`eval()` rewrites weights", "never eval", model=MergesOnEval),
@@ -217,12 +216,12 @@ ROWS = [
     Regime("channels last", "another order in memory", "hooks", model=ChannelsLast),
     Regime("activation checkpointing", "passes are run again for backward", "torch random state", model=Checkpointed),
     Regime(
-        "activation checkpointing, reentrant", "backward runs inside of backward", "torch random state",
+        "activation checkpointing, reentrant", "backward runs inside of backward", "reentrant",
         model=CheckpointedReentrant,
     ),
     Regime("TorchScript", "a part that Python cannot look into", "TorchScript", model=Scripted),
     Regime("torch.compile", "the whole module", "eager", model=compiled("whole")),
     Regime("torch.compile of a part", "a wrapper inside the module", "eager", model=compiled("part"), also=graphs),
-    Regime("module.compile()", "no wrapper; gradients compiled too", "eager", model=compiled("", "aot_eager"), also=graphs),
+    Regime("module.compile()", "no wrapper", "eager", model=compiled("in place", "aot_eager"), also=graphs),
     Regime("Inductor", "compiled to machine code", "eager", model=compiled("part", "inductor"), also=graphs, slow=True),
 ]  # fmt: skip

@@ -22,19 +22,18 @@ ROWS = [
         "validation every other epoch", "looks in between too", "moments",
         trainer={"check_val_every_n_epoch": 2, "max_epochs": 4}, looks=5,
     ),
-    Regime("no sanity check", "no batch before the first step", "hooks", trainer={"num_sanity_val_steps": 0}, looks=2),
+    Regime("no sanity check", "no early batch", "no images yet", trainer={"num_sanity_val_steps": 0}, looks=2),
     Regime("sanity check of all", "all batches before the first step", "sanity", trainer={"num_sanity_val_steps": -1}),
     Regime("max_steps", "training ends inside an epoch", "last epoch", trainer={"max_steps": 6, "max_epochs": -1}),
     Regime(
         "max_steps before any validation", "nothing but the end to look at", "end",
         trainer={"max_steps": 3}, looks=2,
     ),
-    Regime("max_time", "no known number of epochs", "hooks", trainer={"max_time": "00:01:00:00"}),
     Regime(
         "every other epoch", "and in the last one", "last epoch",
         watch=lambda: {"every_n_epochs": 2}, trainer={"max_epochs": 4}, looks=4,
     ),
-    Regime("overfit_batches", "training and validation on two batches", "hooks", trainer={"overfit_batches": 2},
+    Regime("overfit_batches", "training and validation on two batches", "never loads", trainer={"overfit_batches": 2},
         tolerates="You requested to overfit"),
     Regime("fast_dev_run", "one batch of each, nothing written", "never loads", trainer={"fast_dev_run": 2}, looks=1),
     Regime(
@@ -43,11 +42,11 @@ ROWS = [
     ),
     Regime("no validation batches", "`limit_val_batches=0`", "validates", trainer={"limit_val_batches": 0}, looks=2),
     Regime(
-        "barebones", "no logger, no sanity check, no `log`", "hooks",
+        "barebones", "no logger, no sanity check, no `log`", "files",
         trainer={"barebones": True, "logger": None, "log_every_n_steps": None}, looks=2,
         tolerates="You are trying to `self.log",
     ),
-    Regime("no logger", "pictures become files", "hooks", trainer={"logger": False}),
-    Regime("CSVLogger", "pictures become files beside the table", "hooks", trainer={"logger": CSVLogger}),
-    Regime("one image per batch", "the probe is complete after many", "sanity", val=lambda: loader(9, 1, seed=1), looks=2),
+    Regime("no logger", "pictures become files", "files", trainer={"logger": False}),
+    Regime("CSVLogger", "pictures become files beside the table", "writer", trainer={"logger": CSVLogger}),
+    Regime("single images", "the probe takes many batches", "sanity", val=lambda: loader(9, 1, seed=1), looks=2),
 ]  # fmt: skip

@@ -58,6 +58,24 @@ class KeepsGradients(Lit):
                 parameter.grad.mul_(0.5)
 
 
+class StepsInBackward(Lit):
+    """Each weight takes its step as soon as it has its gradient, which is dropped then."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        self.loss(batch).backward()
+
+    def configure_optimizers(self):
+        for parameter in self.parameters():
+            parameter.register_post_accumulate_grad_hook(self.take_step)
+
+    @staticmethod
+    def take_step(parameter):
+        parameter.data.add_(parameter.grad, alpha=-0.1)
+        parameter.grad = None
+
+
 def plain_images() -> dict[str, Any]:
     """A given probe in float32, whatever the precision of the run."""
     data = Bars(4, seed=3)
@@ -77,7 +95,11 @@ ROWS = [
     Regime("AdamW, fused", "one kernel for all weights", "gradients", model=optimised(AdamW, lr=0.01, fused=True)),
     Regime("LBFGS", "several passes per step", "torch random state", model=optimised(LBFGS, lr=0.1, max_iter=3)),
     Regime("gradients kept", "`zero_grad` replaced: gradients outlive the step", "gradients", model=KeepsGradients),
-    Regime("manual optimisation", "two optimizers, stepped every other batch", "gradients", model=Manual, looks=3),
+    Regime("manual optimisation", "two optimizers, stepped every other batch", "gradients", model=Manual),
+    Regime(
+        "steps in backward", "hooks on weights take the step", "gradients",
+        model=StepsInBackward, tolerates="`LightningModule.configure_optimizers` returned `None`",
+    ),
     Regime("accumulation", "validations inside the window", "gradients", trainer=window(), looks=9),
     Regime("accumulation of an epoch", "several batches, one step", "moments", trainer=window(2), looks=5),
     Regime("clipping by norm", "all gradients count", "gradients", trainer={"gradient_clip_val": 0.1}),

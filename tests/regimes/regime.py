@@ -9,7 +9,7 @@ from typing import Any
 
 from lit import Lit, loader
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
-from recorder import Notebook, Recorder, flat
+from recorder import Notebook, Recorder, flat, state_of
 
 from lightning_gradcam import GradCAMCallback
 
@@ -74,7 +74,10 @@ class Run:
         self.watchers: list[GradCAMCallback] = []
         self.model = regime.model()
         returned = regime.plan(self)
-        self.results = flat([returned, regime.also(self.last_trainer), self.notebook.curves])
+        said = {"returned": returned, "also": regime.also(self.last_trainer), "logged": self.notebook.curves}
+        self.results = flat({**said, **state_of(self.model)})
+        self.looks = [watcher.watch.track.looks if watcher.watch else 0 for watcher in self.watchers]
+        self.pictures = len(self.notebook.pictures) + len(list(root.rglob("*.png")))
 
     def new_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer of this regime with callbacks of its own."""

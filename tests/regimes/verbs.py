@@ -52,8 +52,8 @@ def twice(run: Run) -> None:
 
 ROWS = [
     Regime("validate", "before and after `fit`", "fit only", model=AllVerbs, plan=around("validate")),
-    Regime("test", "before and after `fit`", "hooks", model=AllVerbs, plan=around("test")),
-    Regime("predict", "before and after `fit`", "hooks", model=AllVerbs, plan=around("predict")),
+    Regime("test", "before and after `fit`", "verbs", model=AllVerbs, plan=around("test")),
+    Regime("predict", "before and after `fit`", "verbs", model=AllVerbs, plan=around("predict")),
     Regime("resumed", "the second epoch goes on from a checkpoint", "resume", plan=resumed),
     Regime("fitted twice", "one Trainer, two models", "new run", plan=twice, looks=2),
 ]  # fmt: skip
