@@ -101,6 +101,10 @@ BREAKS = {
         "        found = [tensor.grad for tensor in self.tensors.values()]",
         "gradients are asked for at the layer: no weight collects any",
     ),
+    "graph": Break(
+        "capture.py", "tensor_with_grad = tensor.detach().requires_grad_()", "tensor_with_grad = tensor",
+        "the graph begins at the layer, whatever is frozen",
+    ),
     "hooks": Break("capture.py", "handle.remove()", "handle", "hooks are there during a look only"),
     "nothing logged": Break(
         "host.py", "vars(silent).update(log=_ignore, log_dict=_ignore)", "pass", "`log` is mute during a look",
@@ -121,9 +125,15 @@ BREAKS = {
         "host.py", "return int(trainer.fit_loop.total_batch_idx)", "return int(trainer.global_step)",
         "moments are told apart by batches, not by steps",
     ),
-    "last epoch": Break(
-        "host.py", "return bool(ends or", "return bool(", "the last epoch is known",
+    "looked already": run(
+        "self.looked_at != batches_done(trainer)):\n            step = max", "True):\n            step = max",
+        "no moment is looked at twice",
     ),
+    "between": callback(
+        "if self._run.logged_at != batches_done(trainer):", "if False:",
+        "epochs that end without a validation are looked at, too",
+    ),
+    "every n": run("% self.every_n_epochs == 0", "% 1 == 0", "epochs between those that were asked for are left out"),
     "start has no batch": run(
         "self.looked_at = None  # before", "pass  # before", "the look before the first step belongs to no batch",
     ),
@@ -145,10 +155,9 @@ BREAKS = {
     "tag": callback(
         "_generate_state_key(tag=self.tag)", "_generate_state_key()", "each tag has a state of its own in checkpoints",
     ),
-    "new run": callback('if stage == "fit":', "if False:", "every `fit` begins anew"),
     "verbs": callback('if stage == "fit":', "if True:", "other verbs than `fit` forget nothing"),
     "files": Break("loggers.py", "in loggers or [None]:", "in loggers:", "without a logger, pictures become files"),
-    "writer": Break("loggers.py", 'register("CSVLogger")', 'register("")', "each logger has its way of taking pictures"),
+    "writer": Break("loggers.py", 'register("CSVLogger")', 'register("")', "each logger takes pictures in its way"),
     "no images yet": Break(
         "session.py", "return self._gatherer is None or len(self._gatherer) > 0", "return True",
         "without an image, there is no look before the first step",

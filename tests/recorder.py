@@ -28,7 +28,6 @@ MOMENTS = (
 )
 
 
-
 class Recorder(Callback):
     """Stands behind all other callbacks of a run and opens a new page at each of `MOMENTS`.
 

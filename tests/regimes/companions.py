@@ -69,7 +69,7 @@ ROWS = [
         tolerates="Swapping scheduler|Detected call of `lr_scheduler.step",
     ),
     Regime(
-        "backbone finetuning", "a part is frozen, and thawed later", "train flags", model=Backbone,
+        "backbone finetuning", "a part is frozen, and thawed later", "graph", model=Backbone,
         before=lambda: [BackboneFinetuning(1, backbone_initial_lr=0.01, train_bn=False)],
         trainer={"max_epochs": 3}, looks=4,
     ),
@@ -91,7 +91,7 @@ ROWS = [
         train=Sized, val=None,
     ),
     Regime(
-        "early stopping and checkpoints", "monitors of `val_loss`", "last epoch",
+        "early stopping and checkpoints", "monitors of `val_loss`", "every n",
         watch=lambda: {"every_n_epochs": 3}, trainer={"max_epochs": 9, "enable_checkpointing": True}, looks=3,
         after=lambda: [EarlyStopping("val_loss", patience=1, min_delta=9.0), ModelCheckpoint(monitor="val_loss"),
                        LearningRateMonitor()],

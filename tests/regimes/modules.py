@@ -36,7 +36,8 @@ class FrozenBackbone(Lit):
 class FrozenBatchNorm(Lit):
     """BatchNorm stays in evaluation while the rest trains."""
 
-    def on_train_epoch_start(self):
+    def __init__(self):
+        super().__init__()
         self.features[1].eval()
 
 
@@ -68,11 +69,13 @@ class Remembers(Lit):
     def __init__(self):
         super().__init__()
         self.mean, self.sizes, self.calls, self.last = torchmetrics.MeanMetric(), [], 0, None
+        self.total = torch.zeros(())
 
     def forward(self, images):
         self.last = super().forward(images) * 1.01**self.calls
         self.mean(self.last.detach().mean())
         self.sizes.append(len(images))
+        self.total += len(images)
         self.calls += 1
         return self.last
 
@@ -200,17 +203,21 @@ def graphs(trainer: Any) -> Any:
 ROWS = [
     Regime("dropout", "every training pass draws random numbers", "torch random state"),
     Regime("no random pass", "only the order of the images is random", "torch random state", model=WithoutDropout),
-    Regime("frozen backbone", "only the head has gradients", "requires_grad", model=FrozenBackbone),
-    Regime("frozen BatchNorm", "one module evaluates while others train", "train flags", model=FrozenBatchNorm),
+    Regime("frozen backbone", "only the head has gradients", "graph", model=FrozenBackbone),
+    Regime(
+        "frozen BatchNorm", "one module evaluates while others train", "train flags",
+        model=FrozenBatchNorm, tolerates="Found 1 module.s. in eval mode",
+    ),
     Regime("NumPy in evaluation", "`forward` draws from NumPy", "numpy random state", model=DrawsInEvaluation),
     Regime("Python in evaluation", "`forward` draws from `random`", "python random state", model=DrawsInEvaluation),
     Regime("buffers in evaluation", "`forward` counts in buffers", "buffers", model=CountsInEvaluation),
     Regime("attributes in evaluation", "`forward` updates metrics and lists", "attributes copied", model=Remembers),
     Regime("counts in evaluation", "`forward` depends on a plain number", "attributes restored", model=Remembers),
     Regime("logs in forward", "`self.log` inside of `forward`", "nothing logged", model=LogsInForward),
-    Regime("freezes in evaluation", "`forward` sets `requires_grad`", "requires_grad", model=FreezesInEvaluation),
+    Regime("freezes in evaluation", "`forward` sets `requires_grad`", "requires_grad", model=FreezesInEvaluation,
+           val=None, looks=2),
     Regime("merges on eval", "`eval()` rewrites weights", "never eval", model=MergesOnEval),
-    Regime("reparametrised weights", "spectral and weight norm", "attributes restored", model=Reparametrised),
+    Regime("reparametrised weights", "spectral and weight norm", "hooks", model=Reparametrised),
     Regime("tied weights", "one weight, one BatchNorm, in two places", "hooks", model=Tied),
     Regime("transformer", "attention has a fast path in evaluation", "attention fast path", model=Attends),
     Regime("channels last", "another order in memory", "hooks", model=ChannelsLast),

@@ -90,22 +90,25 @@ GPU = "" if torch.cuda.is_available() else "needs a GPU"
 
 ROWS = [
     Regime("plain SGD", "no state but the weights", "hooks", model=optimised(SGD, lr=0.1)),
-    Regime("momentum", "the optimizer remembers", "gradients", model=optimised(SGD, lr=0.1, momentum=0.9)),
+    Regime("momentum", "the optimizer remembers", "torch random state", model=optimised(SGD, lr=0.1, momentum=0.9)),
     Regime("Adam", "moments per weight", "torch random state", model=optimised(Adam, lr=0.01)),
-    Regime("AdamW, fused", "one kernel for all weights", "gradients", model=optimised(AdamW, lr=0.01, fused=True)),
+    Regime("AdamW, fused", "one kernel for all weights", "torch random state", model=optimised(AdamW, lr=0.01, fused=True)),
     Regime("LBFGS", "several passes per step", "torch random state", model=optimised(LBFGS, lr=0.1, max_iter=3)),
-    Regime("gradients kept", "`zero_grad` replaced: gradients outlive the step", "gradients", model=KeepsGradients),
-    Regime("manual optimisation", "two optimizers, stepped every other batch", "gradients", model=Manual),
+    Regime("gradients kept", "`zero_grad` replaced", "gradients", model=KeepsGradients, val=None, looks=2),
+    Regime("manual optimisation", "two optimizers, stepped in turn", "gradients", model=Manual, val=None, looks=2),
     Regime(
         "steps in backward", "hooks on weights take the step", "gradients",
         model=StepsInBackward, tolerates="`LightningModule.configure_optimizers` returned `None`",
     ),
     Regime("accumulation", "validations inside the window", "gradients", trainer=window(), looks=9),
     Regime("accumulation of an epoch", "several batches, one step", "moments", trainer=window(2), looks=5),
-    Regime("clipping by norm", "all gradients count", "gradients", trainer={"gradient_clip_val": 0.1}),
+    Regime(
+        "clipping by norm", "all gradients count", "gradients",
+        trainer={"gradient_clip_val": 0.1}, val=None, looks=2,
+    ),
     Regime(
         "clipping by value", "each gradient counts", "gradients",
-        trainer={"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"},
+        trainer={"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}, val=None, looks=2,
     ),
     Regime("bf16-mixed", "autocast, with its cache of weights", "autocast cache", trainer={"precision": "bf16-mixed"}),
     Regime(
@@ -125,14 +128,14 @@ ROWS = [
         model=scheduled(lambda o: OneCycleLR(o, 0.2, total_steps=9), interval="step"),
     ),
     Regime(
-        "learning rate on plateau", "waits for `val_loss`", "nothing logged",
+        "learning rate on plateau", "waits for `val_loss`", "torch random state",
         model=scheduled(lambda o: ReduceLROnPlateau(o, patience=0, threshold=10.0), monitor="val_loss"),
         trainer={"max_epochs": 4}, looks=5,
     ),
     Regime(
         "deterministic", "PyTorch refuses what it cannot repeat", "torch random state", trainer={"deterministic": True}
     ),
-    Regime("anomaly detection", "every backward pass is watched", "gradients", trainer={"detect_anomaly": True}),
+    Regime("anomaly detection", "every backward pass is watched", "torch random state", trainer={"detect_anomaly": True}),
     Regime(
         "no inference mode", "`validate` runs under `no_grad` too", "hooks", trainer={"inference_mode": False},
         val=lambda: loader(9, 3, seed=1, shuffle=True), tolerates="Your `val_dataloader`'s sampler has shuffling",

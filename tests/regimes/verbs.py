@@ -55,5 +55,5 @@ ROWS = [
     Regime("test", "before and after `fit`", "verbs", model=AllVerbs, plan=around("test")),
     Regime("predict", "before and after `fit`", "verbs", model=AllVerbs, plan=around("predict")),
     Regime("resumed", "the second epoch goes on from a checkpoint", "resume", plan=resumed),
-    Regime("fitted twice", "one Trainer, two models", "new run", plan=twice, looks=2),
+    Regime("fitted twice", "one Trainer, two models", "looked already", plan=twice, looks=2),
 ]  # fmt: skip
