@@ -93,7 +93,7 @@ ROWS = [
     Regime(
         "early stopping and checkpoints", "monitors of `val_loss`", "every n",
         watch=lambda: {"every_n_epochs": 3}, trainer={"max_epochs": 9, "enable_checkpointing": True}, looks=3,
-        after=lambda: [EarlyStopping("val_loss", patience=1, min_delta=9.0), ModelCheckpoint(monitor="val_loss"),
+        after=lambda: [EarlyStopping("val_loss", patience=2, min_delta=9.0), ModelCheckpoint(monitor="val_loss"),
                        LearningRateMonitor()],
     ),
     Regime("two of it", "two tags side by side", "tag", tags=("gradcam", "again")),

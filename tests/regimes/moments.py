@@ -23,7 +23,7 @@ ROWS = [
         trainer={"check_val_every_n_epoch": 2, "max_epochs": 4}, looks=5,
     ),
     Regime("no sanity check", "no early batch", "no images yet", trainer={"num_sanity_val_steps": 0}, looks=2),
-    Regime("sanity check of all", "all batches before the first step", "looked already", trainer={"num_sanity_val_steps": -1}),
+    Regime("sanity check of all", "all batches come twice", "looked already", trainer={"num_sanity_val_steps": -1}),
     Regime("max_steps", "training ends inside an epoch", "looked already", trainer={"max_steps": 6, "max_epochs": -1}),
     Regime(
         "max_steps before any validation", "nothing but the end to look at", "end",

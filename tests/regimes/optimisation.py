@@ -41,7 +41,7 @@ class Manual(Lit):
 
     def training_step(self, batch, batch_idx):
         self.manual_backward(self.loss(batch))
-        optimizer = self.optimizers()[batch_idx % 2]
+        optimizer = self.optimizers()[(batch_idx + 1) % 2]
         optimizer.step()
         optimizer.zero_grad()
 
@@ -92,7 +92,7 @@ ROWS = [
     Regime("plain SGD", "no state but the weights", "hooks", model=optimised(SGD, lr=0.1)),
     Regime("momentum", "the optimizer remembers", "torch random state", model=optimised(SGD, lr=0.1, momentum=0.9)),
     Regime("Adam", "moments per weight", "torch random state", model=optimised(Adam, lr=0.01)),
-    Regime("AdamW, fused", "one kernel for all weights", "torch random state", model=optimised(AdamW, lr=0.01, fused=True)),
+    Regime("AdamW, fused", "one kernel for all", "torch random state", model=optimised(AdamW, lr=0.01, fused=True)),
     Regime("LBFGS", "several passes per step", "torch random state", model=optimised(LBFGS, lr=0.1, max_iter=3)),
     Regime("gradients kept", "`zero_grad` replaced", "gradients", model=KeepsGradients, val=None, looks=2),
     Regime("manual optimisation", "two optimizers, stepped in turn", "gradients", model=Manual, val=None, looks=2),
@@ -135,7 +135,7 @@ ROWS = [
     Regime(
         "deterministic", "PyTorch refuses what it cannot repeat", "torch random state", trainer={"deterministic": True}
     ),
-    Regime("anomaly detection", "every backward pass is watched", "torch random state", trainer={"detect_anomaly": True}),
+    Regime("anomaly detection", "backward passes are watched", "torch random state", trainer={"detect_anomaly": True}),
     Regime(
         "no inference mode", "`validate` runs under `no_grad` too", "hooks", trainer={"inference_mode": False},
         val=lambda: loader(9, 3, seed=1, shuffle=True), tolerates="Your `val_dataloader`'s sampler has shuffling",
