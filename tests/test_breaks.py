@@ -11,13 +11,14 @@ from xml.etree import ElementTree
 
 import pytest
 from breaks import BREAKS
-from regimes import REGIMES
+from regimes import REGIMES, TABLES
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lightning_gradcam"
 
 
 def test_every_row_has_a_break_and_every_break_a_row():
+    assert len(REGIMES) == sum(map(len, TABLES.values()))  # no two of one name
     assert {row.breaks for row in REGIMES.values()} == set(BREAKS)
 
 

@@ -78,7 +78,7 @@ ROWS = [
         before=lambda: [ModelPruning("l1_unstructured", amount=0.2)],
     ),
     Regime(
-        "accumulation that changes", "a window of one, then of two", "moments",
+        "accumulation that changes", "a window of one, then of four", "moments",
         before=lambda: [GradientAccumulationScheduler({0: 1, 1: 4})], trainer={"val_check_interval": 1}, looks=9,
     ),
     Regime(

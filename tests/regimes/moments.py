@@ -35,7 +35,7 @@ ROWS = [
     ),
     Regime("overfit_batches", "training and validation on two batches", "never loads", trainer={"overfit_batches": 2},
         tolerates="You requested to overfit"),
-    Regime("fast_dev_run", "one batch of each, nothing written", "never loads", trainer={"fast_dev_run": 2}, looks=1),
+    Regime("fast_dev_run", "two batches of each, nothing written", "never loads", trainer={"fast_dev_run": 2}, looks=1),
     Regime(
         "limited batches", "parts of the loaders", "never loads",
         trainer={"limit_train_batches": 2, "limit_val_batches": 0.5}, looks=2,
