@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_gradcam.explanation import Explanation, NotExplainableError
 from lightning_gradcam.pipeline import Plan, memory_ran_out
-from lightning_gradcam.probe import Probe, Target
+from lightning_gradcam.probe import Forward, Probe, Target
 from lightning_gradcam.ranks import Ranks
 from lightning_gradcam.targets import for_rows
 
@@ -34,15 +35,22 @@ class Portions:
         Raises:
             NotExplainableError: Memory does not hold a single image; and what the plan raises, in any process.
         """
-        mine = self.ranks.all_do(lambda: self._explain(model, probe, targets))
+        buffers = self.ranks.firsts_buffers(model)
+        plan = replace(self.plan, forward=_WithBuffers(self.plan.forward, buffers)) if buffers else self.plan
+        mine = self.ranks.all_do(lambda: self._explain(plan, model, probe, targets))
         return [self.ranks.joined(explanation, len(probe)) for explanation in mine]
 
-    def _explain(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
+    def _explain(self, plan: Plan, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
         share = self.ranks.rows(len(probe))
         while True:
             at_once = min(self.at_once or len(probe), share.stop - share.start)
             try:
-                return self._by(at_once, share, model, probe, targets)
+                return [
+                    Explanation.cat(parts)
+                    for parts in zip(
+                        *(plan(model, *part) for part in _cut(probe, targets, share, at_once)), strict=True
+                    )
+                ]
             except (RuntimeError, MemoryError) as error:
                 # Processes that share one model have to make the same passes, so one of them cannot go back.
                 if not memory_ran_out(error) or self.ranks.sharded:
@@ -55,11 +63,23 @@ class Portions:
                 )
             self.at_once = (at_once + 1) // 2
 
-    def _by(
-        self, at_once: int, share: slice, model: nn.Module, probe: Probe, targets: Sequence[Target]
-    ) -> list[Explanation]:
-        parts = []
-        for start in range(share.start, share.stop, at_once):
-            rows = slice(start, min(start + at_once, share.stop))
-            parts.append(self.plan(model, probe[rows], [for_rows(target, rows) for target in targets]))
-        return [Explanation.cat(of_target) for of_target in zip(*parts, strict=True)]
+
+def _cut(
+    probe: Probe, targets: Sequence[Target], share: slice, at_once: int
+) -> Iterator[tuple[Probe, Sequence[Target]]]:
+    for start in range(share.start, share.stop, at_once):
+        rows = slice(start, min(start + at_once, share.stop))
+        yield probe[rows], [for_rows(target, rows) for target in targets]
+
+
+@dataclass(frozen=True)
+class _WithBuffers:
+    """A forward pass with other buffers; the model is isolated, so it has copies of its own to put them into."""
+
+    forward: Forward
+    buffers: Mapping[str, Tensor]
+
+    def __call__(self, model: nn.Module, probe: Probe) -> Any:
+        for name, buffer in model.named_buffers():
+            buffer.copy_(self.buffers[name])
+        return self.forward(model, probe)

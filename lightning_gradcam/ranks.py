@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, distributed, nn
 
 from lightning_gradcam.explanation import Explanation, ForwardError, NotExplainableError
 from lightning_gradcam.probe import Forward, Probe
@@ -55,7 +56,8 @@ class Ranks:
     @property
     def served(self) -> bool:
         """Whether it is known how to look under this strategy."""
-        return self.sharded or self.count == 1 or _is(self.strategy, _REPLICAS)
+        known = self.sharded or self.count == 1 or _is(self.strategy, _REPLICAS)
+        return known and not _is(self.strategy, ("DeepSpeed",))  # whose class is one of the DDP strategies
 
     @property
     def has_run(self) -> bool:
@@ -78,9 +80,10 @@ class Ranks:
             return make()
         made, problem = _tried(make)
         if not self.strategy.reduce_boolean_decision(problem is None):
-            for index in range(self.count):
-                told = self.strategy.broadcast(_tell(problem), src=index)
-                _raise(problem, told, index)
+            # Everyone hears everyone before anyone raises.
+            told = [self.strategy.broadcast(_tell(problem), src=index) for index in range(self.count)]
+            for index, what in enumerate(told):
+                _raise(problem, what, index)
         return made  # type: ignore[return-value]  # None stands for a problem, which has been raised
 
     def rows(self, count: int) -> slice:
@@ -113,6 +116,17 @@ class Ranks:
         every: Tensor = self.strategy.all_gather(tensor)
         return every
 
+    def firsts_buffers(self, model: nn.Module) -> dict[str, Tensor]:
+        """The first process's buffers by name: BatchNorm's statistics differ between processes while they train."""
+        mine = dict(model.named_buffers()) if self.count > 1 else {}
+        for kind in sorted({buffer.dtype for buffer in mine.values()}, key=str):
+            same = {name: buffer for name, buffer in mine.items() if buffer.dtype == kind}
+            flat = torch.cat([buffer.flatten() for buffer in same.values()])
+            distributed.broadcast(flat, src=0)
+            parts = torch.split(flat, [buffer.numel() for buffer in same.values()])
+            mine |= {name: part.view_as(same[name]) for name, part in zip(same, parts, strict=True)}
+        return mine
+
     def through(self, forward: Forward) -> Forward:
         """The same forward pass; where the strategy wraps the model to gather its shards, through the wrapper."""
         return _Through(forward, self.strategy.model) if self.sharded else forward
@@ -135,9 +149,9 @@ class _Through:
             if before is not None:
                 vars(model)["forward"] = before
 
-        def led(*_images: Tensor) -> Any:
+        def led(images: Tensor) -> Any:
             restore()  # the forward pass itself may call it
-            return self.forward(model, probe)
+            return self.forward(model, replace(probe, images=images))  # as the wrapper casts them
 
         vars(model)["forward"] = led
         try:

@@ -1,0 +1,69 @@
+"""Distributed runs: the same weights as without, in every process; nobody hangs; monitors agree."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lit import same
+from processes import CASES
+
+TIMEOUT = 300
+
+
+@pytest.fixture(scope="session")
+def left(tmp_path_factory):
+    """What the two processes left, by case."""
+    root = tmp_path_factory.mktemp("processes")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = Path(__file__).parent / "processes.py"
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    common |= {"TORCHELASTIC_RUN_ID": "tests", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
+    started = []
+    for rank in "01":
+        with (root / f"{rank}.log").open("w") as log:
+            environment = {**os.environ, **common, "RANK": rank, "LOCAL_RANK": rank}
+            command = [sys.executable, str(script), str(root), rank]
+            started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+    try:
+        codes = [process.wait(TIMEOUT) for process in started]
+    except subprocess.TimeoutExpired:
+        codes = ["hangs"]
+    finally:
+        for process in started:
+            process.kill()
+    logs = "\n".join((root / f"{rank}.log").read_text()[-3000:] for rank in "01")
+    return {path.stem: torch.load(path, weights_only=False) for path in root.glob("*.pt")}, codes, logs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes(left, name):
+    case = CASES[name]
+    found, codes, logs = left
+    assert {f"{name}.0", f"{name}.1"} <= found.keys(), f"{codes}: {logs}"
+    ranks = [found[f"{name}.{rank}"] for rank in "01"]
+    for rank in ranks:
+        assert same(rank[True]["seen"], rank[False]["seen"])  # with and without the callback
+    first, second = (rank[True] for rank in ranks)
+    assert first["files"]
+    assert second["said"] == []
+    assert [re.search(case.fails, said) is not None for said in first["said"]] == [True] * bool(case.fails)
+    if case.monitors:
+        assert torch.isfinite(first["metrics"]["gradcam/drift"])
+        assert same(first["metrics"], second["metrics"])
+    if not case.fails:
+        assert first["looks"] == second["looks"] >= 2
+        assert torch.equal(first["images"], second["images"])
+        assert torch.equal(first["evidence"], second["evidence"])
+        largest = first["oracle"].abs().max()
+        assert largest > 0
+        assert torch.allclose(first["evidence"], first["oracle"], atol=(0.02 if "bf16" in name else 1e-5) * largest)
