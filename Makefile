@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # uv installs in seconds what takes pip minutes; torch and torchvision come from the package index as a matching pair.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: help demo test test-fast lint types bench clean
+.PHONY: help demo test test-fast test-red regimes lint types bench clean
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -25,7 +25,13 @@ test: lint types    ## lint, types, tests and doctests
 	$(BIN)/python -m pytest -q
 
 test-fast: .setup/dev  ## tests without the slow ones
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow and not red"
+
+test-red: .setup/dev   ## take every guard out, one by one, and see the rows of the matrix fail that rest on it
+	$(BIN)/python -m pytest -q -m red tests/test_breaks.py
+
+regimes: .setup/dev   ## docs/regimes.md, from the tests' table of ways to train
+	PYTHONPATH=tests $(BIN)/python -m regimes.page
 
 lint: .setup/dev    ## ruff
 	$(BIN)/ruff check .

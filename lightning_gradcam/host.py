@@ -43,8 +43,8 @@ def takes_iterator(step: Any) -> bool:
 
 def data_of(trainer: Any) -> list[Any]:
     """Datasets and datamodule, where normalisation and class names may be found; validation first."""
-    datasets = datasets_of(trainer.val_dataloaders or []) + datasets_of(trainer.train_dataloader or [])
-    return [*datasets, *filter(None, [getattr(trainer, "datamodule", None)])]
+    loaders, module = [trainer.val_dataloaders, trainer.train_dataloader], getattr(trainer, "datamodule", None)
+    return [*datasets_of(loaders), *([] if module is None else [module])]
 
 
 def is_last_epoch(trainer: Any) -> bool:

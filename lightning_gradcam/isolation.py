@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -38,18 +39,13 @@ def isolated(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.no_grad())
         stack.enter_context(_random_state(parameters))
         stack.enter_context(_switches())
-        if any(map(_is_compiled, modules)):
+        if "torch._dynamo" in sys.modules:  # something was compiled: a module, or a function that one of them calls
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_attributes(eager))
         stack.enter_context(_scripts(scripted))
         stack.enter_context(_gradients(parameters))
         stack.enter_context(_buffers(eager))
         yield
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    # Looked up where they live: a module's own attribute look-up is slow for what is not there.
-    return "_orig_mod" in module._modules or module.__dict__.get("_compiled_call_impl") is not None
 
 
 @contextmanager
@@ -137,7 +133,7 @@ def _scripts(modules: Sequence[torch.jit.ScriptModule]) -> Iterator[None]:
         for module, training, buffers in found:
             module.training = training
             for buffer, value in buffers:
-                buffer.copy_(value)
+                buffer.data.copy_(value)  # `data`, whose version is its own
 
 
 @contextmanager

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer, seed_everything
+from recorder import flat
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -102,24 +101,6 @@ def fit(
     return trainer
 
 
-def fingerprint(trainer: Trainer) -> dict[str, Any]:
-    """All that training left: weights, buffers, optimizer, random state."""
-    model = trainer.lightning_module
-    optimizer = [t for o in trainer.optimizers for s in o.state.values() for t in s.values()]
-    return {
-        "weights": {k: v.clone() for k, v in model.state_dict().items()},
-        "optimizer": [torch.as_tensor(t).clone() for t in optimizer],
-        "random": [torch.get_rng_state(), torch.tensor(np.random.get_state()[1].astype(np.int64))],
-        "python": random.getstate(),
-        "training": [m.training for m in model.modules()],
-    }
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
+def weights(trainer: Trainer) -> dict[str, Any]:
+    """All weights and buffers that training left, to be compared with ``==``."""
+    return flat(trainer.lightning_module.state_dict())

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lit import CLASSES, Bars, Lit, fingerprint, fit, loader, same
+from lit import CLASSES, Bars, Lit, fit, loader, weights
 from PIL import Image
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -89,18 +89,6 @@ def test_numbers_are_what_explain_and_the_metrics_say(tmp_path, read_events):
     )
     degenerate = [np.mean([d is not None for d in look.degenerate["features"]]) for look in looks[1:]]
     assert curve("degenerate") == pytest.approx(degenerate)
-
-
-@pytest.mark.parametrize("val", ["default", None], ids=["validation", "no validation"])
-def test_training_is_bit_identical_and_nothing_is_left(tmp_path, val):
-    with_it = fit(tmp_path, [GradCAMCallback()], val=val)
-    model = with_it.lightning_module
-    hooks = [m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks]
-    assert not hooks
-    without = fit(tmp_path, val=val)
-    assert same(fingerprint(with_it), fingerprint(without))
-    grads = [(p.grad, q.grad) for p, q in zip(model.parameters(), without.lightning_module.parameters(), strict=True)]
-    assert all(same(a, b) for a, b in grads)
 
 
 def test_probe_is_spread_over_classes_also_when_sorted_and_small(tmp_path):
@@ -198,7 +186,7 @@ def test_resume_goes_on_as_if_never_interrupted(tmp_path, read_events, save_prob
         tmp_path / "half", [resumed], make=model, train=train, max_epochs=4, ckpt_path=str(tmp_path / "half.ckpt")
     )
     assert torch.equal(half.watch.probe.images, resumed.watch.probe.images)
-    assert same(fingerprint(whole)["weights"], fingerprint(second)["weights"])
+    assert weights(whole) == weights(second)
     together, uninterrupted = curves(first), curves(whole)
     for name, points in curves(second).items():
         assert together[name] | points == uninterrupted[name], name
@@ -284,8 +272,6 @@ def test_precision_of_the_run(tmp_path, precision):
     evidence = callback.watch.film.frames[-1].evidence
     assert evidence.dtype == torch.float32
     assert trainer.callback_metrics["gradcam/degenerate"] < 0.5
-    without = fit(tmp_path, precision=precision)
-    assert same(fingerprint(trainer), fingerprint(without))
 
 
 def test_given_probe_is_what_is_watched(tmp_path):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lit import same
 from processes import CASES
+from recorder import flat
 
 TIMEOUT = 300
 
@@ -52,14 +52,14 @@ def test_two_processes(left, name):
     assert {f"{name}.0", f"{name}.1"} <= found.keys(), f"{codes}: {logs}"
     ranks = [found[f"{name}.{rank}"] for rank in "01"]
     for rank in ranks:
-        assert same(rank[True]["seen"], rank[False]["seen"])  # with and without the callback
+        assert flat(rank[True]["seen"]) == flat(rank[False]["seen"])  # with and without the callback
     first, second = (rank[True] for rank in ranks)
     assert first["files"]
     assert second["said"] == []
     assert [re.search(case.fails, said) is not None for said in first["said"]] == [True] * bool(case.fails)
     if case.monitors:
         assert torch.isfinite(first["metrics"]["gradcam/drift"])
-        assert same(first["metrics"], second["metrics"])
+        assert flat(first["metrics"]) == flat(second["metrics"])
     if not case.fails:
         assert first["looks"] == second["looks"] >= 2
         assert torch.equal(first["images"], second["images"])

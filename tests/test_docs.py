@@ -10,6 +10,7 @@ import pytest
 import torch
 from lit import Bars, Lit, loader
 from pytorch_lightning import Trainer
+from regimes.page import BY_HAND, PAGE, generated
 
 from lightning_gradcam import GradCAMCallback
 
@@ -98,6 +99,11 @@ def test_readme_table_of_messages_has_what_the_code_says():
         for part in re.split(r"`[^`]*`|…", message):
             words = part.strip(" .:,()'")
             assert words in source, words
+
+
+def test_the_page_of_regimes_is_what_the_tests_run():
+    said = PAGE.read_text("utf-8").partition(BY_HAND)
+    assert "".join(said[:2]) == generated(), "docs/regimes.md is out of date: `make regimes` writes it"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from lit import Bars, Lit, fingerprint, fit, loader, same
+from lit import Bars, Lit, fit, loader, weights
 from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
@@ -259,7 +259,7 @@ def test_one_warning_with_the_remedy_and_training_goes_on_unharmed(tmp_path, nam
     assert trainer.callback_metrics["gradcam/drift"] == 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert same(fingerprint(trainer)["weights"], fingerprint(fit(tmp_path, make=make))["weights"])
+        assert weights(trainer) == weights(fit(tmp_path, make=make))
 
 
 def test_on_error_raise_shows_where(tmp_path):

@@ -1,0 +1,184 @@
+"""The guards of the package, each with a way to take it out: what a row of the matrix rests on is seen red.
+
+Each old text occurs once in its file; `test_breaks` holds that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Break:
+    """A guard that is removed.
+
+    Args:
+        file: Under ``lightning_gradcam``.
+        old: The text that guards.
+        new: What stands there without it.
+        about: The guard, for the table of regimes.
+    """
+
+    file: str
+    old: str
+    new: str
+    about: str
+
+
+def isolation(old: str, new: str, about: str) -> Break:
+    return Break("isolation.py", old, new, about)
+
+
+def run(old: str, new: str, about: str) -> Break:
+    return Break("run.py", old, new, about)
+
+
+def callback(old: str, new: str, about: str) -> Break:
+    return Break("callback.py", old, new, about)
+
+
+OFFER = """takes_iterator(pl_module.validation_step):
+            self._run.offer(trainer, batch, "validation")
+
+    def on_validation_batch_end"""
+
+BREAKS = {
+    "reentrant": isolation(
+        "checkpoint.CheckpointFunction = _NotCheckpointed", "_ = checkpointed",
+        "reentrant checkpoints are passed through in a look",
+    ),
+    "torch random state": isolation(
+        "torch.set_rng_state(cpu)", "cpu", "PyTorch's random state is put back",
+    ),
+    "numpy random state": isolation(
+        "np.random.set_state(numpy)", "numpy", "NumPy's random state is put back",
+    ),
+    "python random state": isolation(
+        "random.setstate(python)", "python", "Python's random state is put back",
+    ),
+    "attention fast path": isolation(
+        "mha.set_fastpath_enabled(fastpath)", "mha.get_fastpath_enabled()", "attention gets its fast path back",
+    ),
+    "autocast cache": isolation(
+        "torch.set_autocast_cache_enabled(cache)", "cache", "autocast gets its cache of weights back",
+    ),
+    "eager": isolation(
+        'if "torch._dynamo" in sys.modules:', "if False:", "compiled code runs eagerly in a look",
+    ),
+    "never eval": isolation(
+        "                    vars(module)[name] = copy.copy(value)  # PyTorch's own dictionaries, of hooks say, begin "
+        'with "_"\n            module.training = False',
+        "                    pass\n            module.eval()",
+        "`eval()` is never called: flags are set instead",
+    ),
+    "train flags": isolation(
+        "vars(module).update(attributes)",
+        'vars(module).update({**attributes, "training": found[0][1]["training"]})',
+        "every module gets its own train flag back",
+    ),
+    "attributes copied": isolation(
+        "vars(module)[name] = value.clone()", "pass", "a look fills copies of tensors that modules hold",
+    ),
+    "attributes restored": isolation(
+        "vars(module).clear()\n            vars(module).update(attributes)",
+        'module.training = attributes["training"]',
+        "modules get back the attributes that they had",
+    ),
+    "requires_grad": isolation(
+        "parameter.requires_grad_(requires_grad)", "pass", "`requires_grad` is put back",
+    ),
+    "buffers": isolation(
+        "copies = {key: buffer.clone()", "copies = {key: buffer", "a look works on copies of buffers",
+    ),
+    "TorchScript": isolation(
+        "            module.training = training\n", "", "TorchScript parts get their train flag back",
+    ),
+    "gradients": Break(
+        "passes.py",
+        "found = torch.autograd.grad(total, list(self.tensors.values()), retain_graph=True, allow_unused=True)",
+        "[tensor.retain_grad() for tensor in self.tensors.values()]\n"
+        "        total.backward(retain_graph=True)\n"
+        "        found = [tensor.grad for tensor in self.tensors.values()]",
+        "gradients are asked for at the layer: no weight collects any",
+    ),
+    "graph": Break(
+        "capture.py", "tensor_with_grad = tensor.detach().requires_grad_()", "tensor_with_grad = tensor",
+        "the graph begins at the layer, whatever is frozen",
+    ),
+    "hooks": Break("capture.py", "handle.remove()", "handle", "hooks are there during a look only"),
+    "nothing logged": Break(
+        "host.py", "vars(silent).update(log=_ignore, log_dict=_ignore)", "pass", "`log` is mute during a look",
+    ),
+    "precision": Break(
+        "session.py", "precision.convert_input(probe.images)", "probe.images",
+        "given images are put into the run's precision",
+    ),
+    "iterator steps": Break(
+        "host.py", 'return "dataloader_iter" in inspect.signature(step).parameters', "return False",
+        "batches that a step fetches are taken at its end",
+    ),
+    "validates": Break(
+        "host.py", "return bool(trainer.enable_validation) and", "return True or",
+        "without validation, training batches serve",
+    ),
+    "moments": Break(
+        "host.py", "return int(trainer.fit_loop.total_batch_idx)", "return int(trainer.global_step)",
+        "moments are told apart by batches, not by steps",
+    ),
+    "looked already": run(
+        "self.looked_at != batches_done(trainer)):\n            step = max", "True):\n            step = max",
+        "no moment is looked at twice",
+    ),
+    "between": callback(
+        "if self._run.logged_at != batches_done(trainer):", "if False:",
+        "epochs that end without a validation are looked at, too",
+    ),
+    "every n": run("% self.every_n_epochs == 0", "% 1 == 0", "epochs between those that were asked for are left out"),
+    "start has no batch": run(
+        "self.looked_at = None  # before", "pass  # before", "the look before the first step belongs to no batch",
+    ),
+    "end": run(
+        'self.look(trainer, module, f"end · step {step}", step)', "pass",
+        "where training ends inside an epoch, a look is made",
+    ),
+    "sanity": callback(
+        "if not trainer.sanity_checking and trainer.state.fn", "if trainer.state.fn",
+        "the sanity check is not looked at",
+    ),
+    "fit only": callback(
+        'not trainer.sanity_checking and trainer.state.fn == "fit"', "not trainer.sanity_checking",
+        "other verbs than `fit` are left alone",
+    ),
+    "first loader": callback(
+        " and dataloader_idx == 0", "", "images come from the first validation loader",
+    ),
+    "tag": callback(
+        "_generate_state_key(tag=self.tag)", "_generate_state_key()", "each tag has a state of its own in checkpoints",
+    ),
+    "verbs": callback('if stage == "fit":', "if True:", "other verbs than `fit` forget nothing"),
+    "files": Break("loggers.py", "in loggers or [None]:", "in loggers:", "without a logger, pictures become files"),
+    "writer": Break("loggers.py", 'register("CSVLogger")', 'register("")', "each logger takes pictures in its way"),
+    "no images yet": Break(
+        "session.py", "return self._gatherer is None or len(self._gatherer) > 0", "return True",
+        "without an image, there is no look before the first step",
+    ),
+    "resume": Break(
+        "session.py", "self.watch.load_state_dict(state[\"watch\"])", "pass", "a resumed run goes on with its looks",
+    ),
+    "empty state": run(
+        "**about} if state else {}", "**about}", "before the first look there is nothing to save",
+    ),
+    "never loads": callback(
+        OFFER, OFFER.replace("batch,", "next(iter(trainer.val_dataloaders)),"), "loaders are never iterated",
+    ),
+    "never indexes": callback(
+        OFFER,
+        OFFER.replace("batch,", "[i[None] for i in trainer.val_dataloaders.dataset[0][:1]],"),
+        "datasets are never indexed",
+    ),
+    "never transfers": callback(
+        OFFER,
+        OFFER.replace("batch,", "pl_module.on_after_batch_transfer(batch, 0),"),
+        "batches are taken as the step gets them",
+    ),
+}  # fmt: skip

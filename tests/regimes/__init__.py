@@ -1,0 +1,16 @@
+"""Every way to train that is held to be undisturbed: the rows of `test_matrix` and of docs/regimes.md."""
+
+from regimes import companions, data, modules, moments, optimisation, verbs
+from regimes.regime import Regime, Run
+
+TABLES: dict[str, list[Regime]] = {
+    "Gradients and steps": optimisation.ROWS,
+    "Modules": modules.ROWS,
+    "Data": data.ROWS,
+    "Validations and ends": moments.ROWS,
+    "Other callbacks": companions.ROWS,
+    "Besides `fit`": verbs.ROWS,
+}
+REGIMES: dict[str, Regime] = {row.name: row for rows in TABLES.values() for row in rows}
+
+__all__ = ["REGIMES", "TABLES", "Regime", "Run"]

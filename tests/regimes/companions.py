@@ -1,0 +1,100 @@
+"""Other callbacks of the same run; they stand before or behind this one."""
+
+from __future__ import annotations
+
+from lit import Lit, loader
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.callbacks import (
+    BackboneFinetuning,
+    BatchSizeFinder,
+    EarlyStopping,
+    EMAWeightAveraging,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ModelPruning,
+    StochasticWeightAveraging,
+)
+from torch.optim import SGD
+
+from regimes.modules import CountsInEvaluation
+from regimes.regime import Regime
+
+
+class Backbone(Lit):
+    """The feature extractor is frozen at first, by a callback."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = self.features
+
+    def configure_optimizers(self):
+        return SGD(filter(lambda p: p.requires_grad, self.parameters()), lr=0.1)
+
+
+class Sized(LightningDataModule):
+    """Data whose batch size can be tried."""
+
+    batch_size = 2
+
+    def train_dataloader(self):
+        return loader(12, self.batch_size, shuffle=True)
+
+    def val_dataloader(self):
+        return loader(9, self.batch_size, seed=1)
+
+
+class Tuned(Lit):
+    """Has the attributes that finders set."""
+
+    lr = 0.01
+
+    def configure_optimizers(self):
+        return SGD(self.parameters(), lr=self.lr)
+
+
+ROWS = [
+    Regime(
+        "EMA before it", "looks see the weights of training", "buffers",
+        model=CountsInEvaluation, before=lambda: [EMAWeightAveraging(decay=0.5)],
+    ),
+    Regime(
+        "EMA behind it", "looks see the averaged weights", "buffers",
+        model=CountsInEvaluation, after=lambda: [EMAWeightAveraging(decay=0.5)],
+    ),
+    Regime(
+        "SWA", "an average of weights, and BatchNorm measured anew", "hooks",
+        before=lambda: [StochasticWeightAveraging(0.01, swa_epoch_start=1)], trainer={"max_epochs": 3}, looks=5,
+        tolerates="Swapping scheduler|Detected call of `lr_scheduler.step",
+    ),
+    Regime(
+        "backbone finetuning", "a part is frozen, and thawed later", "graph", model=Backbone,
+        before=lambda: [BackboneFinetuning(1, backbone_initial_lr=0.01, train_bn=False)],
+        trainer={"max_epochs": 3}, looks=4,
+    ),
+    Regime(
+        "pruning", "weights are computed from weights and masks", "attributes restored",
+        before=lambda: [ModelPruning("l1_unstructured", amount=0.2)],
+    ),
+    Regime(
+        "accumulation that changes", "a window of one, then of four", "moments",
+        before=lambda: [GradientAccumulationScheduler({0: 1, 1: 4})], trainer={"val_check_interval": 1}, looks=9,
+    ),
+    Regime(
+        "learning rate finder", "trains, and goes back to the start", "empty state", model=Tuned,
+        before=lambda: [LearningRateFinder(num_training_steps=3, early_stop_threshold=None)],
+    ),
+    Regime(
+        "batch size finder", "trains, and goes back to the start", "empty state", model=Tuned,
+        before=lambda: [BatchSizeFinder(max_trials=1, steps_per_trial=2)],
+        train=Sized, val=None,
+    ),
+    Regime(
+        "early stopping and checkpoints", "monitors of `val_loss`", "every n",
+        watch=lambda: {"every_n_epochs": 3}, trainer={"max_epochs": 9, "enable_checkpointing": True}, looks=3,
+        after=lambda: [EarlyStopping("val_loss", patience=2, min_delta=9.0), ModelCheckpoint(monitor="val_loss"),
+                       LearningRateMonitor()],
+    ),
+    Regime("two of it", "two tags side by side", "tag", tags=("gradcam", "again")),
+]  # fmt: skip

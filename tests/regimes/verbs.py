@@ -1,0 +1,59 @@
+"""What is called besides `fit`, or more than once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lit import Lit, loader
+
+from regimes.regime import Regime, Run
+
+
+class AllVerbs(Lit):
+    """A step for each verb."""
+
+    def test_step(self, batch, batch_idx):
+        self.log("test_loss", self.loss(batch))
+
+    def predict_step(self, batch, batch_idx):
+        return self(batch[0])
+
+
+def around(verb: str) -> Callable[[Run], Any]:
+    """The verb, `fit`, and the verb again; what it returned both times."""
+
+    def plan(run: Run) -> Any:
+        trainer = run.new_trainer()
+        said = [getattr(trainer, verb)(run.model, loader(6, 3, seed=2))]
+        run.fit(trainer)
+        return [*said, getattr(trainer, verb)(run.model, loader(6, 3, seed=2))]
+
+    return plan
+
+
+def resumed(run: Run) -> None:
+    """One epoch, a checkpoint, and another Trainer for the second."""
+    first = run.new_trainer(max_epochs=1)
+    run.fit(first)
+    first.save_checkpoint(run.root / "half.ckpt")
+    run.model = run.regime.model()
+    run.fit(run.new_trainer(), ckpt_path=run.root / "half.ckpt")
+
+
+def twice(run: Run) -> None:
+    """Another model with the same Trainer and callbacks."""
+    trainer = run.new_trainer()
+    run.fit(trainer)
+    run.model = run.regime.model()
+    trainer.fit_loop.max_epochs = 4
+    run.fit(trainer)
+
+
+ROWS = [
+    Regime("validate", "before and after `fit`", "fit only", model=AllVerbs, plan=around("validate")),
+    Regime("test", "before and after `fit`", "verbs", model=AllVerbs, plan=around("test")),
+    Regime("predict", "before and after `fit`", "verbs", model=AllVerbs, plan=around("predict")),
+    Regime("resumed", "the second epoch goes on from a checkpoint", "resume", plan=resumed),
+    Regime("fitted twice", "one Trainer, two models", "looked already", plan=twice, looks=2),
+]  # fmt: skip

@@ -1,0 +1,59 @@
+"""Each row of the matrix was seen red: the guard that it rests on is taken out, in a copy, and the row fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from breaks import BREAKS
+from regimes import REGIMES, TABLES
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "lightning_gradcam"
+
+
+def test_every_row_has_a_break_and_every_break_a_row():
+    assert len(REGIMES) == sum(map(len, TABLES.values()))  # no two of one name
+    assert {row.breaks for row in REGIMES.values()} == set(BREAKS)
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_what_is_broken_is_there_once(name):
+    found = BREAKS[name]
+    assert (PACKAGE / found.file).read_text("utf-8").count(found.old) == 1
+    assert found.new != found.old
+
+
+def outcomes(home: Path, rows: list[str]) -> dict[str, str]:
+    """Run rows with the package that lies in ``home``; per row what failed, empty where nothing did."""
+    report = home / "report.xml"
+    ids = [f"{ROOT / 'tests' / 'test_matrix.py'}::test_training_is_never_disturbed[{row}]" for row in rows]
+    options = ["-q", "-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider", f"--junitxml={report}", *ids]
+    environment = {**os.environ, "PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options], cwd=home, env=environment, capture_output=True, text=True
+    )
+    assert report.exists(), done.stdout + done.stderr
+    cases = {case.get("name", "").split("[", 1)[-1][:-1]: case for case in ElementTree.parse(report).iter("testcase")}
+    assert cases.keys() == set(rows), done.stdout
+    failures = {row: case.find("failure") for row, case in cases.items()}
+    return {row: "" if f is None else f.get("message", "") for row, f in failures.items()}
+
+
+@pytest.mark.red
+@pytest.mark.parametrize("name", BREAKS)
+def test_rows_are_red_without_their_guard(tmp_path, name):
+    found = BREAKS[name]
+    rows = [row.name for row in REGIMES.values() if row.breaks == name and not row.skip]
+    shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    broken = tmp_path / PACKAGE.name / found.file
+    broken.write_text(broken.read_text("utf-8").replace(found.old, found.new), "utf-8")
+    said = outcomes(tmp_path, rows)
+    for row, message in said.items():
+        print(f"{name}: {row}: {message.splitlines()[0] if message else 'green'}")  # noqa: T201
+    assert not [row for row, message in said.items() if not message]
