@@ -37,6 +37,10 @@ def callback(old: str, new: str, about: str) -> Break:
     return Break("callback.py", old, new, about)
 
 
+def ranks(old: str, new: str, about: str) -> Break:
+    return Break("ranks.py", old, new, about)
+
+
 OFFER = """takes_iterator(pl_module.validation_step):
             self._run.offer(trainer, batch, "validation")
 
@@ -180,5 +184,48 @@ BREAKS = {
         OFFER,
         OFFER.replace("batch,", "pl_module.on_after_batch_transfer(batch, 0),"),
         "batches are taken as the step gets them",
+    ),
+    "evaluation": isolation(
+        "            module.training = False\n        yield\n    finally:\n        for module, attributes",
+        "        yield\n    finally:\n        for module, attributes", "no module is in training during a look",
+    ),
+    "rows joined": ranks("every[i][new:]", "every[i]", "rows that two processes explained are taken once"),
+    "rows of targets": Break(
+        "portions.py", "[for_rows(target, rows) for target in targets]", "targets",
+        "each row is explained for its class",
+    ),
+    "one probe for all": Break(
+        "session.py", "self.ranks.ask_first(self._own)", "self._own()", "the first process's images are everyone's",
+    ),
+    "buffers of the first": ranks(
+        "if self.count > 1 else {}", "if False else {}", "the first process's buffers are everyone's in a look",
+    ),
+    "all fail together": ranks(
+        "if not self.strategy.reduce_boolean_decision(problem is None):", "if problem is not None:",
+        "where one process fails, all are told",
+    ),
+    "values of the first": run(
+        "if ranks.count == 1:\n            return values", "if True:\n            return values",
+        "every process logs what the first one says",
+    ),
+    "through the wrapper": ranks(
+        "if self.sharded else forward", "if False else forward", "the pass goes through what gathers the shards",
+    ),
+    "names without wrappers": Break(
+        "capture.py", '"_fsdp_wrapped_module", ', "", "layers are named as without wrappers",
+    ),
+    "FSDP sets itself up": ranks(
+        'getattr(getattr(self.strategy, "model", None), "_is_root", True) is not None', "True",
+        "FSDP sets itself up in a pass of the run, never in ours",
+    ),
+    "forward put back": ranks(
+        "        finally:\n            restore()", "        finally:\n            pass",
+        "the module's `forward` is put back",
+    ),
+    "cast by the wrapper": ranks(
+        "replace(probe, images=images))", "probe)", "the model gets the images as the wrapper casts them",
+    ),
+    "strategies that are served": ranks(
+        '_SHARDS = ("FSDP", "ModelParallel")', '_SHARDS = ("FSDP",)', "all processes run a sharded model together",
     ),
 }  # fmt: skip

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from breaks import BREAKS
 from regimes import REGIMES, TABLES
+from regimes.processes import CASES
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lightning_gradcam"
@@ -19,7 +20,8 @@ PACKAGE = ROOT / "lightning_gradcam"
 
 def test_every_row_has_a_break_and_every_break_a_row():
     assert len(REGIMES) == sum(map(len, TABLES.values()))  # no two of one name
-    assert {row.breaks for row in REGIMES.values()} == set(BREAKS)
+    assert not REGIMES.keys() & CASES.keys()
+    assert {row.breaks for row in (*REGIMES.values(), *CASES.values())} == set(BREAKS)
 
 
 @pytest.mark.parametrize("name", BREAKS)
@@ -32,7 +34,8 @@ def test_what_is_broken_is_there_once(name):
 def outcomes(home: Path, rows: list[str]) -> dict[str, str]:
     """Run rows with the package that lies in ``home``; per row what failed, empty where nothing did."""
     report = home / "report.xml"
-    ids = [f"{ROOT / 'tests' / 'test_matrix.py'}::test_training_is_never_disturbed[{row}]" for row in rows]
+    alone, together = "test_matrix.py::test_training_is_never_disturbed", "test_distributed.py::test_two_processes"
+    ids = [f"{ROOT / 'tests'}/{together if row in CASES else alone}[{row}]" for row in rows]
     options = ["-q", "-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider", f"--junitxml={report}", *ids]
     environment = {**os.environ, "PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
@@ -50,6 +53,7 @@ def outcomes(home: Path, rows: list[str]) -> dict[str, str]:
 def test_rows_are_red_without_their_guard(tmp_path, name):
     found = BREAKS[name]
     rows = [row.name for row in REGIMES.values() if row.breaks == name and not row.skip]
+    rows += [row for row, case in CASES.items() if case.breaks == name]
     shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
     broken = tmp_path / PACKAGE.name / found.file
     broken.write_text(broken.read_text("utf-8").replace(found.old, found.new), "utf-8")

@@ -11,15 +11,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import CASES
 from recorder import flat
+from regimes.processes import CASES
 
 TIMEOUT = 300
+"""Seconds for all cases; on two idle cores they take a fifth of it."""
 
 
 @pytest.fixture(scope="session")
-def left(tmp_path_factory):
-    """What the two processes left, by case."""
+def left(request, tmp_path_factory):
+    """What the two processes left, by case; they run those that were selected."""
+    items = [item for item in request.session.items if getattr(item, "originalname", "") == "test_two_processes"]
+    names = [item.callspec.params["name"] for item in items]
     root = tmp_path_factory.mktemp("processes")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -31,7 +34,7 @@ def left(tmp_path_factory):
     for rank in "01":
         with (root / f"{rank}.log").open("w") as log:
             environment = {**os.environ, **common, "RANK": rank, "LOCAL_RANK": rank}
-            command = [sys.executable, str(script), str(root), rank]
+            command = [sys.executable, str(script), str(root), rank, *names]
             started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
     try:
         codes = [process.wait(TIMEOUT) for process in started]

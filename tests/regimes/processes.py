@@ -1,0 +1,219 @@
+"""Ways to train in several processes, two over gloo on the CPU; `tests/processes.py` runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import torch
+from lit import Lit
+from pytorch_lightning import LightningModule
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+from torch import distributed, nn
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from torch.distributed.nn.functional import all_reduce
+
+from lightning_gradcam import GradCAMCallback
+from lightning_gradcam.methods import METHODS
+
+
+class SyncedNorm(nn.BatchNorm2d):
+    """SyncBatchNorm as far as it matters here (PyTorch's own takes no CPU tensors): in training, all processes meet."""
+
+    def forward(self, images):
+        if not self.training:
+            return super().forward(images)
+        mean = all_reduce(images.mean((0, 2, 3))) / distributed.get_world_size()
+        square = all_reduce((images**2).mean((0, 2, 3))) / distributed.get_world_size()
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, 0.1)
+        shape = (1, -1, 1, 1)
+        scaled = (images - mean.view(shape)) * (square - mean**2 + self.eps).rsqrt().view(shape)
+        return scaled * self.weight.view(shape) + self.bias.view(shape)
+
+
+class Synced(Lit):
+    def __init__(self):
+        super().__init__()
+        self.features[1] = SyncedNorm(8)
+
+
+class CPUFSDP(FSDPStrategy):
+    """Lightning refuses its FSDP strategy without CUDA; a subclass it lets pass, and PyTorch's FSDP runs on gloo."""
+
+    def _setup_model(self, model):
+        return FullyShardedDataParallel(
+            module=model,
+            cpu_offload=self.cpu_offload,
+            mixed_precision=self.mixed_precision_config,
+            sharding_strategy=self.sharding_strategy,
+            device_id=torch.device("cpu"),
+            **self.kwargs,
+        )
+
+
+class Sharded(Lit):
+    """For `ModelParallelStrategy`: FSDP2 over the mesh that Lightning hands over."""
+
+    def configure_model(self):
+        mesh = self.device_mesh["data_parallel"]
+        for part in (self.features, self.head):
+            fully_shard(part, mesh=mesh)
+
+
+class Refusing(nn.Module):
+    def forward(self, features):
+        if len(features) < 6:
+            raise RuntimeError("no small batches")
+        return features
+
+
+class NoSmallBatches(Lit):
+    """Fails for the images of a trace, inside a unit of FSDP, when its parts are gathered and cast."""
+
+    def __init__(self):
+        super().__init__()
+        self.features.append(Refusing())
+
+
+class ThroughChild(Lit):
+    """Defines no forward of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(self.features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), self.head)
+        del self.features, self.head
+
+    forward = LightningModule.forward
+
+    def loss(self, batch):
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+
+def fails_in(*ranks: int) -> Callable[..., Any]:
+    def method(activations, gradients):
+        if distributed.get_rank() in ranks:
+            raise ValueError("not in this process")
+        return METHODS["gradcam"](activations, gradients)
+
+    return method
+
+
+class FailsToDraw(GradCAMCallback):
+    def on_validation_epoch_end(self, trainer, pl_module):
+        if self.watch and self.watch._sheet:
+            self.watch._sheet = "no sheet"
+        super().on_validation_epoch_end(trainer, pl_module)
+
+
+PATIENCE = timedelta(seconds=60)
+"""After which processes that wait for one another give up."""
+
+
+def ddp(**kwargs: Any) -> DDPStrategy:
+    return DDPStrategy(process_group_backend="gloo", timeout=PATIENCE, **kwargs)
+
+
+def fsdp() -> FSDPStrategy:
+    return CPUFSDP(auto_wrap_policy=ModuleWrapPolicy({nn.Sequential}), timeout=PATIENCE)
+
+
+def fsdp2() -> ModelParallelStrategy:
+    return ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, timeout=PATIENCE)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One distributed regime; `about` and `breaks` as of a `Regime`."""
+
+    about: str
+    breaks: str
+    strategy: Callable[..., Any]
+    make: Callable[[], LightningModule] = Lit
+    gradcam: dict[str, Any] = field(default_factory=dict)
+    watcher: type[GradCAMCallback] = GradCAMCallback
+    trainer: dict[str, Any] = field(default_factory=dict)
+    val: bool = True
+    fails: str = ""  # what the one warning says
+    monitors: bool = False
+
+
+WINDOW = {"accumulate_grad_batches": 3, "val_check_interval": 2}
+BF16 = {"precision": "bf16-mixed"}
+CASES = {
+    "DDP": Case(
+        "each process explains its rows; EarlyStopping and ModelCheckpoint wait for the drift", "train flags", ddp,
+        monitors=True,
+    ),
+    "DDP, rows that do not go up": Case(
+        "7 images, 2 processes", "rows joined", ddp, gradcam={"probe": 7},
+    ),
+    "DDP, more processes than images": Case(
+        "1 image, 2 processes", "rows joined", ddp, gradcam={"probe": 1},
+    ),
+    "DDP, predicted class": Case(
+        "classes are held from look to look", "rows of targets", ddp, gradcam={"target": "predicted", "probe": 6},
+    ),
+    "DDP, given probe": Case(
+        "every process was given other images", "one probe for all", ddp,
+        gradcam={"probe": "given", "target": [0, 1, 2, 0, 1]},
+    ),
+    "DDP, accumulation": Case(
+        "validations inside the window", "gradients", ddp, trainer=WINDOW,
+    ),
+    "DDP, no validation": Case(
+        "BatchNorm's statistics differ between processes", "buffers of the first", ddp, val=False,
+    ),
+    "DDP, every third epoch": Case(
+        "values are repeated in between", "every n", ddp, gradcam={"every_n_epochs": 3}, monitors=True,
+    ),
+    "DDP, unused parameters found": Case(
+        "the reducer walks the graph", "hooks", partial(ddp, find_unused_parameters=True),
+    ),
+    "DDP, synchronised BatchNorm": Case(
+        "processes meet in each layer, in training", "evaluation", ddp, make=Synced,
+    ),
+    "DDP, fails in the first process": Case(
+        "only one process cannot explain", "all fail together", ddp, gradcam={"method": fails_in(0)},
+        fails="not in this process", monitors=True,
+    ),
+    "DDP, fails in the second process": Case(
+        "the one that says nothing cannot explain", "all fail together", ddp, gradcam={"method": fails_in(1)},
+        fails=r"not in this process .In process 1", monitors=True,
+    ),
+    "DDP, fails in drawing": Case(
+        "only the first process draws", "values of the first", ddp, watcher=FailsToDraw, fails="AttributeError",
+        monitors=True,
+    ),
+    "FSDP": Case(
+        "no process has the whole model: all run it together", "through the wrapper", fsdp, monitors=True,
+    ),
+    "FSDP, inside a unit": Case(
+        "the layer is within a wrapped part", "names without wrappers", fsdp, gradcam={"layers": "features.4"},
+        trainer=WINDOW,
+    ),
+    "FSDP, no sanity check": Case(
+        "nothing has run before the first step", "FSDP sets itself up", fsdp, gradcam={"probe": "given"},
+        trainer={"num_sanity_val_steps": 0},
+    ),
+    "FSDP, no forward": Case(
+        "the module defines none", "through the wrapper", fsdp, make=ThroughChild,
+    ),
+    "FSDP, fails in the forward pass": Case(
+        "inside a part, when it is gathered and cast", "forward put back", fsdp, make=NoSmallBatches,
+        fails="no small batches", monitors=True, trainer=BF16,
+    ),
+    "FSDP, bf16-mixed": Case(
+        "the wrapper casts images", "cast by the wrapper", fsdp, trainer=BF16,
+    ),
+    "ModelParallel": Case(
+        "FSDP2 over the mesh", "strategies that are served", fsdp2, make=Sharded, monitors=True,
+    ),
+    "ModelParallel, accumulation": Case(
+        "validations inside the window", "gradients", fsdp2, make=Sharded, trainer=WINDOW,
+    ),
+}  # fmt: skip
