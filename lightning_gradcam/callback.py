@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from importlib import import_module
-from importlib.util import find_spec
+from contextlib import contextmanager
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_gradcam.choices import Choices, brief, check_kind, coerce_probe
@@ -22,26 +20,12 @@ from lightning_gradcam.host import (
     validates,
     weights_explained,
 )
+from lightning_gradcam.packages import AnyCallback
 from lightning_gradcam.probe import Pixels, Probe
 from lightning_gradcam.run import Run
 from lightning_gradcam.targets import coerce_target
 from lightning_gradcam.trace import Layer
 from lightning_gradcam.watch import Display, Watch
-
-
-def _callback_classes() -> tuple[type, ...]:
-    """Lightning comes in two packages with a class each; who inherits from both is served by both Trainers."""
-    classes: list[type] = [Callback]
-    if find_spec("lightning") is not None:
-        with suppress(ImportError, AttributeError):  # another package of that name
-            classes.append(import_module("lightning.pytorch").Callback)
-    return tuple(classes)
-
-
-if TYPE_CHECKING:
-    AnyCallback = Callback
-else:
-    AnyCallback = type("AnyCallback", _callback_classes(), {})
 
 
 class GradCAMCallback(AnyCallback):

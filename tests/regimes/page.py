@@ -14,8 +14,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "regimes.md"
 PROCESSES = """
 Two processes over gloo. Compared are the shards of each process with and without the callback, the evidence of both
 with each other and with that of one process that has the whole model, and what monitors wait for. Rows that fail on
-purpose end with one warning, in a run that finishes with the same weights. DeepSpeed, and strategies that are not known,
-are left alone with one warning.
+purpose end with one warning, in a run that finishes with the same weights. DeepSpeed, and strategies that are not
+known, are left alone with one warning.
 """
 
 HEAD = """# Training is never disturbed
