@@ -20,7 +20,5 @@ def _callback_classes() -> tuple[type, ...]:
 
 if TYPE_CHECKING:
     AnyCallback = Callback
-else:
-    AnyCallback = type(
-        "AnyCallback", _callback_classes(), {"__doc__": "Who inherits from it is served by both Trainers."}
-    )
+else:  # who inherits from it is served by both Trainers
+    AnyCallback = type("AnyCallback", _callback_classes(), {})

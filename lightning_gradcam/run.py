@@ -174,7 +174,7 @@ class Run:
         values = self._of_first(to_log(self._values, awaited, looked, self.gave_up))
         for name in sorted(values.keys() - self._values.keys()) if looked else ():
             self._warn(f"`{self.tag}/{name}` is monitored, but this run cannot measure it: it stays {values[name]}.")
-        if values:
+        if values and not getattr(trainer, "barebones", False):  # where `log` does nothing but warn
             with self._guarded():
                 module.log_dict(self._tagged(values), on_step=False, on_epoch=True, batch_size=1)
 

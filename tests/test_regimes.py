@@ -264,3 +264,16 @@ def test_ddp_two_processes_agree_and_weights_are_as_without(tmp_path):
         warnings.simplefilter("ignore")
         assert flat(run("with", [GradCAMCallback(every_n_epochs=9)])) == flat(run("without", []))
     assert list((tmp_path / "with").rglob("events*"))
+
+
+def test_barebones_is_not_warned_of_a_log_that_is_ours(tmp_path):
+    class Quiet(Lit):
+        def validation_step(self, batch, batch_idx):
+            self.loss(batch)
+
+    callback = GradCAMCallback()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(tmp_path, [callback], make=Quiet, barebones=True, logger=None, log_every_n_steps=None)
+    assert callback.watch.track.looks == 2
+    assert not [w for w in caught if "self.log" in str(w.message)]
