@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
 # uv installs in seconds what takes pip minutes; torch and torchvision come from the package index as a matching pair.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: help demo test test-fast lint types bench clean
+.PHONY: help demo test test-fast test-oldest lint types bench clean
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -18,6 +19,14 @@ $(BIN)/uv:
 	$(INSTALL) -e '.[$*]'
 	@mkdir -p .setup && touch $@
 
+.setup/oldest: pyproject.toml tests/oldest.txt
+	@echo "Setting up $(OLDEST): some minutes the first time"
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python \
+		--resolution lowest-direct --constraints tests/oldest.txt -e '.[test]'
+	@mkdir -p .setup && touch $@
+
 demo: .setup/demo   ## train a small CNN on handwritten digits and show how its explanations change
 	$(BIN)/python examples/digits.py
 
@@ -26,6 +35,9 @@ test: lint types    ## lint, types, tests and doctests
 
 test-fast: .setup/dev  ## tests without the slow ones
 	$(BIN)/python -m pytest -q -m "not slow"
+
+test-oldest: .setup/oldest  ## tests and doctests with the oldest versions of what pyproject asks for (Python 3.11 or 3.12)
+	$(OLDEST)/bin/python -m pytest -q
 
 lint: .setup/dev    ## ruff
 	$(BIN)/ruff check .
@@ -38,4 +50,4 @@ bench: .setup/bench ## speed and memory beside the peers, into docs/benchmarks.m
 	$(BIN)/python -m benchmarks.look
 
 clean:          ## remove what the above made
-	rm -rf $(VENV) .setup lightning_logs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) .setup lightning_logs .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,13 @@ def test_readme_table_of_messages_has_what_the_code_says():
         for part in re.split(r"`[^`]*`|…", message):
             words = part.strip(" .:,()'")
             assert words in source, words
+
+
+def test_readme_states_the_oldest_versions_of_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [f"python{project['requires-python']}", *project["dependencies"]]
+    stated = re.findall(r"([\w-]+) (\d[\d.]*\d)", README.split("## Versions")[1].split("\n## ")[0])
+    assert [f"{name.lower()}>={oldest}" for name, oldest in stated] == asked
 
 
 @pytest.mark.parametrize(
