@@ -6,7 +6,7 @@ OLDEST := .venv-oldest
 # uv installs in seconds what takes pip minutes; torch and torchvision come from the package index as a matching pair.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: help demo test test-fast test-oldest lint types bench clean
+.PHONY: help demo test test-fast test-oldest lint types bench bench-leak clean
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -48,6 +48,9 @@ types: .setup/dev   ## mypy
 
 bench: .setup/bench ## speed and memory beside the peers, into docs/benchmarks.md
 	$(BIN)/python -m benchmarks.look
+
+bench-leak: .setup/bench ## what is left after 50 to 300 looks, into docs/leak.md
+	$(BIN)/python -m benchmarks.leak
 
 clean:          ## remove what the above made
 	rm -rf $(VENV) $(OLDEST) .setup lightning_logs .mypy_cache .pytest_cache .ruff_cache .hypothesis
