@@ -68,9 +68,10 @@ class GradCAMCallback(AnyCallback):
     def __init__(
         self,
         *,
+        # Of several kinds LightningCLI takes the first that fits: "1" is a class, and a dotted path a callable.
         layers: str | Layer | list[str | Layer] | Callable[..., Any] = "auto",
-        method: str | list[str] | Callable[..., Any] = "gradcam",
-        target: str | int | list[int] | Callable[..., Any] = "auto",
+        method: Callable[..., Any] | str | list[str] = "gradcam",
+        target: int | Callable[..., Any] | str | list[int] = "auto",
         probe: int | Probe | tuple[Tensor, Tensor] = 16,
         every_n_epochs: int = 1,
         pixels: Pixels | None = None,
