@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import Any, Literal
 
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from lightning_gradcam.host import (
     validates,
     weights_explained,
 )
-from lightning_gradcam.packages import AnyCallback
+from lightning_gradcam.packages import AnyCallback, MisconfigurationException
 from lightning_gradcam.probe import Pixels, Probe
 from lightning_gradcam.run import Run
 from lightning_gradcam.targets import coerce_target

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lit import Body, fingerprint, fit, same
+from lit import Body, fit, weights
 
 from lightning_gradcam import GradCAMCallback
 
@@ -44,7 +44,7 @@ def test_pictures_and_curves_and_weights_as_without(package, bare, tmp_path, rea
     val = [e.step for e in events.Scalars("val_loss")]
     assert [p.step for p in events.Images("gradcam/features")] == [0, *val]
     assert [e.step for e in events.Scalars("gradcam/drift")] == val
-    assert same(fingerprint(trainer), fingerprint(fit(tmp_path / "without", **package.run)))
+    assert weights(trainer) == weights(fit(tmp_path / "without", **package.run))
 
 
 @pytest.mark.parametrize("then", NAMES)
@@ -80,3 +80,13 @@ print(callback.watch.track.looks)
 """
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.splitlines()[-1] == "2"
+
+
+def test_what_is_wrong_is_either_packages_error(package):
+    fabric = package.name.replace("pytorch_lightning", "lightning_fabric").replace(
+        "lightning.pytorch", "lightning.fabric"
+    )
+    with pytest.raises(
+        import_module(f"{fabric}.utilities.exceptions").MisconfigurationException, match="at least 1 image"
+    ):
+        GradCAMCallback(probe=0)

@@ -146,8 +146,8 @@ WINDOW = {"accumulate_grad_batches": 3, "val_check_interval": 2}
 BF16 = {"precision": "bf16-mixed"}
 CASES = {
     "DDP": Case(
-        "each process explains its rows; EarlyStopping and ModelCheckpoint wait for the drift", "torch random state", ddp,
-        monitors=True,
+        "each process explains its rows; EarlyStopping and ModelCheckpoint wait for the drift",
+        "torch random state", ddp, monitors=True,
     ),
     "DDP, rows that do not go up": Case(
         "7 images, 2 processes", "rows joined", ddp, gradcam={"probe": 7},
