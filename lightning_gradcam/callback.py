@@ -84,7 +84,8 @@ class GradCAMCallback(AnyCallback):
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name in _DEFAULTS}
-        self._set = {name: value for name, value in arguments.items() if brief(value) != brief(_DEFAULTS[name])}
+        said = {name: brief(value) for name, value in arguments.items()}
+        self._set = {name: words for name, words in said.items() if words != brief(_DEFAULTS[name])}
         super().__init__()
         with _as_misconfiguration():
             self.choices = Choices(
@@ -112,7 +113,7 @@ class GradCAMCallback(AnyCallback):
 
     def __repr__(self) -> str:
         """The arguments that are not the default."""
-        return f"{type(self).__name__}({', '.join(f'{name}={brief(value)}' for name, value in self._set.items())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={words}' for name, words in self._set.items())})"
 
     @property
     def state_key(self) -> str:

@@ -75,7 +75,7 @@ def run(case: Case, folder: Path, with_callback: bool) -> dict[str, Any]:
             **{"devices": 2, "max_epochs": 4, "strategy": case.strategy(), **case.trainer},
             enable_checkpointing=case.monitors and with_callback,
         )
-    found = {"seen": recorder.seen, "said": [str(w.message) for w in caught if "GradCAM" in str(w.message)]}
+    found = {"seen": recorder.seen, "said": [str(w.message) for w in caught if "gradcam" in str(w.message).lower()]}
     if watcher is None:
         return found
     ours = {k: v.clone() for k, v in trainer.callback_metrics.items() if k.startswith("gradcam/")}

@@ -12,6 +12,7 @@ from lit import Bars, Lit, fit, loader
 from lightning_gradcam import GradCAMCallback, NotExplainableError, Probe
 from lightning_gradcam.methods import METHODS
 from lightning_gradcam.pipeline import prepare
+from lightning_gradcam.portions import Portions
 from lightning_gradcam.targets import TARGETS
 from lightning_gradcam.watch import Display, Watch
 
@@ -30,7 +31,7 @@ def watch_of(model, method="gradcam", film=0):
     data = Bars(6)
     probe = Probe(torch.stack([data[i][0] for i in range(6)]), labels=data.labels)
     plan = prepare(model, probe, target=TARGETS["label"], layers="stages", method=method)
-    return Watch(probe, plan, TARGETS["label"], Display(film=film, scale="shared"))
+    return Watch(probe, Portions(plan), TARGETS["label"], Display(film=film, scale="shared"))
 
 
 def counts_after(looks, look, model):
