@@ -152,22 +152,14 @@ class _Through:
     def __call__(self, model: nn.Module, probe: Probe) -> Any:
         if self.wrapper is model:
             return self.forward(model, probe)
-        before = vars(model).get("forward")
-
-        def restore() -> None:
-            vars(model).pop("forward", None)
-            if before is not None:
-                vars(model)["forward"] = before
+        own = model.forward
 
         def led(images: Tensor) -> Any:
-            restore()  # the forward pass itself may call it
+            vars(model)["forward"] = own  # which the pass itself may call
             return self.forward(model, replace(probe, images=images))  # as the wrapper casts them
 
-        vars(model)["forward"] = led
-        try:
-            return self.wrapper(probe.images)
-        finally:
-            restore()
+        vars(model)["forward"] = led  # isolation puts attributes back
+        return self.wrapper(probe.images)
 
 
 def _bytes(buffer: Tensor) -> Tensor:

@@ -227,10 +227,6 @@ BREAKS = {
         'getattr(getattr(self.strategy, "model", None), "_is_root", True) is not None', "True",
         "FSDP sets itself up in a pass of the run, never in ours",
     ),
-    "forward put back": ranks(
-        "        finally:\n            restore()", "        finally:\n            pass",
-        "the module's `forward` is put back",
-    ),
     "cast by the wrapper": ranks(
         "replace(probe, images=images))", "probe)", "the model gets the images as the wrapper casts them",
     ),

@@ -34,7 +34,8 @@ class Recorder(Callback):
         parameters = [p for o in trainer.optimizers for group in o.param_groups for p in group["params"]]
         self.seen += [[_local(p) for p in parameters], [_local(p.grad) for p in parameters], batch[0].clone()]
         self.seen += [[b.clone() for b in pl_module.buffers()], [m.training for m in pl_module.modules()]]
-        self.seen += [torch.get_rng_state()]
+        # A part of FSDP that takes itself for the root would gather by itself, out of step with the others.
+        self.seen += [torch.get_rng_state(), [getattr(m, "_is_root", "") for m in pl_module.modules()]]
 
     def on_train_end(self, trainer, pl_module):
         self.on_train_batch_start(trainer, pl_module, [torch.zeros(0)], 0)

@@ -241,7 +241,7 @@ CASES = {
         "the module defines none", "through the wrapper", fsdp, make=ThroughChild,
     ),
     "FSDP, fails in the forward pass": Case(
-        "inside a part, when it is gathered and cast", "forward put back", fsdp, make=NoSmallBatches,
+        "inside a part, when it is gathered and cast", "hooks", fsdp, make=NoSmallBatches,
         fails="no small batches", monitors=True, trainer=BF16,
     ),
     "FSDP, bf16-mixed": Case(
