@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.explanation import NotExplainableError
+from lightning_gradcam.layout import Layouts
 from lightning_gradcam.passes import Passes
 from lightning_gradcam.probe import Forward, Probe, Target
-from lightning_gradcam.trace import Layer, LayerShape, read_layout
+from lightning_gradcam.trace import Layer, LayerShape, vanishing
 
 Hook = Callable[[nn.Module, Any, Any], Any]
 
@@ -111,7 +112,7 @@ def trace(
         call = calls[module]
         calls[module] += 1
         tensor = _find(output)
-        if tensor is None or tensor.ndim < 2 or len(tensor) != len(probe):
+        if tensor is None or tensor.ndim < 2 or len(probe) not in tensor.shape[: 2 if tensor.ndim == 3 else 1]:
             return None
         if given.get(id(tensor)) == tensor._version:  # handed through, as dropout does in evaluation
             return None
@@ -132,11 +133,14 @@ def trace(
         with _hooked([*entering, *leaving]):  # type: ignore[list-item]  # pre-hooks take no output
             output = forward(model, probe)
         scores = score(output)
-        reached = [False] * len(made)
+        gradients: Sequence[Tensor | None] = [None] * len(made)
         if made and scores.requires_grad:
             gradients = torch.autograd.grad(scores.sum(), [r.value for r in made], allow_unused=True)
-            reached = [gradient is not None for gradient in gradients]
-    return tuple(_shape(r, names, calls, hit, probe) for r, hit in zip(made, reached, strict=True)), output
+    layouts = Layouts(probe.size, len(probe))
+    shapes = [_shape(r, names, calls, layouts, g) for r, g in zip(made, gradients, strict=True)]
+    if not vanishing(shapes):
+        shapes = [replace(s, reaches=s.touched > 0) if s.tokens else s for s in shapes]
+    return tuple(shapes), output
 
 
 def _can_be_traced(name: str, module: nn.Module) -> bool:
@@ -145,10 +149,14 @@ def _can_be_traced(name: str, module: nn.Module) -> bool:
 
 
 def _shape(
-    record: _Made, names: Mapping[nn.Module, str], calls: Mapping[nn.Module, int], reaches: bool, probe: Probe
+    record: _Made,
+    names: Mapping[nn.Module, str],
+    calls: Mapping[nn.Module, int],
+    layouts: Layouts,
+    gradient: Tensor | None,
 ) -> LayerShape:
     shape = tuple(record.value.shape)
-    grid, to_grid = read_layout(shape, probe.size)
+    grid, to_grid = layouts.read(shape)
     (maker, _), (outermost, call) = record.returned_by[0], record.returned_by[-1]
     return LayerShape(
         name=names[outermost],
@@ -156,9 +164,17 @@ def _shape(
         shape=shape,
         grid=grid,
         call=-1 if call == calls[outermost] - 1 else call,
-        reaches=reaches,
+        reaches=gradient is not None,
+        touched=0.0 if gradient is None else _touched(to_grid(gradient)),
         to_grid=to_grid,
         inner=tuple(names[module] for module, _ in record.returned_by[:-1]),
+    )
+
+
+def _touched(gradient: Tensor) -> float:
+    """The share of places in ``(n, C, *s)`` with a gradient in some image and channel."""
+    return (
+        float((gradient != 0).flatten(2).any(1).any(0).float().mean()) if gradient.ndim > 2 else float(gradient.any())
     )
 
 

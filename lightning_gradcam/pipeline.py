@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from lightning_gradcam.capture import capture, trace
 from lightning_gradcam.explanation import Explanation, ForwardError, NotExplainableError, flaws
-from lightning_gradcam.isolation import isolated
+from lightning_gradcam.isolation import filled, isolated
 from lightning_gradcam.layers import Layers, choose_layers
 from lightning_gradcam.methods import LayerMethod, PassMethod, apply, coerce_methods, uses_gradients
 from lightning_gradcam.passes import Passes
 from lightning_gradcam.probe import Forward, Probe, Target
 from lightning_gradcam.targets import ClassScore, check_classes, coerce_target, find_logits, logits_of
-from lightning_gradcam.trace import Layer, LayerShape
+from lightning_gradcam.trace import Layer, LayerShape, vanishing
 
 Methods: TypeAlias = str | LayerMethod | PassMethod | Sequence[str | LayerMethod | PassMethod]
 Targets: TypeAlias = str | int | Sequence[int] | Tensor | Target
@@ -153,16 +153,29 @@ def prepare(
     """Trace the model once on the first images and decide; arguments and errors as for `explain`."""
     methods = coerce_methods(method)
     call = Called(forward or default_forward(model))
-    rows = probe[:TRACED_ROWS]
-    # Any class shows what the gradient reaches, and a label may be out of range: that is checked below.
-    score = logits_of if isinstance(target, ClassScore) else lambda output: target(output, rows)
-    with isolated(model):
-        shapes, output = trace(model, rows, call, score)
+    shapes, output = traced(model, probe, call, target)
     logits = find_logits(output)
     if isinstance(target, ClassScore) and logits is not None:
         check_classes(target.choose(logits, probe), logits.shape[1])
     count = None if logits is None else logits.shape[1]
     return Plan(tuple(choose_layers(layers, shapes, model)), methods, call, shapes, count)
+
+
+def traced(model: nn.Module, probe: Probe, forward: Forward, target: Target) -> tuple[tuple[LayerShape, ...], Any]:
+    """What the model's layers return for the first images and which of them reach the score, and the model's output."""
+    rows = probe[:TRACED_ROWS]
+
+    def score(output: Any) -> Tensor:
+        # Any class shows what the gradient reaches (the sum of all may have none, of probabilities say), and a label
+        # may be out of range, which is checked later.
+        return logits_of(output)[:, 0] if isinstance(target, ClassScore) else target(output, rows)
+
+    with isolated(model):
+        shapes, output = trace(model, rows, forward, score)
+        if any(s.reaches for s in shapes) and vanishing(shapes):
+            with filled(model):
+                shapes, _ = trace(model, rows, forward, score)
+    return shapes, output
 
 
 @dataclass(frozen=True)
