@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # uv installs in seconds what takes pip minutes; torch and torchvision come from the package index as a matching pair.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: help demo test test-fast test-red regimes lint types bench clean
+.PHONY: help demo test test-fast test-all test-red regimes layers lint types bench clean
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -25,13 +25,19 @@ test: lint types    ## lint, types, tests and doctests
 	$(BIN)/python -m pytest -q
 
 test-fast: .setup/dev  ## tests without the slow ones
-	$(BIN)/python -m pytest -q -m "not slow and not red"
+	$(BIN)/python -m pytest -q -m "not slow and not red and not whole"
+
+test-all: lint types    ## `make test` with every model of torchvision, a few minutes more
+	$(BIN)/python -m pytest -q -m "not red"
 
 test-red: .setup/dev   ## take every guard out, one by one, and see the rows of the matrix fail that rest on it
 	$(BIN)/python -m pytest -q -m red tests/test_breaks.py
 
 regimes: .setup/dev   ## docs/regimes.md, from the tests' table of ways to train
 	PYTHONPATH=tests $(BIN)/python -m regimes.page
+
+layers: .setup/dev    ## the table of docs/layers.md, from what is chosen in torchvision's models
+	PYTHONPATH=tests $(BIN)/python -m architectures
 
 lint: .setup/dev    ## ruff
 	$(BIN)/ruff check .

@@ -68,8 +68,8 @@ def auto(shapes: Sequence[LayerShape]) -> list[Layer]:
     """
     features = feature_maps(shapes)
     enough = min(ENOUGH_CELLS, max(s.cells for s in features))
-    chosen = _whole([s for s in features if s.cells >= enough][-1], features, shapes)
-    last = _whole(features[-1], features, shapes)
+    chosen = whole([s for s in features if s.cells >= enough][-1], features, shapes)
+    last = whole(features[-1], features, shapes)
     reason = _REASON_TOKENS if chosen.tokens else "the last feature map on the way to the score"
     if last.grid != chosen.grid:
         count = f"at least {ENOUGH_CELLS} cells" if enough == ENOUGH_CELLS else f"{enough} cells, the most there are"
@@ -80,10 +80,10 @@ def auto(shapes: Sequence[LayerShape]) -> list[Layer]:
             f"; behind it {len(tokens)} layers return sequences, the last {tokens[-1].name} {list(tokens[-1].shape)}, "
             "which this rule does not read: `layers=Layer(name, to_grid=...)` does"
         )
-    return [_layer(chosen, reason)]
+    return [as_layer(chosen, reason)]
 
 
-def _whole(found: LayerShape, features: Sequence[LayerShape], shapes: Sequence[LayerShape]) -> LayerShape:
+def whole(found: LayerShape, features: Sequence[LayerShape], shapes: Sequence[LayerShape]) -> LayerShape:
     """The whole of which a feature map is a branch, on the same grid.
 
     A map inside a block whose own output is not used as a map of that grid (coarser, or its patch tokens miss the
@@ -115,9 +115,9 @@ def stages(shapes: Sequence[LayerShape]) -> list[Layer]:
     """
     features = feature_maps(shapes)
     last = {s.grid: s for s in features}
-    whole = [_whole(s, features, shapes) for s in last.values()]
-    deepest_first = sorted(whole, key=shapes.index, reverse=True)
-    return [_layer(s, f"the last feature map of {_grid(s)}") for s in deepest_first]
+    wholes = [whole(s, features, shapes) for s in last.values()]
+    deepest_first = sorted(wholes, key=shapes.index, reverse=True)
+    return [as_layer(s, f"the last feature map of {_grid(s)}") for s in deepest_first]
 
 
 def choose_layers(layers: Layers, shapes: Sequence[LayerShape], model: nn.Module) -> list[Layer]:
@@ -183,7 +183,8 @@ def _locate(layer: Layer, shapes: Sequence[LayerShape]) -> Layer:
     return replace(layer, to_grid=at[-1].to_grid)
 
 
-def _layer(shape: LayerShape, reason: str) -> Layer:
+def as_layer(shape: LayerShape, reason: str) -> Layer:
+    """The place that a rule chose."""
     return Layer(shape.name, shape.call, reason, shape.to_grid)
 
 

@@ -51,7 +51,7 @@ class Tokens:
     def __call__(self, output: Tensor) -> Tensor:
         """The patches on their grid."""
         patches = output.movedim(self.rows, 0)[:, self.extra :]
-        return patches.transpose(1, 2).unflatten(2, self.grid)
+        return patches.transpose(1, 2).reshape(len(patches), -1, *self.grid)
 
 
 def find_tokens(length: int, image: Grid, grids: Sequence[Grid] = ()) -> Tokens | None:

@@ -1,0 +1,69 @@
+"""`layers="auto"` in every classification model of torchvision: a map on the grid of its last features."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from architectures import END, FAMILIES, NAMES, PAGE, START, build, last_grid, smallest, table
+
+from lightning_gradcam import explain
+from lightning_gradcam.explanation import flaws
+from lightning_gradcam.layers import ENOUGH_CELLS
+
+
+def family_of(name: str) -> str:
+    """The member of `FAMILIES` that begins as a name does, for longest."""
+
+    def alike(member: str) -> int:
+        return next((i for i in range(len(name)) if not member.startswith(name[: i + 1])), len(name))
+
+    member = max(FAMILIES, key=alike)
+    assert re.findall("[a-z]+", member)[0] == re.findall("[a-z]+", name)[0], f"no family for {name}"
+    return member
+
+
+def assert_explained(name: str, size: int | None = None) -> None:
+    model = build(name)
+    images = torch.rand(2, 3, *[size or smallest(model)] * 2)
+    last = FAMILIES[family_of(name)][1]
+    if name.startswith("vgg"):  # not the pooling at the end
+        last = f"features.{len(model.features) - 2}"
+    expected = last_grid(model, images, last)
+    [evidence] = explain(model, images).evidence.values()
+    if expected[0] * expected[1] >= ENOUGH_CELLS:
+        assert tuple(evidence.shape[1:]) == expected
+    else:
+        # With more than four times as many, the next stage would have enough as well.
+        assert ENOUGH_CELLS <= evidence[0].numel() <= 4 * ENOUGH_CELLS
+    for target in ("predicted", 0, 1, 2):  # random weights may find evidence against a class everywhere
+        found = explain(model, images, target=target)
+        [evidence], [degenerate] = found.evidence.values(), found.degenerate.values()
+        assert set(degenerate) <= {None, "all zero"}
+        assert set(flaws(-evidence)[flaws(evidence) > 0].tolist()) <= {0}  # and then it varies
+        if None in degenerate:
+            return
+    raise AssertionError("no class has a map")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_smallest_of_each_family_at_its_smallest_input(name):
+    assert_explained(name)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_smallest_of_each_family_where_the_last_grid_is_fine_enough(name):
+    assert_explained(name, 224 if name in ("inception_v3", "maxvit_t", "vit_b_32") else 160)
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in FAMILIES])
+def test_all_others_at_their_smallest_input(name):
+    assert_explained(name)
+
+
+@pytest.mark.slow
+def test_the_page_of_layers_is_what_is_chosen():
+    found = PAGE.read_text("utf-8").split(START)[1].split(END)[0]
+    assert found == table(), "docs/layers.md is out of date: `make layers` writes its table"
