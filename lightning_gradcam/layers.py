@@ -13,7 +13,7 @@ from lightning_gradcam.capture import clean_name, named_layers
 from lightning_gradcam.explanation import NotExplainableError
 from lightning_gradcam.layout import channels_first
 from lightning_gradcam.registry import Registry, unknown
-from lightning_gradcam.trace import Layer, LayerShape
+from lightning_gradcam.trace import Layer, LayerShape, vanishing
 
 LayerRule: TypeAlias = Callable[[Sequence[LayerShape]], Sequence[Layer]]
 """Chooses from a trace, in order of execution; never sees the model, so plain lists can test it."""
@@ -37,7 +37,8 @@ def feature_maps(shapes: Sequence[LayerShape]) -> list[LayerShape]:
         NotExplainableError: There are none.
     """
     spatial = [s for s in shapes if s.cells > 1]
-    reached = [s for s in spatial if s.reaches]
+    dark = vanishing(shapes)
+    reached = [s for s in spatial if s.reaches and (s.touched or dark)]
     features = [s for s in reached if not _NOT_FEATURES.search(s.kind)]
     if not features:
         found = (

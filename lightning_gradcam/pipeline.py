@@ -19,7 +19,7 @@ from lightning_gradcam.methods import LayerMethod, PassMethod, apply, coerce_met
 from lightning_gradcam.passes import Passes
 from lightning_gradcam.probe import Forward, Probe, Target
 from lightning_gradcam.targets import ClassScore, check_classes, coerce_target, find_logits, logits_of
-from lightning_gradcam.trace import Layer, LayerShape, vanishing
+from lightning_gradcam.trace import Layer, LayerShape
 
 Methods: TypeAlias = str | LayerMethod | PassMethod | Sequence[str | LayerMethod | PassMethod]
 Targets: TypeAlias = str | int | Sequence[int] | Tensor | Target
@@ -176,12 +176,8 @@ def traced(model: nn.Module, probe: Probe, forward: Forward, target: Target) -> 
         # may be out of range, which is checked later.
         return logits_of(output)[:, 0] if isinstance(target, ClassScore) else target(output, rows)
 
-    with isolated(model):
-        shapes, output = trace(model, rows, forward, score)
-        if any(s.reaches for s in shapes) and vanishing(shapes):
-            with filled(model):
-                shapes, _ = trace(model, rows, forward, score)
-    return shapes, output
+    with isolated(model), filled(model):
+        return trace(model, rows, forward, score)
 
 
 @dataclass(frozen=True)

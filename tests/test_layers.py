@@ -318,3 +318,21 @@ def test_a_head_that_is_zero_at_first_hides_no_reach():
 def test_reach_is_seen_through_probabilities(of):
     model = nn.Sequential(perturbed(TinyViT()), of)
     assert list(explain(model, torch.randn(2, 3, 16, 24)).evidence) == ["0.blocks.2.norm1"]
+
+
+class Aside(nn.Module):
+    """Its score is connected to the last map, but does not depend on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.aside, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(144, 3)
+
+    def forward(self, images):
+        features = self.body(images)
+        return self.head(torch.where(features > -1e9, features, self.aside(features)).flatten(1))
+
+
+def test_a_map_without_gradient_is_not_chosen():
+    model, images = perturbed(Aside()), torch.randn(2, 3, 8, 8)
+    assert list(explain(model, images).evidence) == ["body"]
+    assert explain(model, images, layers="aside").degenerate["aside"] == ("no gradient", "no gradient")
