@@ -27,7 +27,9 @@ RULES = Registry[LayerRule]("layer or layer rule")
 ENOUGH_CELLS = 16
 """A coarser grid says little about where the evidence lies."""
 
-_NOT_FEATURES = re.compile(r"(pool(ing)?|(un)?flatten|unfold|dropout|droppath|identity)(\d?d)?$", re.IGNORECASE)
+_NOT_FEATURES = re.compile(
+    r"(pool(ing)?|(un)?flatten|unfold|permute|rearrange|dropout|droppath|identity)(\d?d)?$", re.IGNORECASE
+)
 
 
 def feature_maps(shapes: Sequence[LayerShape]) -> list[LayerShape]:

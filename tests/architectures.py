@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from lightning_gradcam import Probe
-from lightning_gradcam.pipeline import prepare
+from lightning_gradcam.pipeline import Plan, prepare
 from lightning_gradcam.targets import TARGETS
 
 tv = torchvision.models
@@ -49,7 +49,7 @@ START, END = "<!-- table: make layers -->\n", "<!-- end of table -->\n"
 
 
 @contextmanager
-def _without_initialisation() -> Iterator[None]:
+def without_initialisation() -> Iterator[None]:
     """Constructors draw no numbers: for large models that takes longer than all the rest."""
     kept = {name: each for name, each in vars(nn.init).items() if name.endswith("_") and name[0] != "_"}
     try:
@@ -65,7 +65,7 @@ def _without_initialisation() -> Iterator[None]:
 def build(name: str) -> nn.Module:
     """A model of torchvision, random in every parameter, also in heads that are initialised with zeros."""
     fixed = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    with _without_initialisation():
+    with without_initialisation():
         model = tv.get_model(name, weights=None, **fixed)
     randomised(model)
     return model.eval()
@@ -110,20 +110,20 @@ def last_grid(model: nn.Module, images: Tensor, module: str) -> tuple[int, ...]:
     return tuple(shape[1:3] if shape[1] == shape[2] != shape[3] else shape[2:])
 
 
+def row(name: str, plan: Plan) -> str:
+    """A line of the table: what was chosen in the smallest member of a family."""
+    family, last = FAMILIES[name]
+    [layer] = plan.layers
+    shape = next(s for s in plan.shapes if s.name == layer.name)
+    chosen = f"`{layer.name}` | {shape.kind} | {'×'.join(map(str, shape.grid or ()))}"
+    return f"| {family} | `{name}` | {chosen} | {COMMON.get(name, f'`{last}`')} |\n"
+
+
 def table() -> str:
     """What `auto` chooses in the smallest member of each family for images of 224x224."""
-    rows = []
-    for name, (family, last) in FAMILIES.items():
-        torch.manual_seed(0)
-        model, probe = build(name), Probe(torch.rand(2, 3, 224, 224))
-        found = prepare(model, probe, target=TARGETS["predicted"])
-        [layer] = found.layers
-        shape = next(s for s in found.shapes if s.name == layer.name)
-        common = COMMON.get(name, f"`{last}`")
-        chosen = f"`{layer.name}` | {shape.kind} | {'×'.join(map(str, shape.grid or ()))}"
-        rows.append(f"| {family} | `{name}` | {chosen} | {common} |\n")
     head = "| family | model | chosen | made by | grid | commonly named |\n| --- | --- | --- | --- | --- | --- |\n"
-    return head + "".join(rows)
+    probe = Probe(torch.rand(2, 3, 224, 224))
+    return head + "".join(row(name, prepare(build(name), probe, target=TARGETS["predicted"])) for name in FAMILIES)
 
 
 COMMON = {

