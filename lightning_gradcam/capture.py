@@ -20,7 +20,6 @@ from lightning_gradcam.trace import Layer, LayerShape, vanishing
 
 Hook = Callable[[nn.Module, Any, Any], Any]
 
-
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
@@ -50,12 +49,15 @@ def _hooked(hooks: Sequence[tuple[Callable[[Hook], Any], Hook]]) -> Iterator[Non
             handle.remove()
 
 
-def _find(output: Any) -> Tensor | None:
-    """The first floating-point tensor in what a module returned."""
+def _floats(output: Any) -> Iterator[Tensor]:
+    """The floating-point tensors in what a module returned; the first is the one that is looked at."""
     if isinstance(output, Tensor):
-        return output if output.is_floating_point() else None
+        if output.is_floating_point():
+            yield output
+        return
     inside = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
-    return next((found for item in inside if (found := _find(item)) is not None), None)
+    for item in inside:
+        yield from _floats(item)
 
 
 def _swap(output: Any, old: Tensor, new: Tensor) -> Any:
@@ -111,14 +113,15 @@ def trace(
         first_inside, given = open_modules.pop()
         call = calls[module]
         calls[module] += 1
-        tensor = _find(output)
+        tensor, others = next(found := _floats(output), None), any(True for _ in found)
         if tensor is None or tensor.ndim < 2 or len(probe) not in tensor.shape[: 2 if tensor.ndim == 3 else 1]:
             return None
         if given.get(id(tensor)) == tensor._version:  # handed through, as dropout does in evaluation
             return None
         for record in made[first_inside:]:
             if record.handed is tensor and record.version == tensor._version:
-                record.returned_by.append((module, call))
+                if not others:  # else the score may be made of those, and pass by the tensor on its way out
+                    record.returned_by.append((module, call))
                 return None
         value = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
         torch.set_grad_enabled(True)  # also inside a no_grad block of the model's own
@@ -186,7 +189,7 @@ def capture(
     The pass runs without grad up to there, so that nothing of the body is saved for backward.
 
     Returns:
-        One `Passes` per target, all of the same forward pass.
+        One `Passes` per target, all of the same pass.
 
     Raises:
         NotExplainableError: A layer did not run.
@@ -225,7 +228,7 @@ def _run_to_graph(
         def leave(_module: nn.Module, _args: Any, output: Any) -> Any:
             call = calls[layer.key]
             calls[layer.key] += 1
-            tensor = _find(output)
+            tensor = next(_floats(output), None)
             if tensor is None or layer.call not in (-1, call):
                 return None
             if not tensor.requires_grad:
