@@ -56,8 +56,7 @@ def _floats(output: Any) -> Iterator[Tensor]:
             yield output
         return
     inside = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
-    for item in inside:
-        yield from _floats(item)
+    yield from (found for item in inside for found in _floats(item))
 
 
 def _swap(output: Any, old: Tensor, new: Tensor) -> Any:
