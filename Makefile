@@ -6,7 +6,7 @@ OLDEST := .venv-oldest
 # uv installs in seconds what takes pip minutes; torch and torchvision come from the package index as a matching pair.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: help demo test test-fast test-red test-oldest regimes lint types bench bench-leak clean
+.PHONY: help demo test test-fast test-all test-red test-oldest regimes layers lint types bench bench-leak clean
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -34,7 +34,10 @@ test: lint types    ## lint, types, tests and doctests
 	$(BIN)/python -m pytest -q
 
 test-fast: .setup/dev  ## tests without the slow ones
-	$(BIN)/python -m pytest -q -m "not slow and not red"
+	$(BIN)/python -m pytest -q -m "not slow and not red and not whole"
+
+test-all: lint types    ## `make test` with every model of torchvision, a few minutes more
+	$(BIN)/python -m pytest -q -m "not red"
 
 test-red: .setup/dev   ## take every guard out, one by one, and see the rows of the matrix fail that rest on it
 	$(BIN)/python -m pytest -q -m red tests/test_breaks.py
@@ -44,6 +47,9 @@ regimes: .setup/dev   ## docs/regimes.md, from the tests' table of ways to train
 
 test-oldest: .setup/oldest  ## tests and doctests with the oldest versions of what pyproject asks for (Python 3.11 or 3.12)
 	$(OLDEST)/bin/python -m pytest -q
+
+layers: .setup/dev    ## the table of docs/layers.md, from what is chosen in torchvision's models
+	PYTHONPATH=tests $(BIN)/python -m architectures
 
 lint: .setup/dev    ## ruff
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_gradcam.callback import GradCAMCallback
+    from lightning_gradcam.candidates import recommended_layers
     from lightning_gradcam.explanation import Explanation, NotExplainableError
     from lightning_gradcam.pipeline import explain
     from lightning_gradcam.probe import Pixels, Probe
@@ -23,10 +24,20 @@ _HOMES = {
     "Pixels": "probe",
     "Probe": "probe",
     "explain": "pipeline",
+    "recommended_layers": "candidates",
 }
 
 __version__ = "0.1.0"
-__all__ = ["Explanation", "GradCAMCallback", "Layer", "NotExplainableError", "Pixels", "Probe", "explain"]
+__all__ = [
+    "Explanation",
+    "GradCAMCallback",
+    "Layer",
+    "NotExplainableError",
+    "Pixels",
+    "Probe",
+    "explain",
+    "recommended_layers",
+]
 
 
 def __getattr__(name: str) -> Any:

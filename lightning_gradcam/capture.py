@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.explanation import NotExplainableError
+from lightning_gradcam.layout import Layouts
 from lightning_gradcam.passes import Passes
 from lightning_gradcam.probe import Forward, Probe, Target
-from lightning_gradcam.trace import Layer, LayerShape, read_layout
+from lightning_gradcam.trace import Layer, LayerShape, vanishing
 
 Hook = Callable[[nn.Module, Any, Any], Any]
-
 
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
@@ -49,12 +49,14 @@ def _hooked(hooks: Sequence[tuple[Callable[[Hook], Any], Hook]]) -> Iterator[Non
             handle.remove()
 
 
-def _find(output: Any) -> Tensor | None:
-    """The first floating-point tensor in what a module returned."""
+def _floats(output: Any) -> Iterator[Tensor]:
+    """The floating-point tensors in what a module returned; the first is the one that is looked at."""
     if isinstance(output, Tensor):
-        return output if output.is_floating_point() else None
+        if output.is_floating_point():
+            yield output
+        return
     inside = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
-    return next((found for item in inside if (found := _find(item)) is not None), None)
+    yield from (found for item in inside for found in _floats(item))
 
 
 def _swap(output: Any, old: Tensor, new: Tensor) -> Any:
@@ -110,14 +112,15 @@ def trace(
         first_inside, given = open_modules.pop()
         call = calls[module]
         calls[module] += 1
-        tensor = _find(output)
-        if tensor is None or tensor.ndim < 2 or len(tensor) != len(probe):
+        tensor, others = next(found := _floats(output), None), any(True for _ in found)
+        if tensor is None or tensor.ndim < 2 or len(probe) not in tensor.shape[: 2 if tensor.ndim == 3 else 1]:
             return None
         if given.get(id(tensor)) == tensor._version:  # handed through, as dropout does in evaluation
             return None
         for record in made[first_inside:]:
             if record.handed is tensor and record.version == tensor._version:
-                record.returned_by.append((module, call))
+                if not others:  # else the score may be made of those, and pass by the tensor on its way out
+                    record.returned_by.append((module, call))
                 return None
         value = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
         torch.set_grad_enabled(True)  # also inside a no_grad block of the model's own
@@ -132,11 +135,14 @@ def trace(
         with _hooked([*entering, *leaving]):  # type: ignore[list-item]  # pre-hooks take no output
             output = forward(model, probe)
         scores = score(output)
-        reached = [False] * len(made)
+        gradients: Sequence[Tensor | None] = [None] * len(made)
         if made and scores.requires_grad:
             gradients = torch.autograd.grad(scores.sum(), [r.value for r in made], allow_unused=True)
-            reached = [gradient is not None for gradient in gradients]
-    return tuple(_shape(r, names, calls, hit, probe) for r, hit in zip(made, reached, strict=True)), output
+    layouts = Layouts(probe.size, len(probe))
+    shapes = [_shape(r, names, calls, layouts, g) for r, g in zip(made, gradients, strict=True)]
+    if not vanishing(shapes):
+        shapes = [replace(s, reaches=s.touched > 0) if s.tokens else s for s in shapes]
+    return tuple(shapes), output
 
 
 def _can_be_traced(name: str, module: nn.Module) -> bool:
@@ -145,10 +151,14 @@ def _can_be_traced(name: str, module: nn.Module) -> bool:
 
 
 def _shape(
-    record: _Made, names: Mapping[nn.Module, str], calls: Mapping[nn.Module, int], reaches: bool, probe: Probe
+    record: _Made,
+    names: Mapping[nn.Module, str],
+    calls: Mapping[nn.Module, int],
+    layouts: Layouts,
+    gradient: Tensor | None,
 ) -> LayerShape:
     shape = tuple(record.value.shape)
-    grid, to_grid = read_layout(shape, probe.size)
+    grid, to_grid = layouts.read(shape)
     (maker, _), (outermost, call) = record.returned_by[0], record.returned_by[-1]
     return LayerShape(
         name=names[outermost],
@@ -156,9 +166,17 @@ def _shape(
         shape=shape,
         grid=grid,
         call=-1 if call == calls[outermost] - 1 else call,
-        reaches=reaches,
+        reaches=gradient is not None,
+        touched=0.0 if gradient is None else _touched(to_grid(gradient)),
         to_grid=to_grid,
         inner=tuple(names[module] for module, _ in record.returned_by[:-1]),
+    )
+
+
+def _touched(gradient: Tensor) -> float:
+    """The share of places in ``(n, C, *s)`` with a gradient in some image and channel."""
+    return (
+        float((gradient != 0).flatten(2).any(1).any(0).float().mean()) if gradient.ndim > 2 else float(gradient.any())
     )
 
 
@@ -170,7 +188,7 @@ def capture(
     The pass runs without grad up to there, so that nothing of the body is saved for backward.
 
     Returns:
-        One `Passes` per target, all of the same forward pass.
+        One `Passes` per target, all of the same pass.
 
     Raises:
         NotExplainableError: A layer did not run.
@@ -209,7 +227,7 @@ def _run_to_graph(
         def leave(_module: nn.Module, _args: Any, output: Any) -> Any:
             call = calls[layer.key]
             calls[layer.key] += 1
-            tensor = _find(output)
+            tensor = next(_floats(output), None)
             if tensor is None or layer.call not in (-1, call):
                 return None
             if not tensor.requires_grad:

@@ -18,6 +18,8 @@ from torch.utils import checkpoint
 SEED = 0
 """Random numbers inside a pass start here, so that the same weights give the same map."""
 
+_NOISE = 0.02
+
 
 @contextmanager
 def isolated(model: nn.Module) -> Iterator[None]:
@@ -164,3 +166,27 @@ def _buffers(modules: Sequence[nn.Module]) -> Iterator[None]:
             if module._buffers or buffers:
                 module._buffers.clear()
                 module._buffers.update(buffers)
+
+
+@contextmanager
+def filled(model: nn.Module) -> Iterator[None]:
+    """Inside, parameters that are zero throughout hold small noise: a gradient goes through what starts with zeros.
+
+    These are heads, residual branches and their scales. Sharded parameters stay as they are. To be used inside of
+    `isolated`, which puts the random state back.
+    """
+    zero = [
+        (module._parameters, name, parameter)
+        for module in model.modules()
+        if not isinstance(module, torch.jit.ScriptModule)
+        for name, parameter in module._parameters.items()
+        if type(parameter) is nn.Parameter and not parameter.is_meta and parameter.numel() and not parameter.any()
+    ]
+    noise = {id(p): nn.Parameter(_NOISE * torch.randn_like(p), requires_grad=False) for _, _, p in zero}
+    try:
+        for parameters, name, parameter in zero:
+            parameters[name] = noise[id(parameter)]
+        yield
+    finally:
+        for parameters, name, parameter in zero:
+            parameters[name] = parameter

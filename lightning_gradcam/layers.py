@@ -11,8 +11,9 @@ from torch import nn
 
 from lightning_gradcam.capture import clean_name, named_layers
 from lightning_gradcam.explanation import NotExplainableError
+from lightning_gradcam.layout import channels_first
 from lightning_gradcam.registry import Registry, unknown
-from lightning_gradcam.trace import Layer, LayerShape, channels_first
+from lightning_gradcam.trace import Layer, LayerShape, vanishing
 
 LayerRule: TypeAlias = Callable[[Sequence[LayerShape]], Sequence[Layer]]
 """Chooses from a trace, in order of execution; never sees the model, so plain lists can test it."""
@@ -26,7 +27,9 @@ RULES = Registry[LayerRule]("layer or layer rule")
 ENOUGH_CELLS = 16
 """A coarser grid says little about where the evidence lies."""
 
-_NOT_FEATURES = re.compile(r"(pool(ing)?|flatten|dropout|droppath|identity)(\d?d)?$", re.IGNORECASE)
+_NOT_FEATURES = re.compile(
+    r"(pool(ing)?|(un)?flatten|unfold|permute|rearrange|dropout|droppath|identity)(\d?d)?$", re.IGNORECASE
+)
 
 
 def feature_maps(shapes: Sequence[LayerShape]) -> list[LayerShape]:
@@ -36,7 +39,8 @@ def feature_maps(shapes: Sequence[LayerShape]) -> list[LayerShape]:
         NotExplainableError: There are none.
     """
     spatial = [s for s in shapes if s.cells > 1]
-    reached = [s for s in spatial if s.reaches]
+    dark = vanishing(shapes)
+    reached = [s for s in spatial if s.reaches and (s.touched or dark)]
     features = [s for s in reached if not _NOT_FEATURES.search(s.kind)]
     if not features:
         found = (
@@ -54,6 +58,9 @@ def feature_maps(shapes: Sequence[LayerShape]) -> list[LayerShape]:
     return features
 
 
+_REASON_TOKENS = "the last place where patch tokens are on the way to the score"
+
+
 @RULES.register("auto")
 def auto(shapes: Sequence[LayerShape]) -> list[Layer]:
     """The last feature map with at least 16 cells, or with as many as the model has.
@@ -64,13 +71,10 @@ def auto(shapes: Sequence[LayerShape]) -> list[Layer]:
     """
     features = feature_maps(shapes)
     enough = min(ENOUGH_CELLS, max(s.cells for s in features))
-    fine = [s for s in features if s.cells >= enough]
-    # A map inside a block that goes on to return a coarser one is one branch's: the block before has all of it.
-    depth = {s.name: sum(s.name.startswith(f"{b.name}.") for b in features if b.cells < enough) for s in fine}
-    chosen = next(s for s in reversed(fine) if depth[s.name] == min(depth.values()))
-    reason = "the last feature map on the way to the score"
-    if chosen is not features[-1]:
-        last = features[-1]
+    chosen = whole([s for s in features if s.cells >= enough][-1], features, shapes)
+    last = whole(features[-1], features, shapes)
+    reason = _REASON_TOKENS if chosen.tokens else "the last feature map on the way to the score"
+    if last.grid != chosen.grid:
         count = f"at least {ENOUGH_CELLS} cells" if enough == ENOUGH_CELLS else f"{enough} cells, the most there are"
         reason += f" with {count} (the last one of all, {last.name}, has {_grid(last)})"
     tokens = [s for s in shapes[shapes.index(chosen) + 1 :] if s.reaches and s.grid is None and len(s.shape) > 2]
@@ -79,7 +83,29 @@ def auto(shapes: Sequence[LayerShape]) -> list[Layer]:
             f"; behind it {len(tokens)} layers return sequences, the last {tokens[-1].name} {list(tokens[-1].shape)}, "
             "which this rule does not read: `layers=Layer(name, to_grid=...)` does"
         )
-    return [_layer(chosen, reason)]
+    return [as_layer(chosen, reason)]
+
+
+def whole(found: LayerShape, features: Sequence[LayerShape], shapes: Sequence[LayerShape]) -> LayerShape:
+    """The whole of which a feature map is a branch, on the same grid.
+
+    A map inside a block whose own output is not used as a map of that grid (coarser, or its patch tokens miss the
+    score) is one branch's, queries, keys or a widened map say: what the block was given has all of it. Where the next
+    layer only normalises tokens, as the last attention's input is, that is the last place of all.
+    """
+    same = [s for s in features if s.grid == found.grid]
+    behind = [s for s in shapes[shapes.index(found) + 1 :] if not _NOT_FEATURES.search(s.kind)]
+    # A projection that goes on as a vector (attention pooling) is a branch as well.
+    blocks = [name for s in behind if s.cells or found.kind == "Linear" for name in (s.name, *s.inner)]
+    around = [name for name in blocks if found.name.startswith(f"{name}.")]
+    if around:
+        block = max(around, key=len)
+        before = [s for s in same[: same.index(found)] if not f"{s.name}.".startswith(f"{block}.")]
+        found = before[-1] if before else found
+    following = shapes[shapes.index(found) + 1 :]
+    if found.tokens and following and "Norm" in following[0].kind and following[0].shape == found.shape:
+        found = following[0] if following[0] in same else found
+    return found
 
 
 @RULES.register("stages")
@@ -90,9 +116,11 @@ def stages(shapes: Sequence[LayerShape]) -> list[Layer]:
     >>> [layer.name for layer in stages(shapes)]
     ['layer3', 'layer2', 'layer1']
     """
-    last = {s.grid: s for s in feature_maps(shapes)}
-    deepest_first = sorted(last.values(), key=shapes.index, reverse=True)
-    return [_layer(s, f"the last feature map of {_grid(s)}") for s in deepest_first]
+    features = feature_maps(shapes)
+    last = {s.grid: s for s in features}
+    wholes = [whole(s, features, shapes) for s in last.values()]
+    deepest_first = sorted(wholes, key=shapes.index, reverse=True)
+    return [as_layer(s, f"the last feature map of {_grid(s)}") for s in deepest_first]
 
 
 def choose_layers(layers: Layers, shapes: Sequence[LayerShape], model: nn.Module) -> list[Layer]:
@@ -158,7 +186,8 @@ def _locate(layer: Layer, shapes: Sequence[LayerShape]) -> Layer:
     return replace(layer, to_grid=at[-1].to_grid)
 
 
-def _layer(shape: LayerShape, reason: str) -> Layer:
+def as_layer(shape: LayerShape, reason: str) -> Layer:
+    """The place that a rule chose."""
     return Layer(shape.name, shape.call, reason, shape.to_grid)
 
 

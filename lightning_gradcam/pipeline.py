@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from lightning_gradcam.capture import capture, trace
 from lightning_gradcam.explanation import Explanation, ForwardError, NotExplainableError, flaws
-from lightning_gradcam.isolation import isolated
+from lightning_gradcam.hindrances import check_model, check_reach, named
+from lightning_gradcam.isolation import filled, isolated
 from lightning_gradcam.layers import Layers, choose_layers
 from lightning_gradcam.methods import LayerMethod, PassMethod, apply, coerce_methods, uses_gradients
 from lightning_gradcam.passes import Passes
@@ -153,18 +154,32 @@ def prepare(
     forward: Forward | None = None,
 ) -> Plan:
     """Trace the model once on the first images and decide; arguments and errors as for `explain`."""
+    check_model(model)
     methods = coerce_methods(method)
     call = Called(forward or default_forward(model))
-    rows = probe[:TRACED_ROWS]
-    # Any class shows what the gradient reaches, and a label may be out of range: that is checked below.
-    score = logits_of if isinstance(target, ClassScore) else lambda output: target(output, rows)
-    with isolated(model):
-        shapes, output = trace(model, rows, call, score)
+    with named(model):
+        shapes, output = traced(model, probe, call, target)
+        places = choose_layers(layers, shapes, model)
+        if any(uses_gradients(each) for each in methods.values()):
+            check_reach(places, shapes)
     logits = find_logits(output)
     if isinstance(target, ClassScore) and logits is not None:
         check_classes(target.choose(logits, probe), logits.shape[1])
     count = None if logits is None else logits.shape[1]
-    return Plan(tuple(choose_layers(layers, shapes, model)), methods, call, shapes, count)
+    return Plan(tuple(places), methods, call, shapes, count)
+
+
+def traced(model: nn.Module, probe: Probe, forward: Forward, target: Target) -> tuple[tuple[LayerShape, ...], Any]:
+    """What the model's layers return for the first images and which of them reach the score, and the model's output."""
+    rows = probe[:TRACED_ROWS]
+
+    def score(output: Any) -> Tensor:
+        # Any class shows what the gradient reaches (the sum of all may have none, of probabilities say), and a label
+        # may be out of range, which is checked later.
+        return logits_of(output)[:, 0] if isinstance(target, ClassScore) else target(output, rows)
+
+    with isolated(model), filled(model):
+        return trace(model, rows, forward, score)
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-
-def channels_first(output: Tensor) -> Tensor:
-    """``(n, C, *s)`` as it is."""
-    return output
-
-
-def channels_last(output: Tensor) -> Tensor:
-    """``(n, *s, C)`` to ``(n, C, *s)``."""
-    return output.movedim(-1, 1)
+from lightning_gradcam.layout import Tokens, channels_first
 
 
 @dataclass(frozen=True)
@@ -51,7 +43,8 @@ class LayerShape:
         shape: Of the tensor, ``(n, ...)``.
         grid: Its spatial dimensions, or None where it has no place for evidence.
         call: Which call of the module; -1 for the last (and so for the only) one.
-        reaches: Whether the score's gradient reaches it.
+        reaches: Whether the score's gradient reaches it; of tokens, whether it reaches patches.
+        touched: The share of its places with a gradient other than zero, in at least one image.
         to_grid: Turns it into ``(n, C, *grid)``.
         inner: The other modules that returned the same tensor, the innermost first.
     """
@@ -62,8 +55,14 @@ class LayerShape:
     grid: tuple[int, ...] | None
     call: int = -1
     reaches: bool = True
+    touched: float = 1.0
     to_grid: Callable[[Tensor], Tensor] = channels_first
     inner: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> bool:
+        """Whether the grid is one of tokens."""
+        return isinstance(self.to_grid, Tokens)
 
     @property
     def cells(self) -> int:
@@ -71,27 +70,6 @@ class LayerShape:
         return math.prod(self.grid) if self.grid else 0
 
 
-def read_layout(
-    shape: tuple[int, ...], image: tuple[int, ...]
-) -> tuple[tuple[int, ...] | None, Callable[[Tensor], Tensor]]:
-    """Find the grid in a layer's output ``shape`` for images with spatial dimensions ``image``.
-
-    Features are taken as ``(n, C, *s)``, and as ``(n, *s, C)`` only where that alone has the proportions of the image.
-
-    >>> read_layout((2, 512, 7, 7), (224, 224))[0], read_layout((2, 7, 7, 768), (224, 224))[0]
-    ((7, 7), (7, 7))
-    >>> print(read_layout((2, 1000), (224, 224))[0])
-    None
-    """
-    if len(shape) != len(image) + 2:
-        return None, channels_first
-    first, last = shape[2:], shape[1:-1]
-    # One dimension has no proportions, and a transposed (n, L, C) cannot be told from (n, C, L).
-    if len(image) > 1 and _distortion(last, image) < 0.05 and _distortion(first, image) > 0.2:
-        return last, channels_last
-    return first, channels_first
-
-
-def _distortion(grid: tuple[int, ...], image: tuple[int, ...]) -> float:
-    strides = [math.log(i / g) for i, g in zip(image, grid, strict=True)]
-    return max(strides) - min(strides)
+def vanishing(shapes: Iterable[LayerShape]) -> bool:
+    """Whether the gradient is zero at all places, so that nothing tells which tokens it could reach."""
+    return not any(s.touched for s in shapes if s.cells > 1)

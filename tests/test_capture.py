@@ -140,3 +140,31 @@ def test_little_is_kept_for_backward():
     assert full > 8 * 2**20  # the count counts
     assert 0 < partial < 2**20
     assert partial < full / 100
+
+
+class Pooled(nn.Module):
+    """Returns its last map and, beside it, what the score is made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh())
+
+    def forward(self, images):
+        features = self.body(images)
+        return {"features": features, "pooled": features.mean((2, 3))}
+
+
+class Classifier(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.head = Pooled(), nn.Linear(4, 3)
+
+    def forward(self, images):
+        return self.head(self.backbone(images)["pooled"])
+
+
+def test_a_map_that_is_returned_beside_what_was_made_of_it():
+    model, images = perturbed(Classifier()), torch.randn(2, 3, 8, 8)
+    found = explain(model, images, target=1)
+    expected = plain_gradcam(*full_autograd(model, "backbone.body", images, of_class(1)))
+    assert_close(found.evidence["backbone.body"], expected)

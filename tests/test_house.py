@@ -13,12 +13,13 @@ import lightning_gradcam
 
 HOME = Path(lightning_gradcam.__file__).parent
 FLOORS = [
-    {"probe", "trace", "registry", "explanation", "packages"},
+    {"probe", "layout", "trace", "registry", "explanation", "packages"},
     {"passes"},
     {"capture", "isolation"},
     {"layers", "targets", "methods", "attacks", "stability", "render", "loggers"},
+    {"hindrances"},
     {"pipeline"},
-    {"gathering", "surroundings", "host", "ranks", "remarks"},
+    {"candidates", "gathering", "surroundings", "host", "ranks", "remarks"},
     {"track", "portions"},
     {"watch"},
     {"choices"},

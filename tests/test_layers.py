@@ -22,9 +22,10 @@ from torch import nn
 
 from lightning_gradcam import Layer, NotExplainableError, Probe, explain
 from lightning_gradcam.layers import RULES, auto, check_layers, stages
+from lightning_gradcam.layout import channels_last
 from lightning_gradcam.pipeline import prepare
 from lightning_gradcam.targets import TARGETS
-from lightning_gradcam.trace import LayerShape, channels_last
+from lightning_gradcam.trace import LayerShape
 
 tv = torchvision.models
 
@@ -212,8 +213,10 @@ def test_tokens_are_read_by_a_function_of_the_users():
 
     found = explain(perturbed(model), images, layers=Layer("3", to_grid=to_grid), target=0)
     assert_close(found.evidence["3"], plain_gradcam(*map(to_grid, full_autograd(model, "3", images, of_class(0)))))
-    said = explain(model, images).layers["0"].reason
-    assert "behind it 3 layers return sequences, the last 3 [2, 45, 8]" in said
+    assert_close(explain(model, images, target=0).evidence["3"], found.evidence["3"])  # found without being told
+    mixed = nn.Sequential(model[0], nn.Flatten(2), nn.Linear(45, 20), nn.Flatten(), nn.Linear(160, 3))
+    said = explain(mixed, images).layers["0"].reason
+    assert "behind it 2 layers return sequences, the last 2 [2, 8, 20]" in said
 
 
 def test_names_are_the_models_also_where_it_is_compiled():
@@ -222,3 +225,114 @@ def test_names_are_the_models_also_where_it_is_compiled():
     found = explain(compiled, images, target=1)
     assert list(found.evidence) == ["layer2"]
     assert_close(found.evidence["layer2"], explain(model, images, target=1).evidence["layer2"])
+
+
+class TinyViT(nn.Module):
+    """A Vision Transformer of three blocks for images of 16x24, with its tokens in front, read as told.
+
+    Its modules are named and nested as those of timm; queries, keys and values are modules of their own.
+    """
+
+    def __init__(self, extra: int = 1, patches: str = "conv", pool: str = "token", rows: int = 0) -> None:
+        super().__init__()
+        width = 8
+        self.conv = nn.Conv2d(3, width, 4, 4) if patches == "conv" else nn.Unfold(4, stride=4)
+        self.embed = nn.Identity() if patches == "conv" else nn.Linear(48, width)
+        self.front = nn.Parameter(torch.randn(1, extra, width)) if extra else torch.zeros(1, 0, width)
+        self.place = nn.Parameter(torch.randn(1, extra + 24, width))
+        self.blocks = nn.Sequential(*(TransformerBlock(width, rows) for _ in range(3)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 5)
+        self.extra, self.pool, self.rows = extra, pool, rows
+
+    def forward(self, images):
+        patches = self.embed(self.conv(images).flatten(2).transpose(1, 2))
+        tokens = torch.cat([self.front.expand(len(images), -1, -1), patches], 1) + self.place
+        tokens = self.norm(self.blocks(tokens.movedim(0, self.rows)).movedim(self.rows, 0))
+        return self.head(tokens[:, 0] if self.pool == "token" else tokens[:, self.extra :].mean(1))
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self, width, rows) -> None:
+        super().__init__()
+        self.norm1, self.attn, self.norm2 = nn.LayerNorm(width), Attention(width, rows), nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, tokens):
+        tokens = tokens + self.attn(self.norm1(tokens))
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+class Attention(nn.Module):
+    """Two heads, with normalised queries and keys and a module that mixes heads: outputs of four dimensions."""
+
+    def __init__(self, width, rows) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.norm, self.mix, self.rows = nn.LayerNorm(width // 2), nn.Linear(2, 2), rows
+
+    def forward(self, tokens):
+        tokens = tokens.movedim(self.rows, 0)
+        query, key, value = (
+            of(tokens).unflatten(2, (2, -1)).transpose(1, 2) for of in (self.query, self.key, self.value)
+        )
+        weights = self.norm(query) @ self.norm(key).transpose(2, 3)
+        weights = self.mix(weights.movedim(1, 3)).movedim(3, 1).softmax(3)
+        return self.out((weights @ value).transpose(1, 2).flatten(2)).movedim(0, self.rows)
+
+
+@pytest.mark.parametrize(("settings", "name", "extra"), [
+    ({}, "blocks.2.norm1", 1),  # behind it, patches only make queries, keys and values
+    ({"extra": 5}, "blocks.2.norm1", 5),
+    ({"extra": 5, "pool": "mean"}, "norm", 5),
+    ({"extra": 0, "pool": "mean"}, "norm", 0),
+    ({"patches": "unfold"}, "blocks.2.norm1", 1),
+    ({"rows": 1}, "blocks.2.norm1", 1),
+])  # fmt: skip
+def test_tokens_that_reach_the_score(settings, name, extra):
+    model, images = perturbed(TinyViT(**settings)), torch.randn(3, 3, 16, 24)
+    for layers in ("auto", "stages"):
+        found = explain(model, images, layers=layers, target=[1, 4, 0])
+        assert list(found.evidence) == [name]
+    tokens = (
+        tensor.movedim(settings.get("rows", 0), 0) for tensor in full_autograd(model, name, images, of_class([1, 4, 0]))
+    )
+    of_patches = (t[:, extra:].transpose(1, 2).unflatten(2, (4, 6)) for t in tokens)
+    assert_close(found.evidence[name], plain_gradcam(*of_patches))
+    assert found.layers[name].reason
+    given = explain(model, images, layers=name, target=[1, 4, 0])
+    assert torch.equal(given.evidence[name], found.evidence[name])
+
+
+def test_a_head_that_is_zero_at_first_hides_no_reach():
+    model, images = perturbed(TinyViT()), torch.randn(2, 3, 16, 24)
+    nn.init.zeros_(model.head.weight)
+    before = model.head.weight
+    found = explain(model, images, target=1)
+    assert list(found.evidence) == ["blocks.2.norm1"]
+    assert found.degenerate["blocks.2.norm1"] == ("no gradient", "no gradient")
+    assert model.head.weight is before
+    assert not before.any()
+
+
+@pytest.mark.parametrize("of", [nn.Softmax(1), nn.Sequential(nn.Linear(5, 1), nn.Sigmoid())])
+def test_reach_is_seen_through_probabilities(of):
+    model = nn.Sequential(perturbed(TinyViT()), of)
+    assert list(explain(model, torch.randn(2, 3, 16, 24)).evidence) == ["0.blocks.2.norm1"]
+
+
+class Aside(nn.Module):
+    """Its score is connected to the last map, but does not depend on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.aside, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(144, 3)
+
+    def forward(self, images):
+        features = self.body(images)
+        return self.head(torch.where(features > -1e9, features, self.aside(features)).flatten(1))
+
+
+def test_a_map_without_gradient_is_not_chosen():
+    model, images = perturbed(Aside()), torch.randn(2, 3, 8, 8)
+    assert list(explain(model, images).evidence) == ["body"]
+    assert explain(model, images, layers="aside").degenerate["aside"] == ("no gradient", "no gradient")

@@ -1,0 +1,141 @@
+"""Where in a module's output the places of the image are: maps, channels first or last, and sequences of tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from torch import Tensor
+
+Grid: TypeAlias = tuple[int, ...]
+ToGrid: TypeAlias = Callable[[Tensor], Tensor]
+
+EXTRA = 8
+"""So many tokens may stand in front of the patches: class, distillation and register tokens."""
+
+_REDUCTIONS = (2, 4, 8)
+_EXTRA_SHARE = 8  # more extra tokens than this part make a grid out of any number
+
+
+def channels_first(output: Tensor) -> Tensor:
+    """``(n, C, *s)`` as it is."""
+    return output
+
+
+def channels_last(output: Tensor) -> Tensor:
+    """``(n, *s, C)`` to ``(n, C, *s)``."""
+    return output.movedim(-1, 1)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Turns tokens ``(n, extra + prod(grid), C)`` into ``(n, C, *grid)``; the extra ones come first and are left out.
+
+    Args:
+        grid: Of the patches.
+        extra: How many tokens are no patches.
+        rows: Which dimension the images are: 0, or 1 for ``(L, n, C)``.
+
+    >>> import torch
+    >>> Tokens((2, 3), extra=1)(torch.arange(7.0).reshape(1, 7, 1))
+    tensor([[[[1., 2., 3.],
+              [4., 5., 6.]]]])
+    """
+
+    grid: Grid
+    extra: int = 0
+    rows: int = 0
+
+    def __call__(self, output: Tensor) -> Tensor:
+        """The patches on their grid."""
+        patches = output.movedim(self.rows, 0)[:, self.extra :]
+        return patches.transpose(1, 2).reshape(len(patches), -1, *self.grid)
+
+
+def find_tokens(length: int, image: Grid, grids: Sequence[Grid] = ()) -> Tokens | None:
+    """Find the grid that ``length`` tokens were made of, for images with spatial dimensions ``image``.
+
+    The latest of the ``grids`` that convolutions made before comes first, then these with sides divided by 2, 4 or 8
+    (patches that were merged); where there are none, a grid with the proportions of the image.
+
+    >>> find_tokens(50, (224, 224)), find_tokens(201, (224, 224), [(14, 14)])
+    (Tokens(grid=(7, 7), extra=1, rows=0), Tokens(grid=(14, 14), extra=5, rows=0))
+    >>> find_tokens(6, (32, 48), [(16, 24), (8, 12)]), find_tokens(23, (224, 224))
+    (Tokens(grid=(2, 3), extra=0, rows=0), None)
+    """
+    for grid in reversed(grids):
+        cells = math.prod(grid)
+        if cells > 1 and 0 <= length - cells <= min(EXTRA, cells - 1):
+            return Tokens(grid, length - cells)
+    for grid in reversed(grids):
+        for reduction in _REDUCTIONS:
+            merged = tuple(math.ceil(side / reduction) for side in grid)
+            if math.prod(merged) == length > 1:
+                return Tokens(merged)
+    if grids:
+        return None
+    for extra in range(EXTRA + 1):
+        cells = length - extra
+        scale = (max(cells, 0) / math.prod(image)) ** (1 / len(image))
+        grid = tuple(round(side * scale) for side in image)
+        if math.prod(grid) == cells > _EXTRA_SHARE * extra:
+            return Tokens(grid, extra)
+    return None
+
+
+@dataclass
+class Layouts:
+    """Reads one output after the other, in order of execution: what came before tells what tokens are made of.
+
+    Features are taken as ``(n, C, *s)``, and as ``(n, *s, C)`` only where that alone has the proportions of the image;
+    ``(n, L, C)``, and ``(L, n, C)``, as tokens where `find_tokens` finds their grid.
+
+    Args:
+        image: The images' spatial dimensions.
+        rows: How many images there are.
+
+    >>> layouts = Layouts((224, 224), 2)
+    >>> [layouts.read(shape)[0] for shape in [(2, 512, 7, 7), (2, 7, 7, 768), (2, 50, 64), (2, 1000), (8, 49, 64)]]
+    [(7, 7), (7, 7), (7, 7), None, None]
+    """
+
+    image: Grid
+    rows: int
+    grids: list[Grid] = field(default_factory=list)
+    lengths: set[int] = field(default_factory=set)
+
+    def read(self, shape: tuple[int, ...]) -> tuple[Grid | None, ToGrid]:
+        """The grid of an output of that shape, or None, and what turns it into ``(n, C, *grid)``."""
+        # One dimension has no proportions, and a transposed (n, L, C) cannot be told from (n, C, L).
+        if len(shape) == 3 and len(self.image) > 1:
+            return self._tokens(shape)
+        if len(shape) != len(self.image) + 2 or shape[0] != self.rows:
+            return None, channels_first
+        first, last = shape[2:], shape[1:-1]
+        if len(self.image) > 1 and _distortion(last, self.image) < 0.05 and _distortion(first, self.image) > 0.2:
+            grid, to_grid = last, channels_last
+        else:
+            grid, to_grid = first, channels_first
+        if any(length in grid and math.prod(grid) > length for length in self.lengths):
+            return None, channels_first  # of tokens and heads, or of tokens and tokens, inside an attention
+        self.grids.append(grid)
+        return grid, to_grid
+
+    def _tokens(self, shape: tuple[int, ...]) -> tuple[Grid | None, ToGrid]:
+        rows = next((i for i in (0, 1) if shape[i] == self.rows), None)
+        # The images come second only where a convolution says how many tokens there are: windows look alike.
+        if rows is None or (rows == 1 and not self.grids):
+            return None, channels_first
+        length = shape[1 - rows]
+        tokens = find_tokens(length, self.image, self.grids)
+        if tokens is None:
+            return None, channels_first
+        self.lengths.add(length)
+        return tokens.grid, Tokens(tokens.grid, tokens.extra, rows)
+
+
+def _distortion(grid: Grid, image: Grid) -> float:
+    strides = [math.log(i / g) for i, g in zip(image, grid, strict=True)]
+    return max(strides) - min(strides)
