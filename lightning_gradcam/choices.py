@@ -7,9 +7,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from lightning_gradcam.evidence import Methods, coerce_methods
 from lightning_gradcam.layers import Layers
-from lightning_gradcam.methods import coerce_methods
-from lightning_gradcam.pipeline import Methods
 from lightning_gradcam.probe import Forward, Pixels, Probe, Target
 from lightning_gradcam.render.colors import check_colormap
 from lightning_gradcam.targets import TARGETS, ClassScore

@@ -11,16 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture import capture, trace
+from lightning_gradcam.evidence import (
+    Method,
+    Methods,
+    apply,
+    check_premise,
+    coerce_methods,
+    has_premise,
+    uses_gradients,
+)
 from lightning_gradcam.explanation import Explanation, ForwardError, NotExplainableError, flaws
 from lightning_gradcam.isolation import isolated
 from lightning_gradcam.layers import Layers, choose_layers
-from lightning_gradcam.methods import LayerMethod, PassMethod, apply, coerce_methods, uses_gradients
 from lightning_gradcam.passes import Passes
 from lightning_gradcam.probe import Forward, Probe, Target
-from lightning_gradcam.targets import ClassScore, check_classes, coerce_target, find_logits, logits_of
+from lightning_gradcam.targets import ClassScore, check_classes, coerce_target, find_logits, for_rows, logits_of
 from lightning_gradcam.trace import Layer, LayerShape
 
-Methods: TypeAlias = str | LayerMethod | PassMethod | Sequence[str | LayerMethod | PassMethod]
 Targets: TypeAlias = str | int | Sequence[int] | Tensor | Target
 
 TRACED_ROWS = 2
@@ -96,7 +103,7 @@ class Plan:
     """
 
     layers: tuple[Layer, ...]
-    methods: Mapping[str, LayerMethod | PassMethod]
+    methods: Mapping[str, Method]
     forward: Forward
     shapes: tuple[LayerShape, ...]
     classes: int | None
@@ -162,7 +169,11 @@ def prepare(
     if isinstance(target, ClassScore) and logits is not None:
         check_classes(target.choose(logits, probe), logits.shape[1])
     count = None if logits is None else logits.shape[1]
-    return Plan(tuple(choose_layers(layers, shapes, model)), methods, call, shapes, count)
+    plan = Plan(tuple(choose_layers(layers, shapes, model)), methods, call, shapes, count)
+    if has_premise(methods.values()):
+        with isolated(model):
+            check_premise(capture(model, rows, plan.layers, call, [for_rows(target, slice(len(rows)))])[0])
+    return plan
 
 
 @dataclass(frozen=True)

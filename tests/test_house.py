@@ -17,6 +17,7 @@ FLOORS = [
     {"passes"},
     {"capture", "isolation"},
     {"layers", "targets", "methods", "attacks", "stability", "render", "loggers"},
+    {"evidence"},
     {"pipeline"},
     {"gathering", "surroundings", "host", "ranks"},
     {"track", "portions"},
