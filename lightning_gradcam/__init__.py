@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightning_gradcam.pipeline import explain
     from lightning_gradcam.probe import Pixels, Probe
     from lightning_gradcam.trace import Layer
+    from lightning_gradcam.variants import Variant
 
 _HOMES = {
     "Explanation": "explanation",
@@ -22,11 +23,12 @@ _HOMES = {
     "NotExplainableError": "explanation",
     "Pixels": "probe",
     "Probe": "probe",
+    "Variant": "variants",
     "explain": "pipeline",
 }
 
 __version__ = "0.1.0"
-__all__ = ["Explanation", "GradCAMCallback", "Layer", "NotExplainableError", "Pixels", "Probe", "explain"]
+__all__ = ["Explanation", "GradCAMCallback", "Layer", "NotExplainableError", "Pixels", "Probe", "Variant", "explain"]
 
 
 def __getattr__(name: str) -> Any:

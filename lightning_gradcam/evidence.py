@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_gradcam.explanation import CONSTANT, NotExplainableError
 from lightning_gradcam.methods import METHODS, LayerMethod, PassMethod, cam, eigencam
 from lightning_gradcam.passes import Passes
+from lightning_gradcam.variants import Variant
 
 Method: TypeAlias = LayerMethod | PassMethod
 Methods: TypeAlias = str | Method | Sequence[str | Method]
@@ -45,7 +46,7 @@ def uses_gradients(method: Method) -> bool:
 
 def has_premise(methods: Iterable[Method]) -> bool:
     """Whether `check_premise` has something to check."""
-    return any(_equation(method) is cam for method in methods)
+    return any((method.equation if isinstance(method, Variant) else method) is cam for method in methods)
 
 
 def check_premise(passes: Passes) -> None:
@@ -111,11 +112,6 @@ def method_name(method: str | Method) -> str:
         return method
     registered = next((name for name, entry in METHODS.items() if entry is method), None)
     return str(registered or getattr(method, "name", None) or getattr(method, "__name__", type(method).__name__))
-
-
-def _equation(method: Method) -> Method:
-    """The method itself, or what a variant varies."""
-    return method
 
 
 def _takes_passes(method: Method) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.explanation import FLAWS, Explanation, NotExplainableError
+from lightning_gradcam.explanation import FLAWS, Explanation, Interpolation, NotExplainableError
 from lightning_gradcam.pipeline import Plan
 from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Pixels, Probe, Target
@@ -33,6 +33,7 @@ class Display:
         scale: ``"image"``: every map from its minimum to its maximum. ``"shared"``: all from 0 to the largest evidence
             of any look so far. A number: all from 0 to that.
         film: How many looks the picture of the run shows; 0 for none.
+        interpolation: How maps are enlarged, see `Explanation.heatmaps`.
     """
 
     pixels: Pixels | None = None
@@ -40,6 +41,7 @@ class Display:
     colormap: str = "inferno"
     scale: Scale = "image"
     film: int = 8
+    interpolation: Interpolation = "bilinear"
 
     def check(self, classes: int | None, channels: int) -> None:
         """Raise a ValueError where names or normalisation do not fit a model with ``classes`` and its images."""
@@ -98,7 +100,9 @@ class Watch:
         self._sheet: Sheet | None = None
         if len(probe.size) == 2 and draws:
             self.photos, self.photos_note = restore_photos(probe.images, display.pixels or probe.pixels)
-            self._sheet = Sheet.of(self._shown, self.photos, self.names, display.colormap)
+            self._sheet = Sheet.of(
+                self._shown, self.photos, self.names, display.colormap, interpolation=display.interpolation
+            )
         self._largest: dict[str, Tensor] = {}
 
     def _check(self) -> None:
@@ -163,7 +167,13 @@ class Watch:
         first, last = self.film.frames[0].name, self.film.frames[-1].name
         title = f"{key} · {next(iter(self.plan.methods))} of the {target_name(self.target)} · {first} to {last}"
         return self.film.draw(
-            self._shown, self.photos, self.names, self.display.colormap, title=title, scale=self._scale(key)
+            self._shown,
+            self.photos,
+            self.names,
+            self.display.colormap,
+            title=title,
+            scale=self._scale(key),
+            interpolation=self.display.interpolation,
         )
 
     def complaints(self, look: Look) -> Iterator[str]:
@@ -191,7 +201,8 @@ class Watch:
         target: list[Any] = [target_name(self.target)]
         if isinstance(self.target, ClassScore) and self.target is not TARGETS["predicted"]:
             target += self.target.choose(self.probe.images.new_empty(1, 1), self.probe).tolist()
-        return {"layers": layers, "methods": list(self.plan.methods), "target": target}
+        how = {"methods": list(self.plan.methods), "fuse": self.plan.fuse, "flips": self.plan.flips}
+        return {"layers": layers, **how, "target": target}
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on as if never interrupted: plain containers of CPU tensors."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
-from lightning_gradcam.explanation import FLAWS, predictions, to_heatmaps
+from lightning_gradcam.explanation import FLAWS, Interpolation, predictions, to_heatmaps
 from lightning_gradcam.probe import Probe
 from lightning_gradcam.render.captions import GAP, caption, foot, head, label_line, name_width, prediction_line, stack
 from lightning_gradcam.render.colors import INK, PAPER, Ramp, grey, overlay, to_bytes
@@ -38,6 +38,7 @@ class Sheet:
         names: ``(K, characters)`` codes of the classes' names.
         labels: ``(N,)`` classes, where there are labels.
         columns: Photos per row.
+        interpolation: How maps are enlarged.
     """
 
     photos: Tensor
@@ -48,6 +49,7 @@ class Sheet:
     names: Tensor
     labels: Tensor | None
     columns: int
+    interpolation: Interpolation = "bilinear"
 
     @staticmethod
     def of(
@@ -56,6 +58,7 @@ class Sheet:
         names: Sequence[str],
         colormap: str = "inferno",
         arrangement: tuple[int, tuple[int, int]] | None = None,
+        interpolation: Interpolation = "bilinear",
     ) -> Sheet:
         """Prepare the sheet of a probe.
 
@@ -65,6 +68,7 @@ class Sheet:
             names: What the classes are called, one for each.
             colormap: A matplotlib colormap.
             arrangement: Columns, and height and width of a tile; by default what `arrange` finds.
+            interpolation: How maps are enlarged.
         """
         columns, size = arrangement or arrange(len(probe), (photos.shape[-2], photos.shape[-1]))
         font = Font.load(names, device=photos.device)
@@ -78,6 +82,7 @@ class Sheet:
             names=font.encode(list(names), name_width(_characters(size[1], font))),
             labels=probe.classes,
             columns=columns,
+            interpolation=interpolation,
         )
 
     @property
@@ -117,7 +122,7 @@ class Sheet:
     def overlays(self, evidence: Tensor, flaws: Tensor, scale: Tensor | None = None) -> Tensor:
         """Photos with evidence, ``(N, 3, h, w)``; on a degenerate map it says why."""
         size = (self.photos.shape[-2], self.photos.shape[-1])
-        tiles = overlay(self.under, to_heatmaps(evidence, flaws, size, scale), self.ramp)
+        tiles = overlay(self.under, to_heatmaps(evidence, flaws, size, scale, self.interpolation), self.ramp)
         words = self.font.encode([(flaw or "").center(self.characters) for flaw in FLAWS], self.characters)
         coverage = self.font.draw(words)
         band = paint(F.pad(coverage, (0, size[1] - coverage.shape[-1])), PAPER, INK)[flaws.long()]
