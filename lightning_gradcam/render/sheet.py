@@ -148,16 +148,16 @@ class Sheet:
         return caption(self.font, lines, self.photos.shape[-1], right)
 
 
-def arrange(count: int, size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
-    """Columns, and the height and width of a tile, for ``count`` photos of ``size``.
+def arrange(count: int, size: tuple[int, int], width: int = WIDTH) -> tuple[int, tuple[int, int]]:
+    """Columns, and the height and width of a tile, for ``count`` photos of ``size`` on ``width``.
 
     >>> arrange(16, (28, 28)), arrange(16, (224, 224)), arrange(12, (224, 224))
     ((8, (112, 112)), (8, (123, 123)), (6, (166, 166)))
     """
     proportion = size[1] / size[0]
-    columns = max(1, min(count, round(8 / math.sqrt(proportion)), WIDTH // (_LEGIBLE + GAP)))
+    columns = max(1, min(count, round(8 / math.sqrt(proportion)), width // (_LEGIBLE + GAP)))
     columns = math.ceil(count / math.ceil(count / columns))  # rows of the same length, where that goes
-    most = min((WIDTH - GAP) // columns - GAP, round(_TILE * max(proportion, 1)))
+    most = min((width - GAP) // columns - GAP, round(_TILE * max(proportion, 1)))
     return columns, scaled(size, most)
 
 
