@@ -1,6 +1,6 @@
 """Every registered method on the same images, at an early and at the last layer: the pictures of docs/methods.md.
 
-    python examples/methods.py
+python examples/methods.py
 """
 
 from __future__ import annotations

@@ -47,7 +47,13 @@ def arrange_beside(names: Sequence[str], count: int, size: tuple[int, int]) -> t
 
 @torch.no_grad()
 def draw_rows(
-    sheet: Sheet, rows: Sequence[Row], logits: Tensor, *, title: str, facts: Sequence[str | Tensor] = ()
+    sheet: Sheet,
+    rows: Sequence[Row],
+    logits: Tensor,
+    *,
+    title: str,
+    facts: Sequence[str | Tensor] = (),
+    own_scales: bool = False,
 ) -> Tensor:
     """The picture, ``(3, height, width)`` uint8 on the probe's device.
 
@@ -57,6 +63,7 @@ def draw_rows(
         logits: ``(N, K)``.
         title: The head line.
         facts: The line below it.
+        own_scales: Whether each row has a scale of its own, so that the foot cannot tell it.
     """
     between = sheet.photos.new_full((len(sheet.photos), 3, 2, sheet.photos.shape[-1]), PAPER[0])
     parts = [sheet.photos]
@@ -64,14 +71,13 @@ def draw_rows(
         parts += [between, sheet.overlays(row.evidence, row.flaws, row.scale)]
     cells = torch.cat([*parts, sheet.captions(logits)], dim=2)
     grid = make_grid(cells, nrow=sheet.columns, padding=GAP, pad_value=PAPER[0])
+    if len(cells) == 1:  # which make_grid leaves without padding
+        grid = F.pad(cells[0], (GAP, GAP, GAP, GAP), value=PAPER[0])
     body = torch.cat([_names(sheet, [row.name for row in rows], cells.shape[2], grid.shape[1]), grid], dim=2)
-    foot_line = foot(sheet.font, sheet.ramp, _common(rows), sheet.labels is not None, body.shape[-1])
+    scale = None if own_scales else rows[0].scale
+    most = "the most of its method in all looks" if own_scales else "the most in this image"
+    foot_line = foot(sheet.font, sheet.ramp, scale, sheet.labels is not None, body.shape[-1], most)
     return stack([head(title, facts, sheet.font, sheet.bold, foot_line.shape[-1]), body, foot_line])
-
-
-def _common(rows: Sequence[Row]) -> Tensor | None:
-    """The scale that the foot tells: the first method's."""
-    return rows[0].scale
 
 
 def _names(sheet: Sheet, names: Sequence[str], cell: int, height: int) -> Tensor:
