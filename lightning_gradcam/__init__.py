@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lightning_gradcam.pipeline import explain
     from lightning_gradcam.probe import Pixels, Probe
     from lightning_gradcam.trace import Layer
+    from lightning_gradcam.variants import Variant
 
 _HOMES = {
     "Explanation": "explanation",
@@ -23,6 +24,7 @@ _HOMES = {
     "NotExplainableError": "explanation",
     "Pixels": "probe",
     "Probe": "probe",
+    "Variant": "variants",
     "explain": "pipeline",
     "recommended_layers": "candidates",
 }
@@ -35,6 +37,7 @@ __all__ = [
     "NotExplainableError",
     "Pixels",
     "Probe",
+    "Variant",
     "explain",
     "recommended_layers",
 ]

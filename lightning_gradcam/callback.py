@@ -24,6 +24,7 @@ from lightning_gradcam.probe import Pixels, Probe
 from lightning_gradcam.run import Run
 from lightning_gradcam.targets import coerce_target
 from lightning_gradcam.trace import Layer
+from lightning_gradcam.variants import Variant
 from lightning_gradcam.watch import Display, Watch
 
 
@@ -37,7 +38,7 @@ class GradCAMCallback(AnyCallback):
     Args:
         layers: ``"auto"`` (the last feature map with at least 16 cells), ``"stages"`` (the last one of every
             resolution), a layer's name, a list of names, or a rule over the traced shapes.
-        method: A method's name, a list of names, or a callable of (activations, gradients).
+        method: A method's name, a `Variant` of one, a list of these, or a callable of (activations, gradients).
         target: ``"auto"`` (the label where batches have labels, else the predicted class), ``"label"``,
             ``"predicted"``, a class, one class per image, or a callable of (output, probe).
         probe: How many images to gather from the batches that Lightning hands over, or the images themselves, as the
@@ -46,10 +47,14 @@ class GradCAMCallback(AnyCallback):
         pixels: The mean and standard deviation that images were normalised with; by default found in the
             ``Normalize`` of the dataset or datamodule.
         forward: How the model is called, a callable of (module, probe); by default ``module(probe.images)``.
+        fuse: Of several layers, one map in front of theirs: the ``"mean"``, the ``"max"``, or the mean ``"weighted"``
+            towards the deepest. The picture of the run and the plain curves are this map's then.
+        flips: Whether mirrored images are explained, too, and the mean is shown; a look costs twice as much then.
         class_names: What the classes are called; by default found in the dataset's ``classes``.
         scale: ``"image"`` stretches every map to its own range, ``"shared"`` shows all on the scale of the largest
             evidence of any look so far, a number is the evidence that has the last colour everywhere.
         colormap: A matplotlib colormap.
+        interpolation: How maps are enlarged: ``"bilinear"``, ``"nearest"`` (shows the cells) or ``"bicubic"``.
         film: How many looks the picture of the whole run shows, drawn when training ends; 0 for no such picture.
         tag: What all names in the logger begin with; two callbacks need two.
         save_probe: What checkpoints hold, so that a resumed run goes on with the same images: ``"images"``, or their
@@ -69,15 +74,18 @@ class GradCAMCallback(AnyCallback):
         *,
         # Of several kinds LightningCLI takes the first that fits: "1" is a class, and a dotted path a callable.
         layers: str | Layer | list[str | Layer] | Callable[..., Any] = "auto",
-        method: Callable[..., Any] | str | list[str] = "gradcam",
+        method: Variant | Callable[..., Any] | str | list[str | Variant] = "gradcam",
         target: int | Callable[..., Any] | str | list[int] = "auto",
         probe: int | Probe | tuple[Tensor, Tensor] = 16,
         every_n_epochs: int = 1,
         pixels: Pixels | None = None,
         forward: Callable[..., Any] | None = None,
+        fuse: Literal["mean", "max", "weighted"] | None = None,
+        flips: bool = False,
         class_names: list[str] | None = None,
         scale: Literal["image", "shared"] | float = "image",
         colormap: str = "inferno",
+        interpolation: Literal["bilinear", "nearest", "bicubic"] = "bilinear",
         film: int = 8,
         tag: str = "gradcam",
         save_probe: Literal["images", "hash"] = "images",
@@ -94,8 +102,10 @@ class GradCAMCallback(AnyCallback):
                 None if isinstance(target, str) and target == "auto" else coerce_target(target),
                 coerce_probe(probe),
                 forward,
-                Display(pixels, class_names, colormap, scale, film),
+                Display(pixels, class_names, colormap, scale, film, interpolation),
                 save_probe,
+                fuse,
+                flips,
             )
             check_kind("every_n_epochs", every_n_epochs, (int,))
             check_kind("tag", tag, (str,))

@@ -7,9 +7,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from lightning_gradcam.evidence import Methods, coerce_methods
+from lightning_gradcam.explanation import check_interpolation
+from lightning_gradcam.fusion import Fuse, check_fuse
 from lightning_gradcam.layers import Layers
-from lightning_gradcam.methods import coerce_methods
-from lightning_gradcam.pipeline import Methods
 from lightning_gradcam.probe import Forward, Pixels, Probe, Target
 from lightning_gradcam.render.colors import check_colormap
 from lightning_gradcam.targets import TARGETS, ClassScore
@@ -29,6 +30,8 @@ class Choices:
         forward: How the model is called; None finds out.
         display: How looks are shown; what it leaves open is found in the data.
         save_probe: What checkpoints hold of the images.
+        fuse: How several layers become one map, where they do.
+        flips: Whether mirrored images are explained, too.
 
     Raises:
         TypeError: A choice is of no known kind.
@@ -42,6 +45,8 @@ class Choices:
     forward: Forward | None
     display: Display
     save_probe: Literal["images", "hash"] = "images"
+    fuse: Fuse | None = None
+    flips: bool = False
 
     def __post_init__(self) -> None:
         display = self.display
@@ -54,6 +59,10 @@ class Choices:
         coerce_methods(self.method)
         if self.save_probe not in ("images", "hash"):
             raise ValueError(f"Expected `save_probe` to be 'images' or 'hash', but got {self.save_probe!r}.")
+        check_fuse(self.fuse)
+        if not isinstance(self.flips, bool):
+            raise TypeError(f"Expected `flips` to be True or False, but got {self.flips!r}.")
+        check_interpolation(display.interpolation)
         check_colormap(display.colormap)
         if isinstance(self.probe, int) and self.probe < 1:
             raise ValueError(f"Expected at least 1 image in `probe`, but got {self.probe}.")

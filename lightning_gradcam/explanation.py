@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,7 +18,13 @@ FLAWS: tuple[str | None, ...] = (None, "not finite", "no gradient", "all zero", 
 CONSTANT = 1e-3
 """A map whose range is under this part of its maximum is constant: stretching it would show rounding errors."""
 
-_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+Interpolation: TypeAlias = Literal["bilinear", "nearest", "bicubic"]
+
+_MODES = {
+    "bilinear": {1: "linear", 2: "bilinear", 3: "trilinear"},
+    "nearest": dict.fromkeys((1, 2, 3), "nearest-exact"),
+    "bicubic": {2: "bicubic"},
+}
 
 
 class NotExplainableError(RuntimeError):
@@ -134,23 +141,37 @@ class Explanation:
         )
 
     def heatmaps(
-        self, size: tuple[int, ...] | None = None, scale: float | Tensor | None = None
+        self,
+        size: tuple[int, ...] | None = None,
+        scale: float | Tensor | None = None,
+        interpolation: Interpolation = "bilinear",
     ) -> Mapping[str, Tensor]:
-        """Maps for showing, enlarged (bi- or trilinear) to ``(N, *size)``, in [0, 1]; a degenerate map is 0 everywhere.
+        """Maps for showing, enlarged to ``(N, *size)``, in [0, 1]; a degenerate map is 0 everywhere.
 
         Args:
             size: By default the images'.
             scale: None stretches every map from its minimum to its maximum, as pytorch-grad-cam does. A number is the
                 magnitude that becomes 1 in all images; what exceeds it is cut off.
+            interpolation: ``"bilinear"`` (in one and three dimensions linear and trilinear), ``"nearest"``, which shows
+                the cells that were measured, or ``"bicubic"``, for images only.
+
+        Raises:
+            ValueError: There is no such interpolation in as many dimensions.
         """
         return {
-            key: to_heatmaps(evidence, self.flaws[key], size or self.size, scale)
+            key: to_heatmaps(evidence, self.flaws[key], size or self.size, scale, interpolation)
             for key, evidence in self.evidence.items()
         }
 
 
 @torch.no_grad()
-def to_heatmaps(evidence: Tensor, flaws: Tensor, size: tuple[int, ...], scale: float | Tensor | None = None) -> Tensor:
+def to_heatmaps(
+    evidence: Tensor,
+    flaws: Tensor,
+    size: tuple[int, ...],
+    scale: float | Tensor | None = None,
+    interpolation: Interpolation = "bilinear",
+) -> Tensor:
     """`Explanation.heatmaps` for the evidence ``(N, *s)`` of one layer."""
     usable = (flaws == 0).reshape(-1, *[1] * (evidence.ndim - 1))
     maps = torch.where(usable, evidence.relu(), 0)
@@ -161,9 +182,29 @@ def to_heatmaps(evidence: Tensor, flaws: Tensor, size: tuple[int, ...], scale: f
         shown = ((flaws == 0) | (flaws == 4)).reshape(usable.shape)
         unit = torch.as_tensor(scale, device=maps.device).clamp_min(1e-38)
         maps = (torch.where(shown, evidence.relu(), 0) / unit).clamp_max(1e6)  # finite, also where the scale is tiny
-    maps = F.interpolate(maps[:, None], size=size, mode=_MODES[len(size)], align_corners=False)[:, 0]
+    maps = resize(maps, size, interpolation)
     # Interpolation can cut the peak, so pytorch-grad-cam stretches once more.
     return _stretch(maps) if scale is None else maps.clamp(0, 1)
+
+
+def check_interpolation(interpolation: str, dimensions: int = 2) -> None:
+    """Raise a ValueError where there is no such interpolation in as many dimensions."""
+    choices = [name for name, modes in _MODES.items() if dimensions in modes]
+    if interpolation not in choices:
+        raise ValueError(
+            f"Expected `interpolation` of {dimensions}-dimensional maps to be {', '.join(map(repr, choices))}, but got "
+            f"{interpolation!r}."
+        )
+
+
+def resize(maps: Tensor, size: tuple[int, ...], interpolation: Interpolation = "bilinear") -> Tensor:
+    """Maps ``(N, *s)``, none below zero, at another size; errors as of `check_interpolation`."""
+    check_interpolation(interpolation, len(size))
+    mode = _MODES[interpolation][len(size)]
+    if mode == "nearest-exact":
+        return F.interpolate(maps[:, None], size=size, mode=mode)[:, 0]
+    enlarged = F.interpolate(maps[:, None], size=size, mode=mode, align_corners=False)[:, 0]
+    return enlarged.clamp_min(0) if mode == "bicubic" else enlarged  # which swings below zero beside a peak
 
 
 def _stretch(maps: Tensor) -> Tensor:

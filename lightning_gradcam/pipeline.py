@@ -11,17 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture import capture, trace
+from lightning_gradcam.evidence import (
+    Method,
+    Methods,
+    apply,
+    check_premise,
+    coerce_methods,
+    has_premise,
+    uses_gradients,
+)
 from lightning_gradcam.explanation import Explanation, ForwardError, NotExplainableError, flaws
+from lightning_gradcam.fusion import Fuse, check_fuse, in_order, with_fused, with_mirrored
 from lightning_gradcam.hindrances import check_model, check_reach, named
 from lightning_gradcam.isolation import filled, isolated
 from lightning_gradcam.layers import Layers, choose_layers
-from lightning_gradcam.methods import LayerMethod, PassMethod, apply, coerce_methods, uses_gradients
 from lightning_gradcam.passes import Passes
 from lightning_gradcam.probe import Forward, Probe, Target
-from lightning_gradcam.targets import ClassScore, check_classes, coerce_target, find_logits, logits_of
+from lightning_gradcam.targets import ClassScore, check_classes, coerce_target, find_logits, for_rows, held, logits_of
 from lightning_gradcam.trace import Layer, LayerShape
 
-Methods: TypeAlias = str | LayerMethod | PassMethod | Sequence[str | LayerMethod | PassMethod]
 Targets: TypeAlias = str | int | Sequence[int] | Tensor | Target
 
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "_ALLOC_FAILED")
@@ -38,6 +46,8 @@ def explain(
     method: Methods = "gradcam",
     target: Targets = "predicted",
     forward: Forward | None = None,
+    fuse: Fuse | None = None,
+    flips: bool = False,
 ) -> Explanation:
     """Show where in the images the evidence for a score lies.
 
@@ -53,13 +63,16 @@ def explain(
         target: ``"predicted"``, ``"label"``, a class for all images, one for each, or a callable of
             ``(output, probe)`` that returns scores ``(n,)``, or ``(n, k)`` to be explained together.
         forward: A callable of ``(model, probe)`` for models that take more, or other, than the images.
+        fuse: Of several layers, one map in front of theirs, ``"fused"``: see `fusion.fuse_maps`.
+        flips: Whether the same is explained in the images mirrored along their last dimension, too, and evidence is
+            the mean of both; for twice the cost.
 
     Returns:
         An `Explanation` on the images' device, float32 whatever the model's precision.
 
     Raises:
         TypeError: An argument is of no known kind.
-        ValueError: A name is unknown, or a class is not one of the model's.
+        ValueError: A name is unknown, a class is not one of the model's, or there is one layer only to `fuse`.
         NotExplainableError: The model has no spatial output, or no gradient reaches it.
 
     Example:
@@ -70,9 +83,8 @@ def explain(
         >>> explanation.maps["1"].shape, explanation.heatmaps()["1"].shape, explanation.layers["1"].reason
         (torch.Size([2, 6, 6]), torch.Size([2, 8, 8]), 'the last feature map on the way to the score')
     """
-    probe = as_probe(images)
-    score = coerce_target(target)
-    plan = prepare(model, probe, layers=layers, method=method, target=score, forward=forward)
+    probe, score = as_probe(images), coerce_target(target)
+    plan = prepare(model, probe, layers=layers, method=method, target=score, forward=forward, fuse=fuse, flips=flips)
     return plan(model, probe, [score])[0]
 
 
@@ -96,21 +108,34 @@ class Plan:
         forward: How the model is called.
         shapes: The trace that the layers were chosen from.
         classes: How many classes the model tells apart; None where it returns no logits.
+        fuse: How several layers become one map, where they do.
+        flips: Whether mirrored images are explained, too.
     """
 
     layers: tuple[Layer, ...]
-    methods: Mapping[str, LayerMethod | PassMethod]
+    methods: Mapping[str, Method]
     forward: Forward
     shapes: tuple[LayerShape, ...]
     classes: int | None
+    fuse: Fuse | None = None
+    flips: bool = False
 
     def __call__(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
         """Explain one forward pass over the probe, once for each target."""
         with isolated(model):
-            passes = capture(model, probe, self.layers, self._run, targets)
-            # The caller's autocast is for the model: the equations are float32.
-            with torch.autocast(probe.images.device.type, enabled=False):
-                return [self._explanation(each) for each in passes]
+            found = self._explain(model, probe, targets)
+            if self.flips:
+                same = [t if e.classes is None else held(e.classes) for t, e in zip(targets, found, strict=True)]
+                mirrored = self._explain(model, probe.mirrored(), same)
+                found = [with_mirrored(*pair) for pair in zip(found, mirrored, strict=True)]
+        order = in_order(self.layers, self.shapes)
+        return [with_fused(each, list(self.methods), order, self.fuse) if self.fuse else each for each in found]
+
+    def _explain(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
+        passes = capture(model, probe, self.layers, self._run, targets)
+        # The caller's autocast is for the model: the equations are float32.
+        with torch.autocast(probe.images.device.type, enabled=False):
+            return [self._explanation(each) for each in passes]
 
     def _run(self, model: nn.Module, probe: Probe) -> Any:
         output = self.forward(model, probe)
@@ -152,10 +177,13 @@ def prepare(
     method: Methods = "gradcam",
     target: Target,
     forward: Forward | None = None,
+    fuse: Fuse | None = None,
+    flips: bool = False,
 ) -> Plan:
     """Trace the model once on the first images and decide; arguments and errors as for `explain`."""
     check_model(model)
     methods = coerce_methods(method)
+    check_fuse(fuse)
     call = Called(forward or default_forward(model))
     with named(model):
         shapes, output = traced(model, probe, call, target)
@@ -166,7 +194,13 @@ def prepare(
     if isinstance(target, ClassScore) and logits is not None:
         check_classes(target.choose(logits, probe), logits.shape[1])
     count = None if logits is None else logits.shape[1]
-    return Plan(tuple(places), methods, call, shapes, count)
+    plan = Plan(tuple(places), methods, call, shapes, count, fuse, flips)
+    check_fuse(fuse, plan.layers)
+    if has_premise(methods.values()):
+        rows = probe[:TRACED_ROWS]
+        with isolated(model):
+            check_premise(capture(model, rows, plan.layers, call, [for_rows(target, slice(len(rows)))])[0])
+    return plan
 
 
 def traced(model: nn.Module, probe: Probe, forward: Forward, target: Target) -> tuple[tuple[LayerShape, ...], Any]:

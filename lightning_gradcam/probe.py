@@ -141,6 +141,15 @@ class Probe:
         """The same probe with its tensors on another device."""
         return self._map(lambda rows: rows.to(device) if isinstance(rows, Tensor) else rows)
 
+    def mirrored(self) -> Probe:
+        """The images mirrored along their last dimension, and with them whatever has their places: masks, say."""
+
+        def mirror(rows: Any) -> Any:
+            has_places = isinstance(rows, Tensor) and rows.ndim > len(self.size)
+            return rows.flip(-1) if has_places and rows.shape[-len(self.size) :] == self.size else rows
+
+        return self._map(mirror)
+
     def clone(self) -> Probe:
         """A copy that shares no memory with this one; its tensors are ordinary ones, also in inference mode."""
         with torch.inference_mode(False), torch.no_grad():

@@ -90,6 +90,8 @@ class Session:
                 method=self.choices.method,
                 target=target or TARGETS["predicted"],
                 forward=forward,
+                fuse=self.choices.fuse,
+                flips=self.choices.flips,
             )
         )
         self.choices.display.check(self.plan.classes, probe.images.shape[1])
@@ -190,6 +192,9 @@ class Session:
             about = f" ({at.kind}, map {'×'.join(map(str, at.grid or ()))})" if at else ""
             said[f"layer {layer.key}"] = f"{layer.reason or 'given'}{about}"
         said["method"] = f"{', '.join(self.plan.methods)} of the {target_name(self.watch.target)}"
+        said["method"] += ", mean with the mirrored images" if self.plan.flips else ""
+        if self.plan.fuse:
+            said["fused"] = f"{self.plan.fuse} of the layers, at the size of the finest"
         if self.plan.classes:
             said["classes"] = f"{self.plan.classes}, from the width of the model's output"
         said["picture"] = self.watch.photos_note

@@ -9,12 +9,13 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.explanation import FLAWS, Explanation, NotExplainableError
+from lightning_gradcam.explanation import FLAWS, Explanation, Interpolation, NotExplainableError
 from lightning_gradcam.pipeline import Plan
 from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Pixels, Probe, Target
 from lightning_gradcam.render.film import Film, Frame
 from lightning_gradcam.render.photos import restore_photos
+from lightning_gradcam.render.rows import Row, arrange_beside, draw_rows
 from lightning_gradcam.render.sheet import Sheet
 from lightning_gradcam.targets import TARGETS, ClassScore, check_classes, target_name
 from lightning_gradcam.track import Track
@@ -33,6 +34,7 @@ class Display:
         scale: ``"image"``: every map from its minimum to its maximum. ``"shared"``: all from 0 to the largest evidence
             of any look so far. A number: all from 0 to that.
         film: How many looks the picture of the run shows; 0 for none.
+        interpolation: How maps are enlarged, see `Explanation.heatmaps`.
     """
 
     pixels: Pixels | None = None
@@ -40,6 +42,7 @@ class Display:
     colormap: str = "inferno"
     scale: Scale = "image"
     film: int = 8
+    interpolation: Interpolation = "bilinear"
 
     def check(self, classes: int | None, channels: int) -> None:
         """Raise a ValueError where names or normalisation do not fit a model with ``classes`` and its images."""
@@ -59,7 +62,7 @@ class Look:
     Args:
         explanation: As drawn.
         numbers: 0-dimensional tensors on the probe's device.
-        pictures: Per layer key ``(3, height, width)`` uint8 on the probe's device; empty where images cannot be drawn.
+        pictures: Per layer ``(3, height, width)`` uint8 on the probe's device; empty where images cannot be drawn.
     """
 
     explanation: Explanation
@@ -98,7 +101,11 @@ class Watch:
         self._sheet: Sheet | None = None
         if len(probe.size) == 2 and draws:
             self.photos, self.photos_note = restore_photos(probe.images, display.pixels or probe.pixels)
-            self._sheet = Sheet.of(self._shown, self.photos, self.names, display.colormap)
+            size = (self.photos.shape[-2], self.photos.shape[-1])
+            several = arrange_beside(list(plan.methods), len(probe), size) if len(plan.methods) > 1 else None
+            self._sheet = Sheet.of(
+                self._shown, self.photos, self.names, display.colormap, several, display.interpolation
+            )
         self._largest: dict[str, Tensor] = {}
 
     def _check(self) -> None:
@@ -120,16 +127,19 @@ class Watch:
         first = self.track.previous is None
         # What one process could not measure, it would not compare with at the next look: its passes would differ.
         numbers = self.portions.ranks.all_do(lambda: self.track.measure(explanations, self.labels))
-        pictures = {key: self._draw(drawn, key, moment, first) for key in drawn.evidence if self._sheet}
+        shown: dict[str, list[str]] = {}
+        for key in drawn.evidence:
+            shown.setdefault(drawn.layers[key].key, []).append(key)  # a picture for each layer, of all methods
+        pictures = {layer: self._draw(drawn, keys, moment, first) for layer, keys in shown.items() if self._sheet}
         if self.display.film:
             key = next(iter(drawn.evidence))
             self.film.add(Frame(moment.split(" · ")[0], drawn.evidence[key], drawn.flaws[key], drawn.logits))
         return Look(drawn, numbers, pictures)
 
-    def _draw(self, drawn: Explanation, key: str, moment: str, first: bool) -> Tensor:
+    def _draw(self, drawn: Explanation, keys: Sequence[str], moment: str, first: bool) -> Tensor:
         assert self._sheet is not None
-        evidence, flaws = drawn.evidence[key], drawn.flaws[key]
-        sheet = self._sheet
+        key, sheet = keys[0], self._sheet
+        flaws = torch.cat([drawn.flaws[each] for each in keys])
         suffix = "" if key == next(iter(drawn.evidence)) else f"/{key}"
         drift, error = self.track.found[f"drift{suffix}"], self.track.found[f"drift_error{suffix}"]
         facts: list[str | Tensor] = [f"{moment} · first look"]
@@ -138,11 +148,18 @@ class Watch:
         counts = sheet.font.encode([f" · {i} of {len(flaws)} maps degenerate" for i in range(len(flaws) + 1)])
         # Plain indexing by a number on the device would wait for it.
         facts.append(counts.index_select(0, (flaws > 0).sum().reshape(1))[0])
-        magnitude = evidence.relu().nan_to_num(0, 0, 0).max()
-        self._largest[key] = torch.maximum(self._largest.get(key, magnitude), magnitude)
-        return sheet.draw(
-            evidence, flaws, drawn.logits, title=self._title(drawn, key), facts=facts, scale=self._scale(key)
-        )
+        for each in keys:
+            magnitude = drawn.evidence[each].relu().nan_to_num(0, 0, 0).max()
+            self._largest[each] = torch.maximum(self._largest.get(each, magnitude), magnitude)
+        title = self._title(drawn, key)
+        if len(self.plan.methods) == 1:
+            return sheet.draw(
+                drawn.evidence[key], flaws, drawn.logits, title=title, facts=facts, scale=self._scale(key)
+            )
+        end = len(drawn.layers[key].key) + 1
+        rows = [Row(each[end:], drawn.evidence[each], drawn.flaws[each], self._scale(each)) for each in keys]
+        own = self.display.scale == "shared"
+        return draw_rows(sheet, rows, drawn.logits, title=title, facts=facts, own_scales=own)
 
     def _scale(self, key: str) -> Tensor | None:
         if self.display.scale == "image":
@@ -153,7 +170,8 @@ class Watch:
     def _title(self, drawn: Explanation, key: str) -> str:
         layer = drawn.layers[key].key
         grid = "×".join(map(str, drawn.evidence[key].shape[1:]))
-        method = key.removeprefix(f"{layer}/") if len(self.plan.methods) > 1 else next(iter(self.plan.methods))
+        count = len(self.plan.methods)
+        method = f"{count} methods, each" if count > 1 else next(iter(self.plan.methods))
         return f"{layer} · {grid} · {method} of the {target_name(self.target)}"
 
     def draw_film(self) -> Tensor | None:
@@ -164,7 +182,13 @@ class Watch:
         first, last = self.film.frames[0].name, self.film.frames[-1].name
         title = f"{key} · {next(iter(self.plan.methods))} of the {target_name(self.target)} · {first} to {last}"
         return self.film.draw(
-            self._shown, self.photos, self.names, self.display.colormap, title=title, scale=self._scale(key)
+            self._shown,
+            self.photos,
+            self.names,
+            self.display.colormap,
+            title=title,
+            scale=self._scale(key),
+            interpolation=self.display.interpolation,
         )
 
     def complaints(self, look: Look) -> Iterator[str]:
@@ -190,7 +214,8 @@ class Watch:
         target: list[Any] = [target_name(self.target)]
         if isinstance(self.target, ClassScore) and self.target is not TARGETS["predicted"]:
             target += self.target.choose(self.probe.images.new_empty(1, 1), self.probe).tolist()
-        return {"layers": layers, "methods": list(self.plan.methods), "target": target}
+        how = {"methods": list(self.plan.methods), "fuse": self.plan.fuse, "flips": self.plan.flips}
+        return {"layers": layers, **how, "target": target}
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on as if never interrupted: plain containers of CPU tensors."""

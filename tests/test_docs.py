@@ -13,7 +13,8 @@ from lit import Bars, Lit, loader
 from pytorch_lightning import Trainer
 from regimes.page import PAGE, generated
 
-from lightning_gradcam import GradCAMCallback
+from lightning_gradcam import GradCAMCallback, explain
+from lightning_gradcam.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 RECIPES = re.findall(r"### (.*?)\n.*?```python recipe\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
@@ -51,6 +52,7 @@ def test_recipe_runs_and_is_under_20_lines(title, code, tmp_path):
 
 
 README = (ROOT / "README.md").read_text()
+METHODS_PAGE = (ROOT / "docs" / "methods.md").read_text()
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
@@ -77,6 +79,15 @@ def test_readme_snippet(code, tmp_path, monkeypatch):
         assert set(names["explanation"].degenerate["features"]) != {"no gradient"}
     else:
         assert code.count("GradCAMCallback(") == 1  # arguments only; a wrong one raises
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", METHODS_PAGE, re.DOTALL))
+def test_snippet_of_the_page_of_methods(code):
+    exec(compile(code, "methods.md", "exec"), {"model": Lit(), "images": torch.rand(2, 3, 16, 16), "explain": explain})
+
+
+def test_the_page_of_methods_lists_every_method():
+    assert re.findall(r"^\| `([\w+]+)` \|", METHODS_PAGE, re.MULTILINE) == list(METHODS)
 
 
 def test_readme_lists_every_argument_and_only_these():

@@ -62,10 +62,12 @@ def head(title: str, facts: Sequence[str | Tensor], font: Font, bold: Font, widt
     return paint(torch.cat(lines), INK, PAPER)
 
 
-def foot(font: Font, ramp: Ramp, scale: Tensor | None, marks: bool, width: int) -> Tensor:
+def foot(
+    font: Font, ramp: Ramp, scale: Tensor | None, marks: bool, width: int, most: str = "the most in this image"
+) -> Tensor:
     """The scale bar with what its ends mean, ``(3, h, width)`` uint8."""
     left: list[str | Tensor] = ["no evidence " if scale is None else "evidence 0 "]
-    right: list[str | Tensor] = [" the most in this image"]
+    right: list[str | Tensor] = [f" {most}"]
     if scale is not None:
         right = [" ≥ ", font.scientific(scale), ", one scale for all images"]
     if marks:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
+from lightning_gradcam.explanation import Interpolation
 from lightning_gradcam.probe import Probe
 from lightning_gradcam.render.captions import GAP, foot, head, stack
 from lightning_gradcam.render.colors import INK, PAPER
@@ -78,7 +79,15 @@ class Film:
 
     @torch.no_grad()
     def draw(
-        self, probe: Probe, photos: Tensor, names: Sequence[str], colormap: str, *, title: str, scale: Tensor | None
+        self,
+        probe: Probe,
+        photos: Tensor,
+        names: Sequence[str],
+        colormap: str,
+        *,
+        title: str,
+        scale: Tensor | None,
+        interpolation: Interpolation = "bilinear",
     ) -> Tensor:
         """The picture, ``(3, height, width)`` uint8; up to ten images, of as many classes as there are.
 
@@ -89,13 +98,14 @@ class Film:
             colormap: A matplotlib colormap.
             title: The head line.
             scale: The evidence that has the last colour, in all images of all looks; None scales each by itself.
+            interpolation: How maps are enlarged.
         """
         frames = self.shown()
         rows = _spread(probe)
         words = 0 if probe.classes is None else min(max(map(len, names)), _WORDS)
         width = min((WIDTH - words * 7 - 3 * GAP) // (len(frames) + 1) - GAP, 128)
         size = scaled((photos.shape[-2], photos.shape[-1]), width)
-        sheet = Sheet.of(probe[rows], photos[rows], names, colormap, (len(frames) + 1, size))
+        sheet = Sheet.of(probe[rows], photos[rows], names, colormap, (len(frames) + 1, size), interpolation)
         cells = [_cell(sheet, frame, rows, scale) for frame in frames]
         below = cells[0].shape[2] - size[0]
         columns = [F.pad(sheet.photos, (0, 0, 0, below), value=PAPER[0]), *cells]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
-from lightning_gradcam.explanation import FLAWS, predictions, to_heatmaps
+from lightning_gradcam.explanation import FLAWS, Interpolation, predictions, to_heatmaps
 from lightning_gradcam.probe import Probe
 from lightning_gradcam.render.captions import GAP, caption, foot, head, label_line, name_width, prediction_line, stack
 from lightning_gradcam.render.colors import INK, PAPER, Ramp, grey, overlay, to_bytes
@@ -38,6 +38,7 @@ class Sheet:
         names: ``(K, characters)`` codes of the classes' names.
         labels: ``(N,)`` classes, where there are labels.
         columns: Photos per row.
+        interpolation: How maps are enlarged.
     """
 
     photos: Tensor
@@ -48,6 +49,7 @@ class Sheet:
     names: Tensor
     labels: Tensor | None
     columns: int
+    interpolation: Interpolation = "bilinear"
 
     @staticmethod
     def of(
@@ -56,6 +58,7 @@ class Sheet:
         names: Sequence[str],
         colormap: str = "inferno",
         arrangement: tuple[int, tuple[int, int]] | None = None,
+        interpolation: Interpolation = "bilinear",
     ) -> Sheet:
         """Prepare the sheet of a probe.
 
@@ -65,6 +68,7 @@ class Sheet:
             names: What the classes are called, one for each.
             colormap: A matplotlib colormap.
             arrangement: Columns, and height and width of a tile; by default what `arrange` finds.
+            interpolation: How maps are enlarged.
         """
         columns, size = arrangement or arrange(len(probe), (photos.shape[-2], photos.shape[-1]))
         font = Font.load(names, device=photos.device)
@@ -78,6 +82,7 @@ class Sheet:
             names=font.encode(list(names), name_width(_characters(size[1], font))),
             labels=probe.classes,
             columns=columns,
+            interpolation=interpolation,
         )
 
     @property
@@ -117,7 +122,7 @@ class Sheet:
     def overlays(self, evidence: Tensor, flaws: Tensor, scale: Tensor | None = None) -> Tensor:
         """Photos with evidence, ``(N, 3, h, w)``; on a degenerate map it says why."""
         size = (self.photos.shape[-2], self.photos.shape[-1])
-        tiles = overlay(self.under, to_heatmaps(evidence, flaws, size, scale), self.ramp)
+        tiles = overlay(self.under, to_heatmaps(evidence, flaws, size, scale, self.interpolation), self.ramp)
         words = self.font.encode([(flaw or "").center(self.characters) for flaw in FLAWS], self.characters)
         coverage = self.font.draw(words)
         band = paint(F.pad(coverage, (0, size[1] - coverage.shape[-1])), PAPER, INK)[flaws.long()]
@@ -143,16 +148,16 @@ class Sheet:
         return caption(self.font, lines, self.photos.shape[-1], right)
 
 
-def arrange(count: int, size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
-    """Columns, and the height and width of a tile, for ``count`` photos of ``size``.
+def arrange(count: int, size: tuple[int, int], width: int = WIDTH) -> tuple[int, tuple[int, int]]:
+    """Columns, and the height and width of a tile, for ``count`` photos of ``size`` on ``width``.
 
     >>> arrange(16, (28, 28)), arrange(16, (224, 224)), arrange(12, (224, 224))
     ((8, (112, 112)), (8, (123, 123)), (6, (166, 166)))
     """
     proportion = size[1] / size[0]
-    columns = max(1, min(count, round(8 / math.sqrt(proportion)), WIDTH // (_LEGIBLE + GAP)))
+    columns = max(1, min(count, round(8 / math.sqrt(proportion)), width // (_LEGIBLE + GAP)))
     columns = math.ceil(count / math.ceil(count / columns))  # rows of the same length, where that goes
-    most = min((WIDTH - GAP) // columns - GAP, round(_TILE * max(proportion, 1)))
+    most = min((width - GAP) // columns - GAP, round(_TILE * max(proportion, 1)))
     return columns, scaled(size, most)
 
 

@@ -1,0 +1,62 @@
+"""Every registered method on the same images, at an early and at the last layer: the pictures of docs/methods.md.
+
+python examples/methods.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Trainer, seed_everything
+from scenes import LitScenes, Scenes
+from torch import nn
+from torch.utils.data import DataLoader
+
+from lightning_gradcam import Explanation, Pixels, Probe, explain
+from lightning_gradcam.loggers import as_image
+from lightning_gradcam.methods import METHODS
+from lightning_gradcam.render.photos import restore_photos
+from lightning_gradcam.render.rows import Row, arrange_beside, draw_rows
+from lightning_gradcam.render.sheet import Sheet
+
+PIXELS = Pixels((0.56, 0.64, 0.58), (0.2, 0.16, 0.25))  # as `Scenes` normalises
+LAYERS = {"features": "last", "features.8": "early"}
+"""The last layer, which the head pools, and one with grids twice as fine, three layers before it."""
+
+
+def trained(epochs: int, images: int) -> nn.Module:
+    """The CNN of `scenes`, after a short training."""
+    seed_everything(0)
+    model = LitScenes()
+    trainer = Trainer(max_epochs=epochs, logger=False, enable_checkpointing=False)
+    trainer.fit(model, DataLoader(Scenes(images), batch_size=32, shuffle=True))
+    return model.eval()
+
+
+def draw(explanation: Explanation, layer: str, probe: Probe, data: Scenes) -> torch.Tensor:
+    """One picture of all methods at one layer, ``(3, height, width)`` uint8."""
+    names = [key.removeprefix(f"{layer}/") for key in explanation.evidence]
+    photos, _ = restore_photos(probe.images, PIXELS)
+    arrangement = arrange_beside(names, len(probe), probe.size[0:2])  # type: ignore[arg-type]  # images
+    sheet = Sheet.of(probe, photos, data.classes, arrangement=arrangement)
+    rows = [Row(name, explanation.evidence[f"{layer}/{name}"], explanation.flaws[f"{layer}/{name}"]) for name in names]
+    grid = "×".join(map(str, rows[0].evidence.shape[1:]))
+    return draw_rows(sheet, rows, explanation.logits, title=f"{layer} · {grid} · every method, for the label")
+
+
+def main(epochs: int = 4, images: int = 800, root: str = "docs/images") -> None:
+    """Train, explain and write one picture per layer."""
+    model, data = trained(epochs, images), Scenes(6, first=100_000)
+    pairs = [data[i] for i in range(len(data))]
+    probe = Probe(torch.stack([image for image, _ in pairs]), labels=torch.tensor([label for _, label in pairs]))
+    for layer, name in LAYERS.items():
+        methods = [method for method in METHODS if method != "cam" or name == "last"]  # CAM needs the pooling behind
+        explanation = explain(model, probe, layers=[layer], method=methods, target="label")
+        path = Path(root, f"methods-{name}.jpg")
+        as_image(draw(explanation, layer, probe, data)).save(path, quality=90)
+        print(f"Picture: {path}")
+
+
+if __name__ == "__main__":
+    main()
