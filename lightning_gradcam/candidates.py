@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from lightning_gradcam.calling import Called, default_forward
 from lightning_gradcam.hindrances import check_model, named
 from lightning_gradcam.layers import ENOUGH_CELLS, as_layer, auto, feature_maps, stages
-from lightning_gradcam.pipeline import Called, as_probe, default_forward, traced
+from lightning_gradcam.pipeline import as_probe, traced
 from lightning_gradcam.probe import Forward, Probe, Target
 from lightning_gradcam.targets import coerce_target
 from lightning_gradcam.trace import Layer, LayerShape

@@ -178,9 +178,11 @@ def filled(model: nn.Module) -> Iterator[None]:
     zero = [
         (module._parameters, name, parameter)
         for module in model.modules()
-        if not isinstance(module, torch.jit.ScriptModule)
+        if not isinstance(module, torch.jit.ScriptModule) and not getattr(module, "_is_fsdp_managed_module", False)
         for name, parameter in module._parameters.items()
-        if type(parameter) is nn.Parameter and not parameter.is_meta and parameter.numel() and not parameter.any()
+        if type(parameter) is nn.Parameter
+        and not hasattr(parameter, "_is_flat_param")  # a DTensor has a type of its own
+        if parameter.numel() and not parameter.is_meta and not parameter.any()
     ]
     noise = {id(p): nn.Parameter(_NOISE * torch.randn_like(p), requires_grad=False) for _, _, p in zero}
     try:

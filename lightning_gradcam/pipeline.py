@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -10,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from lightning_gradcam.calling import Called, default_forward
 from lightning_gradcam.capture import capture, trace
 from lightning_gradcam.evidence import (
     Method,
@@ -20,7 +20,7 @@ from lightning_gradcam.evidence import (
     has_premise,
     uses_gradients,
 )
-from lightning_gradcam.explanation import Explanation, ForwardError, NotExplainableError, flaws
+from lightning_gradcam.explanation import Explanation, NotExplainableError, flaws
 from lightning_gradcam.fusion import Fuse, check_fuse, in_order, with_fused, with_mirrored
 from lightning_gradcam.hindrances import check_model, check_reach, named
 from lightning_gradcam.isolation import filled, isolated
@@ -31,8 +31,6 @@ from lightning_gradcam.targets import ClassScore, check_classes, coerce_target, 
 from lightning_gradcam.trace import Layer, LayerShape
 
 Targets: TypeAlias = str | int | Sequence[int] | Tensor | Target
-
-_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "_ALLOC_FAILED")
 
 TRACED_ROWS = 2
 """A trace looks at shapes and reach only; two images, since models that squeeze a batch of one exist."""
@@ -214,60 +212,3 @@ def traced(model: nn.Module, probe: Probe, forward: Forward, target: Target) -> 
 
     with isolated(model), filled(model):
         return trace(model, rows, forward, score)
-
-
-@dataclass(frozen=True)
-class Called:
-    """A forward pass whose errors say with what the model was called."""
-
-    forward: Forward
-
-    def __call__(self, model: nn.Module, probe: Probe) -> Any:
-        """What the model returns.
-
-        Raises:
-            ForwardError: The model raised; but memory that runs out stays what it is.
-        """
-        try:
-            return self.forward(model, probe)
-        except NotExplainableError:
-            raise
-        except Exception as error:
-            if memory_ran_out(error):
-                raise
-            raise ForwardError(
-                f"The forward pass of {type(model).__name__} failed on images of shape {tuple(probe.images.shape)} "
-                f"({probe.images.dtype}): {type(error).__name__}: {error}. If it needs other input, pass `forward=`, a "
-                "callable of (model, probe)."
-            ) from error
-
-
-def memory_ran_out(error: BaseException) -> bool:
-    """Whether that is what an error says; only CUDA's allocator has an error of its own for it.
-
-    >>> memory_ran_out(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
-    True
-    """
-    said = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
-    return said or isinstance(error, (torch.OutOfMemoryError, MemoryError))
-
-
-def default_forward(model: nn.Module) -> Forward:
-    """``model(probe.images)``, for models that need no more.
-
-    Raises:
-        NotExplainableError: The model's ``forward`` has other required arguments.
-    """
-    parameters = inspect.signature(model.forward).parameters.values()
-    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if len(needed) > 1 or not parameters:
-        raise NotExplainableError(
-            f"{type(model).__name__}.forward needs ({', '.join(needed)}), but would be called with the images only. "
-            "Pass `forward=`, a callable of (model, probe): `lambda model, probe: model(probe.images, ...)`; what else "
-            "a batch holds is in `probe.extras`."
-        )
-    return _images_only
-
-
-def _images_only(model: nn.Module, probe: Probe) -> Any:
-    return model(probe.images)

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_gradcam.calling import memory_ran_out
 from lightning_gradcam.explanation import Explanation, NotExplainableError
-from lightning_gradcam.pipeline import Plan, memory_ran_out
+from lightning_gradcam.pipeline import Plan
 from lightning_gradcam.probe import Forward, Probe, Target
 from lightning_gradcam.ranks import Ranks
 from lightning_gradcam.targets import for_rows

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 
+from lightning_gradcam.calling import memory_ran_out
 from lightning_gradcam.explanation import Explanation, ForwardError, NotExplainableError
-from lightning_gradcam.pipeline import memory_ran_out
 from lightning_gradcam.probe import Forward, Probe
 
 Made = TypeVar("Made")

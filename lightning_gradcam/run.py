@@ -9,6 +9,7 @@ from typing import Any
 from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor, nn
 
+from lightning_gradcam.calling import memory_ran_out
 from lightning_gradcam.choices import Choices
 from lightning_gradcam.explanation import ForwardError, NotExplainableError
 from lightning_gradcam.host import (
@@ -21,7 +22,6 @@ from lightning_gradcam.host import (
 )
 from lightning_gradcam.layers import check_layers
 from lightning_gradcam.loggers import safe_tag, show, write_numbers, write_text
-from lightning_gradcam.pipeline import memory_ran_out
 from lightning_gradcam.probe import Probe
 from lightning_gradcam.ranks import Ranks
 from lightning_gradcam.remarks import Remarks

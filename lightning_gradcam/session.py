@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_gradcam.calling import default_forward
 from lightning_gradcam.choices import Choices
 from lightning_gradcam.explanation import NotExplainableError
 from lightning_gradcam.gathering import Gatherer, without_foreign_labels
 from lightning_gradcam.host import InPrecision
-from lightning_gradcam.pipeline import Plan, default_forward, prepare
+from lightning_gradcam.pipeline import Plan, prepare
 from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Forward, Probe
 from lightning_gradcam.ranks import Ranks
