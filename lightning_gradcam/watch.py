@@ -13,8 +13,8 @@ from lightning_gradcam.explanation import FLAWS, Explanation, NotExplainableErro
 from lightning_gradcam.pipeline import Plan
 from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Pixels, Probe, Target
+from lightning_gradcam.render.canvas import restore
 from lightning_gradcam.render.film import Film, Frame
-from lightning_gradcam.render.photos import restore_photos
 from lightning_gradcam.render.sheet import Sheet
 from lightning_gradcam.targets import TARGETS, ClassScore, check_classes, target_name
 from lightning_gradcam.track import Track
@@ -59,7 +59,7 @@ class Look:
     Args:
         explanation: As drawn.
         numbers: 0-dimensional tensors on the probe's device.
-        pictures: Per layer key ``(3, height, width)`` uint8 on the probe's device; empty where images cannot be drawn.
+        pictures: Per layer key ``(3, height, width)`` uint8 on the probe's device; empty where another process draws.
     """
 
     explanation: Explanation
@@ -93,11 +93,11 @@ class Watch:
         self.track = Track(target)
         self.film = Film(max(display.film, 2))
         self.photos: Tensor | None = None
-        self.photos_note = f"{len(probe.size)}-dimensional images are not drawn; the numbers are logged"
+        self.photos_note = "drawn by another process"
         self._shown = replace(probe, labels=self.labels)
         self._sheet: Sheet | None = None
-        if len(probe.size) == 2 and draws:
-            self.photos, self.photos_note = restore_photos(probe.images, display.pixels or probe.pixels)
+        if draws:
+            self.photos, self.photos_note = restore(probe.images, display.pixels or probe.pixels)
             self._sheet = Sheet.of(self._shown, self.photos, self.names, display.colormap)
         self._largest: dict[str, Tensor] = {}
 
@@ -151,12 +151,12 @@ class Watch:
 
     def _title(self, drawn: Explanation, key: str) -> str:
         layer = drawn.layers[key].key
-        grid = "×".join(map(str, drawn.evidence[key].shape[1:]))
+        grid = "×".join(map(str, drawn.evidence[key].shape[1:])) + " cells" * (drawn.evidence[key].ndim == 2)
         method = key.removeprefix(f"{layer}/") if len(self.plan.methods) > 1 else next(iter(self.plan.methods))
         return f"{layer} · {grid} · {method} of the {target_name(self.target)}"
 
     def draw_film(self) -> Tensor | None:
-        """The picture of the run so far, looks across and images down; None where nothing can be drawn."""
+        """The picture of the run so far, looks across and images down; None where there is none to draw."""
         if self.photos is None or not self.display.film or not self.film.frames:
             return None
         key = next(iter(self._largest))

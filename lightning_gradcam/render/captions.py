@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.explanation import predictions
-from lightning_gradcam.render.colors import FAINT, INK, PAPER, Ramp, overlay
+from lightning_gradcam.render.canvas import Canvas
+from lightning_gradcam.render.colors import BAR, FAINT, INK, PAPER, Ramp, overlay
 from lightning_gradcam.render.text import Font, paint
 
 GAP = 4
@@ -62,16 +63,17 @@ def head(title: str, facts: Sequence[str | Tensor], font: Font, bold: Font, widt
     return paint(torch.cat(lines), INK, PAPER)
 
 
-def foot(font: Font, ramp: Ramp, scale: Tensor | None, marks: bool, width: int) -> Tensor:
+def foot(font: Font, ramp: Ramp, scale: Tensor | None, marks: bool, width: int, canvas: Canvas) -> Tensor:
     """The scale bar with what its ends mean, ``(3, h, width)`` uint8."""
     left: list[str | Tensor] = ["no evidence " if scale is None else "evidence 0 "]
-    right: list[str | Tensor] = [" the most in this image"]
+    right: list[str | Tensor] = [f" the most in this {canvas.noun}"]
     if scale is not None:
-        right = [" ≥ ", font.scientific(scale), ", one scale for all images"]
+        right = [" ≥ ", font.scientific(scale), f", one scale for all {canvas.noun}s"]
     if marks:
         right.append("   ✓ right  ✗ wrong")
+    right.append(canvas.legend)
     rising = torch.linspace(0, 1, 160, device=ramp.gain.device).expand(1, font.height - 6, -1)
-    bar = F.pad(overlay(torch.full_like(rising, 0.6)[:, None], rising, ramp)[0], (0, 0, 3, 3), value=PAPER[0])
+    bar = F.pad(overlay(torch.full_like(rising, BAR)[:, None], rising, ramp)[0], (0, 0, 3, 3), value=PAPER[0])
     words = [paint(font.draw(font.line(parts)), FAINT, PAPER) for parts in (left, right)]
     return _widen(F.pad(torch.cat([words[0], bar, words[1]], dim=2), (GAP, 0, 0, GAP), value=PAPER[0]), width)
 
