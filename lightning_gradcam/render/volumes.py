@@ -133,26 +133,20 @@ def restore_volumes(images: Tensor, pixels: Pixels | None = None) -> tuple[Tenso
 def choose_slices(evidence: Tensor, depth: int, count: int) -> Tensor:
     """The slices with the most evidence ``(N, count)``, in order, for volumes ``depth`` slices deep.
 
-    Evidence is summed over each slice of the enlarged map. Slices within one cell of the map show the same measurement,
-    so a cell gives one (of shallower maps, each of ``count`` equal parts of the volume). Among equals the middle of the
-    volume goes first.
+    Evidence is measured cell by cell, and what lies between is interpolated: so it is summed over each layer of cells
+    across the depth, and the middle slice of a layer stands for it. (Of maps shallower than ``count`` cells, as many
+    layers are interpolated.) Among equals the middle of the volume goes first.
 
     >>> evidence = torch.tensor([0.0, 9.0, 0.0, 0.0, 5.0, 4.0, 0.0, 0.0]).reshape(1, 8, 1, 1)
     >>> choose_slices(evidence, depth=32, count=3)
-    tensor([[ 5, 18, 21]])
+    tensor([[ 6, 18, 22]])
     """
     planes = evidence.relu().nan_to_num(0, 0, 0).sum((2, 3))
     cells = min(max(planes.shape[1], count), depth)
-    slices = torch.arange(depth, device=planes.device)
-    slices = slices[(2 * slices - depth + 1).abs().argsort(stable=True)]  # the middle first
-    cell = (2 * slices + 1) * cells // (2 * depth)
-    sums = F.interpolate(planes[:, None], size=depth, mode="linear", align_corners=False)[:, 0, slices]
-    chosen = []
-    for _ in range(count):
-        best = sums.argmax(1)
-        chosen.append(slices[best])
-        sums = sums.masked_fill(cell == cell[best][:, None], -1)
-    return torch.stack(chosen, dim=1).sort(1).values
+    planes = F.interpolate(planes[:, None], size=cells, mode="linear", align_corners=False)[:, 0]
+    middle_first = (torch.arange(cells, device=planes.device) * 2 - cells + 1).abs().argsort(stable=True)
+    best = planes[:, middle_first].argsort(dim=1, descending=True, stable=True)[:, :count]
+    return (middle_first[best].sort(1).values * 2 + 1) * depth // (2 * cells)
 
 
 def _numbers(chosen: Tensor, depth: int, width: int, font: Font) -> Tensor:
