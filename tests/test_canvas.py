@@ -46,4 +46,8 @@ def test_the_foot_says_what_is_shown():
         strip = (PAPER[0] - picture[0, -GAP - sheet.font.height : -GAP].float()) / (PAPER[0] - 115)
         places = range(strip.shape[1] - wanted.shape[1] + 1)
         assert any((strip[:, x : x + wanted.shape[1]] - wanted).abs().max() < 0.02 for x in places)
+
+
+def test_views_of_one_image_share_a_column():
     assert arrange(16, (32, 32), 3) == (4, (64, 64))
+    assert arrange(16, (100, 100), 3) == (4, (82, 82))  # 3 * 82 and two seams make 250 of at most 251

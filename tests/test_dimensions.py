@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lit import BODIES, LitBodies, bodies, fit
+from models import read
 from PIL import Image
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -18,6 +19,8 @@ from lightning_gradcam import GradCAMCallback, Probe, explain
 from lightning_gradcam.isolation import isolated
 from lightning_gradcam.pipeline import prepare
 from lightning_gradcam.portions import Portions
+from lightning_gradcam.render.captions import GAP
+from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.targets import TARGETS
 from lightning_gradcam.watch import Display, Watch
 
@@ -73,9 +76,11 @@ def test_curves_equal_slow_replicas(dimensions):
     probe = Probe(images, labels=labels)
     plan = prepare(model, probe, target=target, layers="features.1")
     watch = Watch(probe, Portions(plan), target, Display())
-    kept = []
+    kept, grid = [], {1: "96 cells", 3: "12×16×16"}[dimensions]
     for look in range(3):
         found = watch.look(model, f"epoch {look}")
+        title = found.pictures["features.1"][:, GAP : GAP + watch._sheet.bold.height, GAP:]
+        assert read(watch._sheet.bold, title, INK, PAPER).startswith(f"features.1 · {grid} · gradcam of the label")
         with isolated(model), torch.enable_grad():
             features = model.features[:2](model_input(model, images)).detach().requires_grad_()
             logits = model.head(model.features[2:](features).flatten(2).mean(2))

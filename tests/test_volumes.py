@@ -103,7 +103,12 @@ def test_slices_change_from_look_to_look_but_not_in_the_film():
     photos, _ = restore(volumes)
     picture = film.draw(probe, photos, NAMES, "inferno", title="run", scale=None)
     enlarged = large(volumes, 6)
+    film.frames = [Frame(f.name, f.evidence, f.flaws, f.logits[:, :0]) for f in film.frames]
+    without = film.draw(probe, photos, NAMES, "inferno", title="run", scale=None)
     for row, z in ((0, 7), (1, 0)):
+        [(y, x)] = find(without, enlarged[row, :, z])
+        line = without[:, y + 120 : y + 120 + sheet.font.height, x : x + 120]
+        assert read(sheet.font, line, INK, PAPER).split()[-3:] == [str(z + 1), "of", "12"]  # also without captions
         [(y, x)] = find(picture, enlarged[row, :, z])
         line = picture[:, y + 120 : y + 120 + sheet.font.height, x : x + 120]
         assert read(sheet.font, line, INK, PAPER).split() == ["slice", str(z + 1), "of", "12"]
