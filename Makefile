@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
 # uv installs in seconds what takes pip minutes; torch and torchvision come from the package index as a matching pair.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: help demo test test-fast test-red regimes lint types bench clean
+.PHONY: help demo test test-fast test-red test-oldest regimes lint types bench bench-leak clean
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -16,6 +17,14 @@ $(BIN)/uv:
 .setup/%: $(BIN)/uv pyproject.toml
 	@echo "Setting up $(VENV) ($*): about a minute the first time"
 	$(INSTALL) -e '.[$*]'
+	@mkdir -p .setup && touch $@
+
+.setup/oldest: pyproject.toml tests/oldest.txt
+	@echo "Setting up $(OLDEST): some minutes the first time"
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python \
+		--resolution lowest-direct --constraints tests/oldest.txt -e '.[test]'
 	@mkdir -p .setup && touch $@
 
 demo: .setup/demo   ## train a small CNN on handwritten digits and show how its explanations change
@@ -33,6 +42,9 @@ test-red: .setup/dev   ## take every guard out, one by one, and see the rows of 
 regimes: .setup/dev   ## docs/regimes.md, from the tests' table of ways to train
 	PYTHONPATH=tests $(BIN)/python -m regimes.page
 
+test-oldest: .setup/oldest  ## tests and doctests with the oldest versions of what pyproject asks for (Python 3.11 or 3.12)
+	$(OLDEST)/bin/python -m pytest -q
+
 lint: .setup/dev    ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,5 +55,8 @@ types: .setup/dev   ## mypy
 bench: .setup/bench ## speed and memory beside the peers, into docs/benchmarks.md
 	$(BIN)/python -m benchmarks.look
 
+bench-leak: .setup/bench ## what is left after 50 to 300 looks, into docs/leak.md
+	$(BIN)/python -m benchmarks.leak
+
 clean:          ## remove what the above made
-	rm -rf $(VENV) .setup lightning_logs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) .setup lightning_logs .mypy_cache .pytest_cache .ruff_cache .hypothesis

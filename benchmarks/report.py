@@ -73,7 +73,7 @@ class Timing:
             verdict = "" if goal is None else f"≤ {goal}: {'met' if median(ratios) <= goal else '**missed**'}"
             rows.append((name, f"{median(times):.0f}", spread, verdict))
         head = ("", "ms", "times a plain forward", "goal")
-        return f"### {self.title}, layer `{self.layer}`\n\n{_table(head, rows)}"
+        return f"### {self.title}, layer `{self.layer}`\n\n{table(head, rows)}"
 
     def waited(self) -> float:
         """The parts of a look that the callback waits for, by their medians, over a plain forward."""
@@ -123,7 +123,7 @@ class Memory:
             verdict = "met" if count <= MEMORY_GOAL * 2**20 else "**missed**"
             rows.append((name, _mebibytes(count), f"≤ {MEMORY_GOAL:g} MiB: {verdict}" if name in GOALS else ""))
         return (
-            f"{self.model}, {self.images} images, layer `{self.layer}`:\n\n{_table(('', 'MiB', 'goal'), rows)}\n\n"
+            f"{self.model}, {self.images} images, layer `{self.layer}`:\n\n{table(('', 'MiB', 'goal'), rows)}\n\n"
             f"Besides, our explanation holds the layer's activation ({_mebibytes(self.activation)} MiB) and its "
             f"gradient ({_mebibytes(self.gradient)} MiB), which every Grad-CAM needs, and for the rest of the forward "
             "pass a copy of the activation."
@@ -162,7 +162,7 @@ class Report:
             _HEAD + "\n" + ", ".join(f"{what} {which}" for what, which in self.environment.items()) + ".",
             "## Time",
             *(timing.table() for timing in self.timings),
-            "### Parts of a whole look, in ms\n\n" + _table(("", *parts), looks),
+            "### Parts of a whole look, in ms\n\n" + table(("", *parts), looks),
             "## Kept for backward",
             self.memory.table(),
             "## Where we lose\n\n" + self._losses(),
@@ -181,7 +181,8 @@ class Report:
         return "\n".join(said)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """In Markdown, numbers to the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import Any, Literal
 
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from lightning_gradcam.host import (
     validates,
     weights_explained,
 )
-from lightning_gradcam.packages import AnyCallback
+from lightning_gradcam.packages import AnyCallback, MisconfigurationException
 from lightning_gradcam.probe import Pixels, Probe
 from lightning_gradcam.run import Run
 from lightning_gradcam.targets import coerce_target
@@ -68,9 +67,10 @@ class GradCAMCallback(AnyCallback):
     def __init__(
         self,
         *,
+        # Of several kinds LightningCLI takes the first that fits: "1" is a class, and a dotted path a callable.
         layers: str | Layer | list[str | Layer] | Callable[..., Any] = "auto",
-        method: str | list[str] | Callable[..., Any] = "gradcam",
-        target: str | int | list[int] | Callable[..., Any] = "auto",
+        method: Callable[..., Any] | str | list[str] = "gradcam",
+        target: int | Callable[..., Any] | str | list[int] = "auto",
         probe: int | Probe | tuple[Tensor, Tensor] = 16,
         every_n_epochs: int = 1,
         pixels: Pixels | None = None,
@@ -84,7 +84,8 @@ class GradCAMCallback(AnyCallback):
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name in _DEFAULTS}
-        self._set = {name: value for name, value in arguments.items() if brief(value) != brief(_DEFAULTS[name])}
+        said = {name: brief(value) for name, value in arguments.items()}
+        self._set = {name: words for name, words in said.items() if words != brief(_DEFAULTS[name])}
         super().__init__()
         with _as_misconfiguration():
             self.choices = Choices(
@@ -112,7 +113,7 @@ class GradCAMCallback(AnyCallback):
 
     def __repr__(self) -> str:
         """The arguments that are not the default."""
-        return f"{type(self).__name__}({', '.join(f'{name}={brief(value)}' for name, value in self._set.items())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={words}' for name, words in self._set.items())})"
 
     @property
     def state_key(self) -> str:

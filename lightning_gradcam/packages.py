@@ -1,4 +1,4 @@
-"""Lightning comes in two packages, each with a Callback of its own."""
+"""Lightning comes in two packages, each with classes of its own; ours inherit from both, and so pass for either's."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from lightning_fabric.utilities.exceptions import MisconfigurationException as Misconfiguration
 from pytorch_lightning import Callback
 
 
-def _callback_classes() -> tuple[type, ...]:
-    classes: list[type] = [Callback]
+def _with_twin(ours: type, module: str) -> tuple[type, ...]:
+    """A class of `pytorch_lightning` and the one of the same name in `lightning`, where that is installed."""
     if find_spec("lightning") is not None:
         with suppress(ImportError, AttributeError):  # another package of that name
-            classes.append(import_module("lightning.pytorch").Callback)
-    return tuple(classes)
+            return ours, getattr(import_module(f"lightning.{module}"), ours.__name__)
+    return (ours,)
 
 
 if TYPE_CHECKING:
     AnyCallback = Callback
-else:  # who inherits from it is served by both Trainers
-    AnyCallback = type("AnyCallback", _callback_classes(), {})
+    MisconfigurationException = Misconfiguration
+else:
+    AnyCallback = type("AnyCallback", _with_twin(Callback, "pytorch"), {})
+    MisconfigurationException = type(
+        "MisconfigurationException", _with_twin(Misconfiguration, "fabric.utilities.exceptions"), {}
+    )

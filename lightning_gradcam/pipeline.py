@@ -23,6 +23,8 @@ from lightning_gradcam.trace import Layer, LayerShape
 Methods: TypeAlias = str | LayerMethod | PassMethod | Sequence[str | LayerMethod | PassMethod]
 Targets: TypeAlias = str | int | Sequence[int] | Tensor | Target
 
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "_ALLOC_FAILED")
+
 TRACED_ROWS = 2
 """A trace looks at shapes and reach only; two images, since models that squeeze a batch of one exist."""
 
@@ -192,8 +194,13 @@ class Called:
 
 
 def memory_ran_out(error: BaseException) -> bool:
-    """Whether that is what an error says; on the CPU PyTorch has no error of its own for it."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    """Whether that is what an error says; only CUDA's allocator has an error of its own for it.
+
+    >>> memory_ran_out(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    True
+    """
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    return said or isinstance(error, (torch.OutOfMemoryError, MemoryError))
 
 
 def default_forward(model: nn.Module) -> Forward:

@@ -40,6 +40,13 @@ class Portions:
         mine = self.ranks.all_do(lambda: self._explain(plan, model, probe, targets))
         return [self.ranks.joined(explanation, len(probe)) for explanation in mine]
 
+    @property
+    def note(self) -> str:
+        """A sentence where memory ran out in this process, else empty."""
+        where = "" if self.ranks.is_first else f" in process {self.ranks.index}"
+        said = f"Memory ran out{where}, so looks explain {self.at_once} images at once from here on."
+        return said if self.at_once is not None else ""
+
     def _explain(self, plan: Plan, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
         share = self.ranks.rows(len(probe))
         while True:

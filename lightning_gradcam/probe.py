@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
@@ -120,6 +121,11 @@ class Probe:
         return self._map(pick)
 
     @property
+    def nbytes(self) -> int:
+        """What all its tensors take."""
+        return sum(rows.nbytes for _, rows in self._rows() if isinstance(rows, Tensor))
+
+    @property
     def size(self) -> tuple[int, ...]:
         """The images' spatial dimensions."""
         return tuple(self.images.shape[2:])
@@ -145,10 +151,11 @@ class Probe:
         made_there = any(isinstance(rows, Tensor) and rows.is_inference() for _, rows in self._rows())
         return self.clone() if made_there else self
 
+    @cached_property
     def digest(self) -> str:
         """What tells these images from others: the SHA-256 of their kind, shape and bytes. (Waits for the device.)
 
-        >>> Probe(torch.zeros(1, 1, 2, 2)).digest()[:12]
+        >>> Probe(torch.zeros(1, 1, 2, 2)).digest[:12]
         '349b0934f2ab'
         """
         images = self.images.detach().cpu().contiguous()

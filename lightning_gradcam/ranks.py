@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.tensor import DTensor
 
 from lightning_gradcam.explanation import Explanation, ForwardError, NotExplainableError
+from lightning_gradcam.pipeline import memory_ran_out
 from lightning_gradcam.probe import Forward, Probe
 
 Made = TypeVar("Made")
@@ -75,10 +77,17 @@ class Ranks:
         return answer
 
     def all_do(self, make: Callable[[], Made]) -> Made:
-        """What this process makes; what any of them raises is raised in all of them."""
+        """What this process makes; what any of them raises is raised in all of them.
+
+        But where a sharded model's pass runs out of memory in one process, the run ends: the others wait inside of it.
+        """
         if self.count == 1:
             return make()
         made, problem = _tried(make)
+        if problem is not None and self.sharded and memory_ran_out(problem):
+            # The others wait inside the pass for parts that will not come: what is left is to say so.
+            problem.add_note("A process left a pass that all have to make. Pass GradCAMCallback a smaller `probe`.")
+            raise problem
         if not self.strategy.reduce_boolean_decision(problem is None):
             # Everyone hears everyone before anyone raises.
             told = [self.strategy.broadcast(_tell(problem), src=index) for index in range(self.count)]
@@ -116,16 +125,17 @@ class Ranks:
         every: Tensor = self.strategy.all_gather(tensor)
         return every
 
-    def firsts_buffers(self, model: nn.Module) -> dict[str, Tensor]:
+    def firsts_buffers(self, model: nn.Module) -> Mapping[str, Tensor]:
         """The first process's buffers by name: BatchNorm's statistics differ between processes while they train."""
-        mine = dict(model.named_buffers()) if self.count > 1 else {}
-        for kind in sorted({buffer.dtype for buffer in mine.values()}, key=str):
-            same = {name: buffer for name, buffer in mine.items() if buffer.dtype == kind}
-            flat = torch.cat([buffer.flatten() for buffer in same.values()])
-            distributed.broadcast(flat, src=0)
-            parts = torch.split(flat, [buffer.numel() for buffer in same.values()])
-            mine |= {name: part.view_as(same[name]) for name, part in zip(same, parts, strict=True)}
-        return mine
+        if self.count == 1:
+            return {}
+        mine = {name: buffer for name, buffer in model.named_buffers() if not isinstance(buffer, DTensor)}
+        if not mine:
+            return {}
+        # As bytes, so that one collective carries them all, whatever their kinds.
+        flat = self.all_do(lambda: torch.cat([_bytes(b).to(self.strategy.root_device) for b in mine.values()]))
+        distributed.broadcast(flat, src=0)
+        return self.all_do(lambda: dict(zip(mine, _unpacked(flat, list(mine.values())), strict=True)))
 
     def through(self, forward: Forward) -> Forward:
         """The same forward pass; where the strategy wraps the model to gather its shards, through the wrapper."""
@@ -142,22 +152,24 @@ class _Through:
     def __call__(self, model: nn.Module, probe: Probe) -> Any:
         if self.wrapper is model:
             return self.forward(model, probe)
-        before = vars(model).get("forward")
-
-        def restore() -> None:
-            vars(model).pop("forward", None)
-            if before is not None:
-                vars(model)["forward"] = before
+        own = model.forward
 
         def led(images: Tensor) -> Any:
-            restore()  # the forward pass itself may call it
+            vars(model)["forward"] = own  # which the pass itself may call
             return self.forward(model, replace(probe, images=images))  # as the wrapper casts them
 
-        vars(model)["forward"] = led
-        try:
-            return self.wrapper(probe.images)
-        finally:
-            restore()
+        vars(model)["forward"] = led  # isolation puts attributes back
+        return self.wrapper(probe.images)
+
+
+def _bytes(buffer: Tensor) -> Tensor:
+    return buffer.detach().contiguous().view(-1).view(torch.uint8)
+
+
+def _unpacked(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    parts = torch.split(flat, [buffer.nbytes for buffer in like])
+    # A clone starts where its kind may start; a part of the bytes does not.
+    return [part.clone().view(b.dtype).view(b.shape).to(b.device) for part, b in zip(parts, like, strict=True)]
 
 
 def _tried(make: Callable[[], Made]) -> tuple[Made | None, Exception | None]:

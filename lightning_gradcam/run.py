@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_gradcam.choices import Choices
@@ -21,8 +21,10 @@ from lightning_gradcam.host import (
 )
 from lightning_gradcam.layers import check_layers
 from lightning_gradcam.loggers import safe_tag, show, write_numbers, write_text
+from lightning_gradcam.pipeline import memory_ran_out
 from lightning_gradcam.probe import Probe
 from lightning_gradcam.ranks import Ranks
+from lightning_gradcam.remarks import Remarks
 from lightning_gradcam.session import Session
 from lightning_gradcam.track import to_log
 
@@ -50,7 +52,7 @@ class Run:
         self._values: dict[str, Tensor | float] = {}
         self._first_epoch: int | None = None
         self._step = 0
-        self._said: set[str] = set()
+        self.say = Remarks()
 
     def check(self, trainer: Any, module: nn.Module, weights: str = "") -> None:
         """What can be said before anything has run.
@@ -69,7 +71,7 @@ class Run:
             self.session.sources["weights"] = weights
         if not ranks.served:
             self.gave_up = True
-            self._warn(
+            self.say.warn(
                 f"Looks are not served under {type(trainer.strategy).__name__}: there are no explanations in this run. "
                 "One device, DDP, FSDP and ModelParallel are served."
             )
@@ -111,16 +113,16 @@ class Run:
     def complete(self, trainer: Any, module: nn.Module, *, before_training: bool = False) -> None:
         """Fix the probe, and say what was chosen."""
         with self._guarded(before_training):
-            warnings = self.session.complete(module, trainer.precision_plugin, data_of(trainer), self.restored)
+            problems = self.session.complete(module, trainer.precision_plugin, data_of(trainer), self.restored)
             if self.session.watch and not self.session.watch.track.looks:  # what was restored, if anything, was other
                 self._values, self._first_epoch, self.looked_at = {}, None, None
             self.restored = None
             if self.session.ranks.is_first:
-                self._warn(*warnings)
+                self.say.warn(*problems)
                 facts = self.session.describe()
                 listed = "\n".join(f"  {what}: {why}" for what, why in facts.items())
                 rank_zero_info(f"GradCAMCallback watches\n{listed}")
-                self._warn(*write_text(trainer.loggers, f"{self.tag}/choices", facts, log_step(trainer)))
+                self.say.warn(*write_text(trainer.loggers, f"{self.tag}/choices", facts, log_step(trainer)))
 
     def look_if_due(self, trainer: Any, module: nn.Module, step: int, wait: bool = False) -> None:
         """At the end of an epoch or validation: look where it is time, and log; ``wait`` for a complete probe."""
@@ -154,7 +156,8 @@ class Run:
             self._values, self._step = {safe_tag(name): value for name, value in look.numbers.items()}, step
             for key, picture in look.pictures.items():
                 self._show(trainer, key, picture)
-            self._warn(*watch.complaints(look))
+            self.say.warn(*watch.complaints(look))
+            self.say.warn_here(watch.portions.note)  # each process has a memory of its own
 
     def show_film(self, trainer: Any) -> None:
         """The run so far as one picture."""
@@ -165,7 +168,7 @@ class Run:
 
     def _show(self, trainer: Any, key: str, picture: Tensor) -> None:
         if self.session.ranks.is_first and not getattr(trainer, "fast_dev_run", False):
-            self._warn(*show(trainer.loggers, trainer.default_root_dir, f"{self.tag}/{key}", picture, self._step))
+            self.say.warn(*show(trainer.loggers, trainer.default_root_dir, f"{self.tag}/{key}", picture, self._step))
 
     def _log(self, trainer: Any, module: Any, looked: bool) -> None:
         """Through `log`, so that callbacks can monitor; what they wait for is there, whatever happens to looks."""
@@ -173,10 +176,14 @@ class Run:
         awaited = {name.removeprefix(f"{self.tag}/") for name in monitored(trainer) if name.startswith(f"{self.tag}/")}
         values = self._of_first(to_log(self._values, awaited, looked, self.gave_up))
         for name in sorted(values.keys() - self._values.keys()) if looked else ():
-            self._warn(f"`{self.tag}/{name}` is monitored, but this run cannot measure it: it stays {values[name]}.")
+            self.say.warn(f"`{self.tag}/{name}` is monitored, but this run cannot measure it: it stays {values[name]}.")
         if values and not getattr(trainer, "barebones", False):  # where `log` does nothing but warn
             with self._guarded():
-                module.log_dict(self._tagged(values), on_step=False, on_epoch=True, batch_size=1)
+                # The same everywhere, so the largest is any: Lightning asks for a reduction, and a mean would round.
+                several = self.session.ranks.count > 1
+                module.log_dict(
+                    self._tagged(values), on_step=False, on_epoch=True, batch_size=1, sync_dist=several, reduce_fx="max"
+                )
 
     def _of_first(self, values: Mapping[str, Tensor | float]) -> Mapping[str, Tensor | float]:
         """Every process has to log the same, or monitors decide differently and the run hangs or dies."""
@@ -189,7 +196,7 @@ class Run:
         """To the loggers, where Lightning allows no `log`; all curves but these."""
         if not self.gave_up and self.session.ranks.is_first:
             values = {name: float(v) for name, v in self._values.items() if name.split("/")[0] not in without}
-            self._warn(*write_numbers(trainer.loggers, self._tagged(values), self._step))
+            self.say.warn(*write_numbers(trainer.loggers, self._tagged(values), self._step))
 
     def _tagged(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {f"{self.tag}/{name}": value for name, value in values.items()}
@@ -200,6 +207,8 @@ class Run:
         try:
             yield
         except Exception as error:
+            if memory_ran_out(error) and self.session.ranks.sharded:
+                raise  # the processes are out of step
             given = isinstance(self.choices.probe, Probe) or self.choices.forward is not None
             wrong = isinstance(error, (TypeError, ValueError)) or (given and isinstance(error, ForwardError))
             if self.raises:
@@ -208,20 +217,17 @@ class Run:
                 raise ValueError(str(error)) from error
             self.gave_up = True
             what = str(error) if isinstance(error, NotExplainableError) else f"{type(error).__name__}: {error}"
-            self._warn(
+            if memory_ran_out(error):
+                what += " (a smaller `probe`, a later layer, or smaller batches in training leave room)"
+            self.say.warn(
                 f"No explanations from here on: {what.rstrip('.')}. Training goes on without them; `on_error='raise'` "
                 "shows where it happened."
             )
 
-    def _warn(self, *sentences: str) -> None:
-        for sentence in sentences:
-            subject = sentence.partition(" (")[0]  # what stands in parentheses, a path say, may be another each time
-            if sentence and subject not in self._said:
-                self._said.add(subject)
-                rank_zero_warn(f"GradCAMCallback: {sentence}")
-
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to look at the same images and go on with the curves."""
+        if not self.session.watch and self.restored is not None:
+            return dict(self.restored)  # nothing has been looked at since
         state = self.session.state_dict()
         values = {name: float(value) for name, value in self._values.items()}
         about = {"first_epoch": self._first_epoch, "looked_at": self.looked_at, "step": self._step, "values": values}
@@ -230,7 +236,7 @@ class Run:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up a run; what it needs of the device waits until training starts."""
         if state and state.get("version") != STATE_VERSION:
-            self._warn("The checkpoint was written by another version of this callback: its looks start anew.")
+            self.say.warn("The checkpoint was written by another version of this callback: its looks start anew.")
         elif state:
             self.restored, self._step = state, state["step"]
             self._first_epoch, self.looked_at = state["first_epoch"], state["looked_at"]

@@ -22,7 +22,7 @@ from lightning_gradcam.targets import TARGETS, target_name
 from lightning_gradcam.watch import Display, Watch, choose_target
 
 LIMIT = 64 << 20
-"""Bytes of images that a checkpoint holds; of more it holds the hash."""
+"""Bytes of a probe that a checkpoint holds; of a larger one it holds the hash."""
 
 
 class Session:
@@ -132,11 +132,13 @@ class Session:
                 " ".join([*warnings, "`target='label'` needs labels of shape (N,), and the batches hold none."]).strip()
             )
         target = choose_target(self.choices.target, probe, self.plan)
-        display, portions = self._display(probe, holders), Portions(self.plan, self.ranks)
-        self.watch = self.ranks.all_do(lambda: Watch(probe, portions, target, display, draws=self.ranks.is_first))
+        portions, draws = Portions(self.plan, self.ranks), self.ranks.is_first
+        self.watch = self.ranks.all_do(
+            lambda: Watch(probe, portions, target, self._display(probe, holders), draws=draws)
+        )
         if self.choices.save_probe == "images" and not self._saves_images:
             warnings.append(
-                f"The probe takes {probe.images.nbytes >> 20} MiB, so checkpoints hold its hash instead of its images: "
+                f"The probe takes {probe.nbytes >> 20} MiB, so checkpoints hold its hash instead of its images: "
                 "a resumed run has to be given, or to gather, the same ones."
             )
         if state is not None:
@@ -155,21 +157,21 @@ class Session:
         if self.watch.signature != state["watch"]["signature"]:
             return False
         if state["probe"] is None:
-            return bool(state["digest"] == self.watch.probe.digest())
+            return bool(state["digest"] == self.watch.probe.digest)
         before, now = Probe.from_state_dict(state["probe"]).images, self.watch.probe.images.cpu()
         return before.shape == now.shape and torch.equal(before.to(now.dtype), now)
 
     @property
     def _saves_images(self) -> bool:
         assert self.watch is not None
-        return self.choices.save_probe == "images" and self.watch.probe.images.nbytes <= LIMIT
+        return self.choices.save_probe == "images" and self.watch.probe.nbytes <= LIMIT
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, plain containers of CPU tensors; empty before the probe is complete."""
         if self.watch is None:
             return {}
         probe = self.watch.probe
-        about = {"probe": probe.state_dict()} if self._saves_images else {"probe": None, "digest": probe.digest()}
+        about = {"probe": probe.state_dict()} if self._saves_images else {"probe": None, "digest": probe.digest}
         return {**about, "watch": self.watch.state_dict()}
 
     def describe(self) -> dict[str, str]:
@@ -194,11 +196,16 @@ class Session:
         return {**said, **self.sources}
 
     def _at_hand(self, module: nn.Module, precision: Any) -> Probe:
-        probe = self.ranks.ask_first(self._own).to(_device(module))
+        own = self.ranks.ask_first(self._own)
+        probe = self.ranks.all_do(lambda: own.to(_device(module)))
         given = self._gatherer is None  # what was gathered is in the run's precision already
         return replace(probe, images=precision.convert_input(probe.images)) if given else probe
 
     def _own(self) -> Probe:
+        probe = self._first_own()
+        return probe.to("cpu") if self.ranks.count > 1 else probe  # the other processes have other devices
+
+    def _first_own(self) -> Probe:
         if self._gatherer is None:
             assert isinstance(self.choices.probe, Probe)
             return self.choices.probe.clone()
@@ -210,8 +217,7 @@ class Session:
                 f"There is nothing to explain: {seen} images (floating-point tensors of shape (N, C, H, W)). "
                 "Pass `probe=(images, labels)`, as the model takes them."
             )
-        probe = self._gatherer.probe()
-        return probe.to("cpu") if self.ranks.count > 1 else probe
+        return self._gatherer.probe()
 
     def _display(self, probe: Probe, holders: Sequence[Any]) -> Display:
         display, count = self.choices.display, self.plan.classes if self.plan else None

@@ -118,7 +118,8 @@ class Watch:
         explanations = self.portions(model, self.probe, self.track.targets())
         drawn = explanations[0]
         first = self.track.previous is None
-        numbers = self.track.measure(explanations, self.labels)
+        # What one process could not measure, it would not compare with at the next look: its passes would differ.
+        numbers = self.portions.ranks.all_do(lambda: self.track.measure(explanations, self.labels))
         pictures = {key: self._draw(drawn, key, moment, first) for key in drawn.evidence if self._sheet}
         if self.display.film:
             key = next(iter(drawn.evidence))
@@ -168,8 +169,6 @@ class Watch:
 
     def complaints(self, look: Look) -> Iterator[str]:
         """A sentence for everything that a look shows to be wrong. (Waits for the device.)"""
-        if self.portions.at_once is not None:
-            yield f"Memory ran out, so looks explain {self.portions.at_once} images at once from here on."
         logits = look.explanation.logits
         if logits.numel() and not bool(logits.isfinite().all()):
             yield (

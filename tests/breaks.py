@@ -198,11 +198,20 @@ BREAKS = {
         "session.py", "self.ranks.ask_first(self._own)", "self._own()", "the first process's images are everyone's",
     ),
     "buffers of the first": ranks(
-        "if self.count > 1 else {}", "if False else {}", "the first process's buffers are everyone's in a look",
+        "if self.count == 1:\n            return {}", "if True:\n            return {}",
+        "the first process's buffers are everyone's in a look",
     ),
     "all fail together": ranks(
         "if not self.strategy.reduce_boolean_decision(problem is None):", "if problem is not None:",
         "where one process fails, all are told",
+    ),
+    "each process has its memory": Break(
+        "portions.py", "if not memory_ran_out(error) or self.ranks.sharded:", "if True:",
+        "where memory runs out, half as many images are explained at once",
+    ),
+    "measured together": Break(
+        "watch.py", "self.portions.ranks.all_do(lambda: self.track.measure(explanations, self.labels))",
+        "self.track.measure(explanations, self.labels)", "what one process could not measure, none compares with",
     ),
     "values of the first": run(
         "if ranks.count == 1:\n            return values", "if True:\n            return values",
@@ -217,10 +226,6 @@ BREAKS = {
     "FSDP sets itself up": ranks(
         'getattr(getattr(self.strategy, "model", None), "_is_root", True) is not None', "True",
         "FSDP sets itself up in a pass of the run, never in ours",
-    ),
-    "forward put back": ranks(
-        "        finally:\n            restore()", "        finally:\n            pass",
-        "the module's `forward` is put back",
     ),
     "cast by the wrapper": ranks(
         "replace(probe, images=images))", "probe)", "the model gets the images as the wrapper casts them",

@@ -43,8 +43,8 @@ def loader(count: int = 48, batch_size: int = 12, **kwargs: Any) -> DataLoader:
     return DataLoader(Bars(count, **{k: kwargs.pop(k) for k in keys if k in kwargs}), batch_size, **kwargs)
 
 
-class Lit(LightningModule):
-    """Two convolutions, dropout and BatchNorm, Adam."""
+class Body:
+    """What `Lit` is, for a LightningModule of either package."""
 
     def __init__(self, classes: int = 3) -> None:
         super().__init__()
@@ -68,6 +68,10 @@ class Lit(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=1e-2)
+
+
+class Lit(Body, LightningModule):
+    """Two convolutions, dropout and BatchNorm, Adam."""
 
 
 SIZES = {1: (96,), 3: (12, 16, 16)}
@@ -116,8 +120,9 @@ BODIES = {1: LitBodies, 3: LitVolumes}
 
 def fit(
     root: Path,
-    callbacks: Sequence[Any] = (),
+    callbacks: Any = (),
     *,
+    trainer_class: Any = Trainer,
     model: LightningModule | None = None,
     make: Callable[[], LightningModule] = Lit,
     train: DataLoader | None = None,
@@ -136,9 +141,9 @@ def fit(
         "enable_model_summary": False,
         "enable_checkpointing": False,
         "log_every_n_steps": 1,
-        "callbacks": list(callbacks),
+        "callbacks": list(callbacks) if isinstance(callbacks, Sequence) else callbacks,
     }
-    trainer = Trainer(**{**arguments, **kwargs})
+    trainer = trainer_class(**{**arguments, **kwargs})
     loaders = {"val_dataloaders": loader(36, 12, seed=1)} if val == "default" else {"val_dataloaders": val}
     train = loader(48, 12, shuffle=True) if train is None else train
     trainer.fit(model, train, **(loaders if val is not None else {}), ckpt_path=ckpt_path)

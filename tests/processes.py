@@ -34,7 +34,8 @@ class Recorder(Callback):
         parameters = [p for o in trainer.optimizers for group in o.param_groups for p in group["params"]]
         self.seen += [[_local(p) for p in parameters], [_local(p.grad) for p in parameters], batch[0].clone()]
         self.seen += [[b.clone() for b in pl_module.buffers()], [m.training for m in pl_module.modules()]]
-        self.seen += [torch.get_rng_state()]
+        # A part of FSDP that takes itself for the root would gather by itself, out of step with the others.
+        self.seen += [torch.get_rng_state(), [getattr(m, "_is_root", "") for m in pl_module.modules()]]
 
     def on_train_end(self, trainer, pl_module):
         self.on_train_batch_start(trainer, pl_module, [torch.zeros(0)], 0)
@@ -75,7 +76,7 @@ def run(case: Case, folder: Path, with_callback: bool) -> dict[str, Any]:
             **{"devices": 2, "max_epochs": 4, "strategy": case.strategy(), **case.trainer},
             enable_checkpointing=case.monitors and with_callback,
         )
-    found = {"seen": recorder.seen, "said": [str(w.message) for w in caught if "GradCAM" in str(w.message)]}
+    found = {"seen": recorder.seen, "said": [str(w.message) for w in caught if "gradcam" in str(w.message).lower()]}
     if watcher is None:
         return found
     ours = {k: v.clone() for k, v in trainer.callback_metrics.items() if k.startswith("gradcam/")}

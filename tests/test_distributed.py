@@ -58,7 +58,8 @@ def test_two_processes(left, name):
         assert flat(rank[True]["seen"]) == flat(rank[False]["seen"])  # with and without the callback
     first, second = (rank[True] for rank in ranks)
     assert first["files"]
-    assert second["said"] == []
+    assert [said for said in second["said"] if "in process 1" not in said] == []
+    assert len(second["said"]) == ("memory" in name)
     assert [re.search(case.fails, said) is not None for said in first["said"]] == [True] * bool(case.fails)
     if case.monitors:
         assert torch.isfinite(first["metrics"]["gradcam/drift"])
@@ -67,6 +68,7 @@ def test_two_processes(left, name):
         assert first["looks"] == second["looks"] >= 2
         assert torch.equal(first["images"], second["images"])
         assert torch.equal(first["evidence"], second["evidence"])
+        tolerance = 0.02 if "precision" in case.trainer else 1e-5  # the oracle has float32
         largest = first["oracle"].abs().max()
         assert largest > 0
-        assert torch.allclose(first["evidence"], first["oracle"], atol=(0.02 if "bf16" in name else 1e-5) * largest)
+        assert torch.allclose(first["evidence"], first["oracle"], atol=tolerance * largest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,13 @@ def test_readme_table_of_messages_has_what_the_code_says():
 
 def test_the_page_of_regimes_is_what_the_tests_run():
     assert PAGE.read_text("utf-8") == generated(), "docs/regimes.md is out of date: `make regimes` writes it"
+
+
+def test_readme_states_the_oldest_versions_of_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [f"python{project['requires-python']}", *project["dependencies"]]
+    stated = re.findall(r"([\w-]+) (\d[\d.]*\d)", README.split("## Versions")[1].split("\n## ")[0])
+    assert [f"{name.lower()}>={oldest}" for name, oldest in stated] == asked
 
 
 @pytest.mark.parametrize(

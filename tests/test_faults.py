@@ -9,8 +9,8 @@ import pytest
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lit import Bars, Lit, fit, loader, weights
-from pytorch_lightning import LightningModule
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from regimes.processes import ThroughChild
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -377,19 +377,8 @@ def test_forward_argument_reaches_what_else_the_batch_holds(tmp_path):
 
 
 def test_module_without_forward_is_called_through_its_child(tmp_path):
-    class Wrapped(Lit):
-        def __init__(self):
-            super().__init__()
-            self.net = nn.Sequential(self.features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), self.head)
-            del self.features, self.head
-
-        forward = LightningModule.forward
-
-        def loss(self, batch):
-            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
-
     callback = GradCAMCallback()
-    fit(tmp_path, [callback], make=Wrapped)
+    fit(tmp_path, [callback], make=ThroughChild)
     assert callback.watch.plan.layers[0].name == "net.0"
 
 

@@ -18,7 +18,7 @@ FLOORS = [
     {"capture", "isolation"},
     {"layers", "targets", "methods", "attacks", "stability", "render", "loggers"},
     {"pipeline"},
-    {"gathering", "surroundings", "host", "ranks"},
+    {"gathering", "surroundings", "host", "ranks", "remarks"},
     {"track", "portions"},
     {"watch"},
     {"choices"},

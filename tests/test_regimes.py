@@ -108,6 +108,25 @@ def test_resume_on_other_images_is_told_by_their_hash_and_starts_anew(tmp_path):
     assert resumed.callback_metrics["gradcam/drift_from_start"] < 1
 
 
+def test_a_run_that_is_resumed_twice_keeps_what_it_has_not_yet_taken_up(tmp_path):
+    """A checkpoint between a resume and the next look holds what the one before held."""
+    trainer = fit(tmp_path, [GradCAMCallback(save_probe="hash")])
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+
+    class Saves(Lit):
+        def on_train_batch_start(self, batch, batch_idx):
+            if batch_idx == 0 and self.current_epoch == 2:
+                self.trainer.save_checkpoint(tmp_path / "b.ckpt")
+
+    again = {"val": loader(36, 12, seed=1), "max_epochs": 4}
+    fit(tmp_path, [GradCAMCallback(save_probe="hash")], make=Saves, ckpt_path=str(tmp_path / "a.ckpt"), **again)
+    one, other = (torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["callbacks"] for name in "ab")
+    assert flat(one) == flat(other)
+    callback = GradCAMCallback(save_probe="hash")
+    fit(tmp_path, [callback], ckpt_path=str(tmp_path / "b.ckpt"), **again)
+    assert [f.name for f in callback.watch.film.frames] == ["start", "epoch 0", "epoch 1", "epoch 2", "epoch 3"]
+
+
 def test_of_a_probe_that_is_too_large_a_checkpoint_holds_the_hash_and_that_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("lightning_gradcam.session.LIMIT", 16 * 3 * 16 * 16 * 4 - 1)
     callback = GradCAMCallback()

@@ -103,6 +103,35 @@ def fails_in(*ranks: int) -> Callable[..., Any]:
     return method
 
 
+def runs_out_in(rank: int) -> Callable[..., Any]:
+    def method(activations, gradients):
+        if distributed.get_rank() == rank and len(activations) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return METHODS["gradcam"](activations, gradients)
+
+    return method
+
+
+class Buffered(Lit):
+    """Buffers of many kinds and layouts."""
+
+    def __init__(self):
+        super().__init__()
+        for kind in (torch.bool, torch.uint8, torch.int64, torch.float64):
+            self.register_buffer(f"some_{kind}".replace(".", "_"), torch.ones(3, 2, dtype=kind).t())
+        self.register_buffer("nothing", torch.empty(0))
+
+
+class FailsToMeasure(GradCAMCallback):
+    def on_validation_epoch_end(self, trainer, pl_module):
+        if self.watch and trainer.global_rank == 1:
+            self.watch.track.measure = self.fail
+        super().on_validation_epoch_end(trainer, pl_module)
+
+    def fail(self, *_):
+        raise ValueError("not in this process")
+
+
 class FailsToDraw(GradCAMCallback):
     def on_validation_epoch_end(self, trainer, pl_module):
         if self.watch and self.watch._sheet:
@@ -146,8 +175,8 @@ WINDOW = {"accumulate_grad_batches": 3, "val_check_interval": 2}
 BF16 = {"precision": "bf16-mixed"}
 CASES = {
     "DDP": Case(
-        "each process explains its rows; EarlyStopping and ModelCheckpoint wait for the drift", "torch random state", ddp,
-        monitors=True,
+        "each process explains its rows; EarlyStopping and ModelCheckpoint wait for the drift",
+        "torch random state", ddp, monitors=True,
     ),
     "DDP, rows that do not go up": Case(
         "7 images, 2 processes", "rows joined", ddp, gradcam={"probe": 7},
@@ -166,7 +195,7 @@ CASES = {
         "validations inside the window", "gradients", ddp, trainer=WINDOW,
     ),
     "DDP, no validation": Case(
-        "BatchNorm's statistics differ between processes", "buffers of the first", ddp, val=False,
+        "BatchNorm's statistics differ between processes", "buffers of the first", ddp, make=Buffered, val=False,
     ),
     "DDP, every third epoch": Case(
         "values are repeated in between", "every n", ddp, gradcam={"every_n_epochs": 3}, monitors=True,
@@ -189,6 +218,14 @@ CASES = {
         "only the first process draws", "values of the first", ddp, watcher=FailsToDraw, fails="AttributeError",
         monitors=True,
     ),
+    "DDP, memory runs out in the second process": Case(
+        "it explains one image at a time from there on", "each process has its memory", ddp,
+        gradcam={"method": runs_out_in(1)},
+    ),
+    "DDP, fails to measure in the second process": Case(
+        "it would compare with nothing at the next look", "measured together", ddp, watcher=FailsToMeasure,
+        gradcam={"target": "predicted"}, fails="not in this process", monitors=True,
+    ),
     "FSDP": Case(
         "no process has the whole model: all run it together", "through the wrapper", fsdp, monitors=True,
     ),
@@ -198,13 +235,13 @@ CASES = {
     ),
     "FSDP, no sanity check": Case(
         "nothing has run before the first step", "FSDP sets itself up", fsdp, gradcam={"probe": "given"},
-        trainer={"num_sanity_val_steps": 0},
+        trainer={"num_sanity_val_steps": 0, **BF16},
     ),
     "FSDP, no forward": Case(
         "the module defines none", "through the wrapper", fsdp, make=ThroughChild,
     ),
     "FSDP, fails in the forward pass": Case(
-        "inside a part, when it is gathered and cast", "forward put back", fsdp, make=NoSmallBatches,
+        "inside a part, when it is gathered and cast", "hooks", fsdp, make=NoSmallBatches,
         fails="no small batches", monitors=True, trainer=BF16,
     ),
     "FSDP, bf16-mixed": Case(
