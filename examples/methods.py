@@ -38,8 +38,7 @@ def draw(explanation: Explanation, layer: str, probe: Probe, data: Scenes) -> to
     """One picture of all methods at one layer, ``(3, height, width)`` uint8."""
     names = [key.removeprefix(f"{layer}/") for key in explanation.evidence]
     photos, _ = restore_photos(probe.images, PIXELS)
-    arrangement = arrange_beside(names, len(probe), probe.size[0:2])  # type: ignore[arg-type]  # images
-    sheet = Sheet.of(probe, photos, data.classes, arrangement=arrangement)
+    sheet = Sheet.of(probe, photos, data.classes, arrangement=arrange_beside(names, photos))
     rows = [Row(name, explanation.evidence[f"{layer}/{name}"], explanation.flaws[f"{layer}/{name}"]) for name in names]
     grid = "×".join(map(str, rows[0].evidence.shape[1:]))
     return draw_rows(sheet, rows, explanation.logits, title=f"{layer} · {grid} · every method, for the label")

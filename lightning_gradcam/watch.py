@@ -13,8 +13,8 @@ from lightning_gradcam.explanation import FLAWS, Explanation, Interpolation, Not
 from lightning_gradcam.pipeline import Plan
 from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Pixels, Probe, Target
+from lightning_gradcam.render.canvas import restore
 from lightning_gradcam.render.film import Film, Frame
-from lightning_gradcam.render.photos import restore_photos
 from lightning_gradcam.render.rows import Row, arrange_beside, draw_rows
 from lightning_gradcam.render.sheet import Sheet
 from lightning_gradcam.targets import TARGETS, ClassScore, check_classes, target_name
@@ -62,7 +62,7 @@ class Look:
     Args:
         explanation: As drawn.
         numbers: 0-dimensional tensors on the probe's device.
-        pictures: Per layer ``(3, height, width)`` uint8 on the probe's device; empty where images cannot be drawn.
+        pictures: Per layer ``(3, height, width)`` uint8 on the probe's device; empty where another process draws.
     """
 
     explanation: Explanation
@@ -96,13 +96,12 @@ class Watch:
         self.track = Track(target)
         self.film = Film(max(display.film, 2))
         self.photos: Tensor | None = None
-        self.photos_note = f"{len(probe.size)}-dimensional images are not drawn; the numbers are logged"
+        self.photos_note = "drawn by another process"
         self._shown = replace(probe, labels=self.labels)
         self._sheet: Sheet | None = None
-        if len(probe.size) == 2 and draws:
-            self.photos, self.photos_note = restore_photos(probe.images, display.pixels or probe.pixels)
-            size = (self.photos.shape[-2], self.photos.shape[-1])
-            several = arrange_beside(list(plan.methods), len(probe), size) if len(plan.methods) > 1 else None
+        if draws:
+            self.photos, self.photos_note = restore(probe.images, display.pixels or probe.pixels)
+            several = arrange_beside(list(plan.methods), self.photos) if len(plan.methods) > 1 else None
             self._sheet = Sheet.of(
                 self._shown, self.photos, self.names, display.colormap, several, display.interpolation
             )
@@ -169,13 +168,13 @@ class Watch:
 
     def _title(self, drawn: Explanation, key: str) -> str:
         layer = drawn.layers[key].key
-        grid = "×".join(map(str, drawn.evidence[key].shape[1:]))
+        grid = "×".join(map(str, drawn.evidence[key].shape[1:])) + " cells" * (drawn.evidence[key].ndim == 2)
         count = len(self.plan.methods)
         method = f"{count} methods, each" if count > 1 else next(iter(self.plan.methods))
         return f"{layer} · {grid} · {method} of the {target_name(self.target)}"
 
     def draw_film(self) -> Tensor | None:
-        """The picture of the run so far, looks across and images down; None where nothing can be drawn."""
+        """The picture of the run so far, looks across and images down; None where there is none to draw."""
         if self.photos is None or not self.display.film or not self.film.frames:
             return None
         key = next(iter(self._largest))

@@ -74,6 +74,50 @@ class Lit(Body, LightningModule):
     """Two convolutions, dropout and BatchNorm, Adam."""
 
 
+SIZES = {1: (96,), 3: (12, 16, 16)}
+CONV = {1: nn.Conv1d, 3: nn.Conv3d}
+
+
+def bodies(count: int, dimensions: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise with a body along the first spatial dimension where the class says, its labels and its masks."""
+    generator = torch.Generator().manual_seed(seed)
+    size = SIZES[dimensions]
+    images = 0.3 * torch.randn(count, 1, *size, generator=generator)
+    labels, masks = torch.arange(count) % 3, torch.zeros(count, *size, dtype=torch.bool)
+    for i, label in enumerate(labels.tolist()):
+        at = [slice((label * n) // 3 + n // 12, ((label + 1) * n) // 3 - n // 12) for n in size[:1]]
+        at += [slice(5, 11)] * (dimensions - 1)
+        masks[(i, *at)] = True
+    return images + 1.5 * masks[:, None], labels, masks
+
+
+class LitBodies(Lit):
+    """Two convolutions over positions and their mean; a coordinate tells places apart."""
+
+    dimensions = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        conv = CONV[self.dimensions]
+        self.features = nn.Sequential(
+            conv(2, 8, 3, padding=1), nn.ReLU(), conv(8, 16, 3, stride=2, padding=1), nn.ReLU(inplace=True)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        along = torch.linspace(-1, 1, images.shape[2], dtype=images.dtype, device=images.device)
+        place = along.reshape(-1, *[1] * (self.dimensions - 1)).expand_as(images)
+        return self.head(self.features(torch.cat([images, place], 1)).flatten(2).mean(2))
+
+
+class LitVolumes(LitBodies):
+    """The same for volumes."""
+
+    dimensions = 3
+
+
+BODIES = {1: LitBodies, 3: LitVolumes}
+
+
 def fit(
     root: Path,
     callbacks: Any = (),

@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from lit import Bars, Lit, fit, loader
+from lit import BODIES, Bars, Lit, bodies, fit, loader
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
@@ -31,26 +31,38 @@ class Waits(TorchDispatchMode):
         self.seen = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.__name__.split(".")[0].lstrip("_") in [n.lstrip("_") for n in self.names]:
+        name = func.__name__.split(".")[0].lstrip("_")
+        by_mask = name.startswith("index") and any(
+            isinstance(i, torch.Tensor) and i.dtype == torch.bool
+            for a in args
+            if isinstance(a, (list, tuple))
+            for i in a
+        )  # waits for the mask's count
+        if by_mask or name in [n.lstrip("_") for n in self.names]:
             self.seen.append(func.__name__)
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
 @pytest.mark.parametrize("target", ["label", "predicted"])
 @pytest.mark.parametrize("scale", ["image", "shared", 0.5])
-def test_nothing_leaves_the_device_before_the_finished_picture(target, scale):
+def test_nothing_leaves_the_device_before_the_finished_picture(target, scale, dimensions):
     data = Bars(6)
-    probe = Probe(torch.stack([data[i][0] for i in range(6)]), labels=data.labels)
-    model = Lit()
+    probe, model = Probe(torch.stack([data[i][0] for i in range(6)]), labels=data.labels), Lit()
+    if dimensions != 2:
+        images, labels, _ = bodies(6, dimensions)
+        probe, model = Probe(images, labels=labels), BODIES[dimensions]()
     plan = prepare(model, probe, target=TARGETS[target], layers="stages")
     watch = Watch(probe, Portions(plan), TARGETS[target], Display(scale=scale, names=Bars.classes))
     watch.look(model, "start")
     with Waits() as waits:
         look = watch.look(model, "epoch 1")
     assert waits.seen == []
+    assert look.pictures
     with Waits() as control:
         look.numbers["drift"].item()
-    assert control.seen  # the instrument works
+        probe.images[probe.labels > 0]
+    assert len(control.seen) == 2  # the instrument works
 
 
 def test_scripted_parts_are_evaluated_and_put_back():

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.explanation import predictions
-from lightning_gradcam.render.colors import FAINT, INK, PAPER, Ramp, overlay
+from lightning_gradcam.render.canvas import Canvas
+from lightning_gradcam.render.colors import BAR, FAINT, INK, PAPER, Ramp, overlay
 from lightning_gradcam.render.text import Font, paint
 
 GAP = 4
@@ -63,17 +64,18 @@ def head(title: str, facts: Sequence[str | Tensor], font: Font, bold: Font, widt
 
 
 def foot(
-    font: Font, ramp: Ramp, scale: Tensor | None, marks: bool, width: int, most: str = "the most in this image"
+    font: Font, ramp: Ramp, scale: Tensor | None, marks: bool, width: int, canvas: Canvas, most: str = ""
 ) -> Tensor:
-    """The scale bar with what its ends mean, ``(3, h, width)`` uint8."""
+    """The scale bar with what its ends mean, ``(3, h, width)`` uint8; ``most`` says what the last colour means."""
     left: list[str | Tensor] = ["no evidence " if scale is None else "evidence 0 "]
-    right: list[str | Tensor] = [f" {most}"]
+    right: list[str | Tensor] = [f" {most or f'the most in this {canvas.noun}'}"]
     if scale is not None:
-        right = [" ≥ ", font.scientific(scale), ", one scale for all images"]
+        right = [" ≥ ", font.scientific(scale), f", one scale for all {canvas.noun}s"]
     if marks:
         right.append("   ✓ right  ✗ wrong")
+    right.append(canvas.legend)
     rising = torch.linspace(0, 1, 160, device=ramp.gain.device).expand(1, font.height - 6, -1)
-    bar = F.pad(overlay(torch.full_like(rising, 0.6)[:, None], rising, ramp)[0], (0, 0, 3, 3), value=PAPER[0])
+    bar = F.pad(overlay(torch.full_like(rising, BAR)[:, None], rising, ramp)[0], (0, 0, 3, 3), value=PAPER[0])
     words = [paint(font.draw(font.line(parts)), FAINT, PAPER) for parts in (left, right)]
     return _widen(F.pad(torch.cat([words[0], bar, words[1]], dim=2), (GAP, 0, 0, GAP), value=PAPER[0]), width)
 

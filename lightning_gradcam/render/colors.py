@@ -14,6 +14,9 @@ from lightning_gradcam.registry import unknown
 
 INK, PAPER, FAINT = (33, 33, 38), (250, 250, 250), (115, 115, 122)
 
+BAR = 0.6
+"""The grey under the scale bar."""
+
 _LUMA = (0.299, 0.587, 0.114)
 
 

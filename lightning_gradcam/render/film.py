@@ -13,6 +13,7 @@ from torchvision.utils import make_grid
 
 from lightning_gradcam.explanation import Interpolation
 from lightning_gradcam.probe import Probe
+from lightning_gradcam.render.canvas import kind_of
 from lightning_gradcam.render.captions import GAP, foot, head, stack
 from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.render.sheet import WIDTH, Sheet, scaled
@@ -93,7 +94,8 @@ class Film:
 
         Args:
             probe: The images and their labels.
-            photos: ``(N, 3, H, W)`` in [0, 1]: the images as a person sees them.
+            photos: ``(N, C, *spatial)``: the images as `restore` gives them. Of volumes, the slice is shown in which
+                the last look found the most evidence.
             names: What the classes are called.
             colormap: A matplotlib colormap.
             title: The head line.
@@ -104,19 +106,18 @@ class Film:
         rows = _spread(probe)
         words = 0 if probe.classes is None else min(max(map(len, names)), _WORDS)
         width = min((WIDTH - words * 7 - 3 * GAP) // (len(frames) + 1) - GAP, 128)
-        size = scaled((photos.shape[-2], photos.shape[-1]), width)
+        size = scaled(kind_of(photos).extent(photos)[:2], width)
         sheet = Sheet.of(probe[rows], photos[rows], names, colormap, (len(frames) + 1, size), interpolation)
-        cells = [_cell(sheet, frame, rows, scale) for frame in frames]
-        below = cells[0].shape[2] - size[0]
-        columns = [F.pad(sheet.photos, (0, 0, 0, below), value=PAPER[0]), *cells]
+        sheet = sheet.steady(frames[-1].evidence[rows])
+        columns = _level([sheet.photos, *(_cell(sheet, frame, rows, scale) for frame in frames)])
         ordered = torch.stack(columns, dim=1).flatten(0, 1)
         grid = make_grid(ordered, nrow=len(columns), padding=GAP, pad_value=PAPER[0])
-        over = _names_over(sheet, ["image", *(frame.name for frame in frames)])
+        over = _names_over(sheet, [sheet.canvas.noun, *(frame.name for frame in frames)])
         body = torch.cat([over, grid], dim=1)
         if words:
             known = sheet.font.encode(list(names), words)
-            body = torch.cat([_names_beside(sheet, known, cells[0].shape[2], over.shape[1]), body], dim=2)
-        foot_line = foot(sheet.font, sheet.ramp, scale, bool(words), body.shape[2])
+            body = torch.cat([_names_beside(sheet, known, columns[0].shape[2], over.shape[1]), body], dim=2)
+        foot_line = foot(sheet.font, sheet.ramp, scale, bool(words), body.shape[2], sheet.canvas)
         return stack([head(title, (), sheet.font, sheet.bold, foot_line.shape[-1]), body, foot_line])
 
 
@@ -130,6 +131,12 @@ def _spread(probe: Probe) -> list[int]:
 def _cell(sheet: Sheet, frame: Frame, rows: Sequence[int], scale: Tensor | None) -> Tensor:
     tiles = sheet.overlays(frame.evidence[rows], frame.flaws[rows], scale)
     return torch.cat([tiles, sheet.captions(frame.logits[rows], with_label=False)], dim=2)
+
+
+def _level(columns: Sequence[Tensor]) -> list[Tensor]:
+    """Columns of tiles ``(n, 3, h, w)``, all as high as the highest."""
+    height = max(tiles.shape[2] for tiles in columns)
+    return [F.pad(tiles, (0, 0, 0, height - tiles.shape[2]), value=PAPER[0]) for tiles in columns]
 
 
 def _names_over(sheet: Sheet, names: Sequence[str]) -> Tensor:

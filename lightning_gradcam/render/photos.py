@@ -2,13 +2,66 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_gradcam.explanation import Interpolation, to_heatmaps
 from lightning_gradcam.probe import Pixels
+from lightning_gradcam.render.colors import Ramp, grey, overlay, to_bytes
+from lightning_gradcam.render.text import Font
+
+SEAM = 2
+"""Pixels between views of the same image."""
 
 _SLACK = 0.02  # of the range: decoders and resizing overshoot a little
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos at the size of their tiles.
+
+    Args:
+        photos: ``(N, 3, h, w)`` uint8.
+        under: ``(N, 1, h, w)`` the same in grey in [0, 1], for the overlay.
+        ramp: Colours of evidence.
+    """
+
+    photos: Tensor
+    under: Tensor
+    ramp: Ramp
+    noun: ClassVar[str] = "image"
+    legend: ClassVar[str] = ""
+
+    @staticmethod
+    def extent(photos: Tensor) -> tuple[int, int, int]:
+        """Height and width of photos ``(N, 3, H, W)``, each shown once."""
+        return photos.shape[-2], photos.shape[-1], 1
+
+    @staticmethod
+    def of(photos: Tensor, size: tuple[int, int], _views: int, ramp: Ramp, _font: Font, /) -> Photos:
+        """Photos ``(N, 3, H, W)`` in [0, 1] in that height and width."""
+        shown = fit(photos, size)
+        return Photos(to_bytes(shown * 255), grey(shown), ramp)
+
+    @property
+    def words(self) -> int:
+        """The row of a tile that says why a map is degenerate."""
+        return self.photos.shape[-2] // 2
+
+    def steady(self, _: Tensor, /) -> Photos:
+        """The same whatever the evidence."""
+        return self
+
+    def overlays(
+        self, evidence: Tensor, flaws: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
+    ) -> Tensor:
+        """Photos with evidence, ``(N, 3, h, w)`` uint8."""
+        size = (self.photos.shape[-2], self.photos.shape[-1])
+        return overlay(self.under, to_heatmaps(evidence, flaws, size, scale, interpolation), self.ramp)
 
 
 def restore_photos(images: Tensor, pixels: Pixels | None = None) -> tuple[Tensor, str]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
+from lightning_gradcam.render.canvas import kind_of
 from lightning_gradcam.render.captions import GAP, foot, head, stack
 from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.render.sheet import WIDTH, Sheet, arrange
@@ -38,11 +39,10 @@ class Row:
     scale: Tensor | None = None
 
 
-def arrange_beside(names: Sequence[str], count: int, size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
-    """As `arrange`, with room for the methods' names at the left."""
+def arrange_beside(names: Sequence[str], photos: Tensor) -> tuple[int, tuple[int, int]]:
+    """As `arrange`, with room for the methods' names at the left and one view of each of ``photos``."""
     margin = min(max(map(len, names)), _NAME) * _CHARACTER + 2 * GAP
-    columns, tile = arrange(count, size, WIDTH - margin)
-    return columns, tile
+    return arrange(len(photos), kind_of(photos).extent(photos)[:2], width=WIDTH - margin)
 
 
 @torch.no_grad()
@@ -65,27 +65,31 @@ def draw_rows(
         facts: The line below it.
         own_scales: Whether each row has a scale of its own, so that the foot cannot tell it.
     """
+    sheet = sheet.steady(rows[0].evidence)
     between = sheet.photos.new_full((len(sheet.photos), 3, 2, sheet.photos.shape[-1]), PAPER[0])
+    overlays = [sheet.overlays(row.evidence, row.flaws, row.scale) for row in rows]
     parts = [sheet.photos]
-    for row in rows:
-        parts += [between, sheet.overlays(row.evidence, row.flaws, row.scale)]
+    for tiles in overlays:
+        parts += [between, tiles]
     cells = torch.cat([*parts, sheet.captions(logits)], dim=2)
     grid = make_grid(cells, nrow=sheet.columns, padding=GAP, pad_value=PAPER[0])
     if len(cells) == 1:  # which make_grid leaves without padding
         grid = F.pad(cells[0], (GAP, GAP, GAP, GAP), value=PAPER[0])
-    body = torch.cat([_names(sheet, [row.name for row in rows], cells.shape[2], grid.shape[1]), grid], dim=2)
+    body = torch.cat(
+        [_names(sheet, [row.name for row in rows], overlays[0].shape[2], cells.shape[2], grid.shape[1]), grid], dim=2
+    )
     scale = None if own_scales else rows[0].scale
-    most = "the most of its method in all looks" if own_scales else "the most in this image"
-    foot_line = foot(sheet.font, sheet.ramp, scale, sheet.labels is not None, body.shape[-1], most)
+    most = "the most of its method in all looks" if own_scales else ""
+    foot_line = foot(sheet.font, sheet.ramp, scale, sheet.labels is not None, body.shape[-1], sheet.canvas, most)
     return stack([head(title, facts, sheet.font, sheet.bold, foot_line.shape[-1]), body, foot_line])
 
 
-def _names(sheet: Sheet, names: Sequence[str], cell: int, height: int) -> Tensor:
+def _names(sheet: Sheet, names: Sequence[str], overlay: int, cell: int, height: int) -> Tensor:
     """The methods' names at the middles of their overlays, ``(3, height, width)``, for every row of photos."""
     coverage = sheet.font.draw(sheet.font.encode(list(names), min(max(map(len, names)), _NAME)))
     photo, line = sheet.photos.shape[-2], coverage.shape[-2]
-    above = max((photo - line) // 2, 0)
-    each = F.pad(coverage, (GAP, GAP, 2 + above, photo - line - above))  # as high as an overlay with the gap above it
-    block = F.pad(torch.cat(list(each)), (0, 0, GAP + photo, cell - photo - len(names) * (photo + 2)))
+    above = max((overlay - line) // 2, 0)
+    each = F.pad(coverage, (GAP, GAP, 2 + above, overlay - line - above))  # as high as an overlay with the gap above it
+    block = F.pad(torch.cat(list(each)), (0, 0, GAP + photo, cell - photo - len(names) * (overlay + 2)))
     beside = block.repeat(height // (cell + GAP), 1)
     return paint(F.pad(beside, (0, 0, 0, height - beside.shape[0])), INK, PAPER)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
-from lightning_gradcam.explanation import FLAWS, Interpolation, predictions, to_heatmaps
+from lightning_gradcam.explanation import FLAWS, Interpolation, predictions
 from lightning_gradcam.probe import Probe
+from lightning_gradcam.render.canvas import Canvas, kind_of
 from lightning_gradcam.render.captions import GAP, caption, foot, head, label_line, name_width, prediction_line, stack
-from lightning_gradcam.render.colors import INK, PAPER, Ramp, grey, overlay, to_bytes
-from lightning_gradcam.render.photos import fit
+from lightning_gradcam.render.colors import INK, PAPER, Ramp
+from lightning_gradcam.render.photos import SEAM
 from lightning_gradcam.render.text import Font, paint
 
 WIDTH = 1024
@@ -30,8 +31,7 @@ class Sheet:
     """What stays the same from look to look, prepared once on the probe's device.
 
     Args:
-        photos: ``(N, 3, h, w)`` uint8, at the size of their tiles.
-        under: ``(N, 1, h, w)`` the same in grey in [0, 1], for the overlay.
+        canvas: The images at the size of their tiles.
         ramp: Colours of evidence.
         font: For captions.
         bold: For the title.
@@ -41,8 +41,7 @@ class Sheet:
         interpolation: How maps are enlarged.
     """
 
-    photos: Tensor
-    under: Tensor
+    canvas: Canvas
     ramp: Ramp
     font: Font
     bold: Font
@@ -64,26 +63,37 @@ class Sheet:
 
         Args:
             probe: The images and their labels.
-            photos: ``(N, 3, H, W)`` in [0, 1]: the images as a person sees them.
+            photos: ``(N, C, *spatial)``: the images as `restore` gives them.
             names: What the classes are called, one for each.
             colormap: A matplotlib colormap.
-            arrangement: Columns, and height and width of a tile; by default what `arrange` finds.
+            arrangement: Columns, and height and width of a tile, which then shows one view of its image; by default
+                what `arrange` finds.
             interpolation: How maps are enlarged.
         """
-        columns, size = arrangement or arrange(len(probe), (photos.shape[-2], photos.shape[-1]))
-        font = Font.load(names, device=photos.device)
-        shown = fit(photos, size)
+        kind = kind_of(photos)
+        height, width, views = kind.extent(photos) if arrangement is None else (*arrangement[1], 1)
+        columns, size = arrangement or arrange(len(probe), (height, width), views)
+        font, ramp = Font.load(names, device=photos.device), Ramp.named(colormap, photos.device)
+        canvas = kind.of(photos, size, views, ramp, font)
         return Sheet(
-            photos=to_bytes(shown * 255),
-            under=grey(shown),
-            ramp=Ramp.named(colormap, photos.device),
+            canvas=canvas,
+            ramp=ramp,
             font=font,
             bold=Font.load(names, device=photos.device, bold=True),
-            names=font.encode(list(names), name_width(_characters(size[1], font))),
+            names=font.encode(list(names), name_width(_characters(canvas.photos.shape[-1], font))),
             labels=probe.classes,
             columns=columns,
             interpolation=interpolation,
         )
+
+    @property
+    def photos(self) -> Tensor:
+        """``(N, 3, h, w)`` uint8, at the size of their tiles."""
+        return self.canvas.photos
+
+    def steady(self, evidence: Tensor) -> Sheet:
+        """The sheet that shows for any evidence what is chosen by this one."""
+        return replace(self, canvas=self.canvas.steady(evidence))
 
     @property
     def characters(self) -> int:
@@ -111,23 +121,23 @@ class Sheet:
             facts: The line below it: words, and codes of `Font` for numbers that are on the device.
             scale: The evidence that has the last colour, for all images; None scales every image by itself.
         """
-        tiles = self.overlays(evidence, flaws, scale)
-        between = self.photos.new_full((len(tiles), 3, 2, tiles.shape[-1]), PAPER[0])
-        cells = torch.cat([self.photos, between, tiles, self.captions(logits)], dim=2)
+        sheet = self.steady(evidence)
+        tiles = sheet.overlays(evidence, flaws, scale)
+        between = tiles.new_full((len(tiles), 3, SEAM, tiles.shape[-1]), PAPER[0])
+        cells = torch.cat([sheet.photos, between, tiles, sheet.captions(logits)], dim=2)
         grid = make_grid(cells, nrow=self.columns, padding=GAP, pad_value=PAPER[0])
-        foot_line = foot(self.font, self.ramp, scale, self.labels is not None, grid.shape[-1])
+        foot_line = foot(self.font, self.ramp, scale, self.labels is not None, grid.shape[-1], self.canvas)
         width = foot_line.shape[-1]
         return stack([head(title, facts, self.font, self.bold, width), grid, foot_line])
 
     def overlays(self, evidence: Tensor, flaws: Tensor, scale: Tensor | None = None) -> Tensor:
         """Photos with evidence, ``(N, 3, h, w)``; on a degenerate map it says why."""
-        size = (self.photos.shape[-2], self.photos.shape[-1])
-        tiles = overlay(self.under, to_heatmaps(evidence, flaws, size, scale, self.interpolation), self.ramp)
+        tiles = self.canvas.overlays(evidence, flaws, scale, self.interpolation)
         words = self.font.encode([(flaw or "").center(self.characters) for flaw in FLAWS], self.characters)
         coverage = self.font.draw(words)
-        band = paint(F.pad(coverage, (0, size[1] - coverage.shape[-1])), PAPER, INK)[flaws.long()]
-        height = min(band.shape[-2], size[0])
-        top = (size[0] - height) // 2
+        band = paint(F.pad(coverage, (0, tiles.shape[-1] - coverage.shape[-1])), PAPER, INK)[flaws.long()]
+        height = min(band.shape[-2], tiles.shape[-2])
+        top = self.canvas.words - height // 2
         middle = tiles[:, :, top : top + height]
         tiles[:, :, top : top + height] = torch.where((flaws > 0)[:, None, None, None], band[:, :, :height], middle)
         return tiles
@@ -148,17 +158,17 @@ class Sheet:
         return caption(self.font, lines, self.photos.shape[-1], right)
 
 
-def arrange(count: int, size: tuple[int, int], width: int = WIDTH) -> tuple[int, tuple[int, int]]:
-    """Columns, and the height and width of a tile, for ``count`` photos of ``size`` on ``width``.
+def arrange(count: int, size: tuple[int, int], views: int = 1, width: int = WIDTH) -> tuple[int, tuple[int, int]]:
+    """Columns, and the height and width of a view, for ``count`` photos of ``size``, so many ``views`` in each column.
 
     >>> arrange(16, (28, 28)), arrange(16, (224, 224)), arrange(12, (224, 224))
     ((8, (112, 112)), (8, (123, 123)), (6, (166, 166)))
     """
-    proportion = size[1] / size[0]
+    proportion = views * size[1] / size[0]
     columns = max(1, min(count, round(8 / math.sqrt(proportion)), width // (_LEGIBLE + GAP)))
     columns = math.ceil(count / math.ceil(count / columns))  # rows of the same length, where that goes
     most = min((width - GAP) // columns - GAP, round(_TILE * max(proportion, 1)))
-    return columns, scaled(size, most)
+    return columns, scaled(size, (most + SEAM) // views - SEAM)
 
 
 def scaled(size: tuple[int, int], width: int) -> tuple[int, int]:
