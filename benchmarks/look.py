@@ -22,7 +22,18 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from benchmarks.contestants import OURS, PARTS, Case, Contestant, explanation, forward, installed_peers, prepared
+from benchmarks.contestants import (
+    OURS,
+    PARTS,
+    Case,
+    Contestant,
+    captum,
+    explanation,
+    forward,
+    installed_peers,
+    prepared,
+)
+from benchmarks.methods import contestants as of_methods
 from benchmarks.report import FORWARD, Memory, Report, Timing
 from lightning_gradcam.capture import capture
 from lightning_gradcam.isolation import isolated
@@ -72,7 +83,7 @@ def measure(name: str, images: int, rounds: int, contestants: Mapping[str, Conte
                 if turn >= 0:
                     milliseconds[each].append(elapsed)
         looks = [[1000 * seconds for seconds in look] for look in case.parts[WARM_UP:]]
-        parts = dict(zip(PARTS, map(list, zip(*looks, strict=True)), strict=True))
+        parts = dict(zip(PARTS, map(list, zip(*looks, strict=True)), strict=True)) if looks else {}
         return Timing(name, images, case.plan.layers[0].name, milliseconds, parts)
 
 
@@ -155,10 +166,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for images in options.images:
             print(f"{name}, {images} images: {WARM_UP} + {options.rounds} rounds", flush=True)
             timings.append(measure(name, images, options.rounds, {FORWARD: forward, **OURS, **peers}))
+    name, images = options.models[0], options.images[0]
+    print(f"every method, {name}, {images} images: {WARM_UP} + {options.rounds} rounds", flush=True)
+    every = {FORWARD: forward, **of_methods(set(peers), pooled=True)}
+    if "captum" in peers:
+        every["captum: gradcam"] = captum
+    methods = measure(name, images, options.rounds, every)
     print("bytes kept for backward", flush=True)
     memory = measure_memory(*MEMORY_CASE, {"ours: explanation": explanation, **peers})
 
-    report = Report(environment(), options.rounds, WARM_UP, timings, memory)
+    report = Report(environment(), options.rounds, WARM_UP, timings, methods, memory)
     print(f"\n{report.markdown()}")
     if not options.no_write:
         results = ROOT / "benchmarks" / "results" / "look.json"
