@@ -57,8 +57,7 @@ class GradCAMCallback(AnyCallback):
         interpolation: How maps are enlarged: ``"bilinear"``, ``"nearest"`` (shows the cells) or ``"bicubic"``.
         film: How many looks the picture of the whole run shows, drawn when training ends; 0 for no such picture.
         tag: What all names in the logger begin with; two callbacks need two.
-        save_probe: What checkpoints hold, so that a resumed run goes on with the same images: ``"images"``, or their
-            ``"hash"`` where they are large or private (a resumed run has to gather, or be given, the same ones then).
+        save_probe: What checkpoints hold: ``"images"``, or their ``"hash"`` where they are large or private.
         on_error: ``"warn"`` gives up with one warning where the model cannot be explained; ``"raise"`` raises.
 
     Raises:
