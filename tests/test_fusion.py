@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_gradcam import GradCAMCallback, Probe, explain
-from lightning_gradcam.explanation import FLAWS, flaws
+from lightning_gradcam.explanation import FLAWS, flaws, to_heatmaps
 from lightning_gradcam.fusion import fuse_maps
 from lightning_gradcam.pipeline import prepare
 from lightning_gradcam.targets import TARGETS
@@ -148,6 +148,10 @@ def test_nearest_shows_cells_and_bicubic_stays_in_range():
     assert smooth.amax() == 1
     scaled = found.heatmaps(interpolation="bicubic", scale=float(found.maps["features"].max()))["features"]
     assert 0 <= scaled.min() <= scaled.max() <= 1
+    peak = torch.zeros(1, 8, 8)
+    peak[0, 3, 3] = 1  # what swings below zero beside it must not lift what is zero
+    shown = to_heatmaps(peak, torch.zeros(1), (64, 64), interpolation="bicubic")
+    assert not shown[0, 48:].any()
     assert not torch.allclose(smooth, found.heatmaps()["features"], atol=1e-3)
     with pytest.raises(
         ValueError, match=r"of 2-dimensional maps to be 'bilinear', 'nearest', 'bicubic', but got 'area'"

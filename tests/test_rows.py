@@ -25,6 +25,7 @@ EVERY = [*METHODS, Variant("layercam", "abs", "principal")]
 def watched(count=5, methods=EVERY, **display):
     data = Bars(count)
     probe = Probe(torch.stack([data[i][0] for i in range(count)]), labels=data.labels)
+    torch.manual_seed(0)
     model = perturbed(Lit())
     plan = prepare(model, probe, target=TARGETS["label"], layers=["features"], method=methods)
     return Watch(probe, Portions(plan), TARGETS["label"], Display(names=Bars.classes, **display)), model
@@ -58,6 +59,17 @@ def test_all_methods_leave_the_device_as_the_finished_picture_only(scale):
     with Waits() as waits:
         watch.look(model, "epoch 1")
     assert waits.seen == []
+
+
+@pytest.mark.parametrize("methods", [["gradcam"], ["gradcam", "layercam"]])
+def test_pictures_and_film_are_enlarged_as_asked(methods):
+    drawn = {}
+    for interpolation in ("bilinear", "nearest", "bicubic"):
+        watch, model = watched(methods=methods, interpolation=interpolation)
+        watch.look(model, "start")
+        drawn[interpolation] = watch.look(model, "now").pictures["features"], watch.draw_film()
+    for one, other in (("bilinear", "nearest"), ("nearest", "bicubic"), ("bicubic", "bilinear")):
+        assert not any(torch.equal(a, b) for a, b in zip(drawn[one], drawn[other], strict=True))
 
 
 def test_the_film_and_a_resumed_run_follow_the_first_method():
