@@ -46,6 +46,8 @@ def cli(request, tmp_path, monkeypatch):
         def val_dataloader(self):
             return loader(24, seed=1)
 
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # without it Lightning warns and takes this one
+
     def call(*arguments, run=True):
         return import_module(f"{package.name}.cli").LightningCLI(package.Lit, Data, args=list(arguments), run=run)
 

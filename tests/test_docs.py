@@ -83,7 +83,15 @@ def test_readme_snippet(code, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", METHODS_PAGE, re.DOTALL))
 def test_snippet_of_the_page_of_methods(code):
-    exec(compile(code, "methods.md", "exec"), {"model": Lit(), "images": torch.rand(2, 3, 16, 16), "explain": explain})
+    calls = []
+
+    def kept(*args, **kwargs):
+        calls.append(explain(*args, **kwargs))
+        return calls[-1]
+
+    exec(compile(code, "methods.md", "exec"), {"model": Lit(), "images": torch.rand(2, 3, 16, 16), "explain": kept})
+    assert all(evidence.isfinite().all() for explanation in calls for evidence in explanation.evidence.values())
+    assert calls or "GradCAMCallback(" in code
 
 
 def test_the_page_of_methods_lists_every_method():
