@@ -36,6 +36,7 @@ class Recorder(Callback):
         self.seen += [[b.clone() for b in pl_module.buffers()], [m.training for m in pl_module.modules()]]
         # A part of FSDP that takes itself for the root would gather by itself, out of step with the others.
         self.seen += [torch.get_rng_state(), [getattr(m, "_is_root", "") for m in pl_module.modules()]]
+        self.seen += [[len(module._forward_hooks) for module in pl_module.modules()]]
 
     def on_train_end(self, trainer, pl_module):
         self.on_train_batch_start(trainer, pl_module, [torch.zeros(0)], 0)
