@@ -192,13 +192,13 @@ CASES = {
         gradcam={"probe": "given", "target": [0, 1, 2, 0, 1]},
     ),
     "DDP, accumulation": Case(
-        "validations inside the window", "gradients", ddp, trainer=WINDOW,
+        "validations inside the window", "torch random state", ddp, trainer=WINDOW,
     ),
     "DDP, no validation": Case(
         "BatchNorm's statistics differ between processes", "buffers of the first", ddp, make=Buffered, val=False,
     ),
     "DDP, every third epoch": Case(
-        "values are repeated in between", "every n", ddp, gradcam={"every_n_epochs": 3}, monitors=True,
+        "values are repeated in between", "torch random state", ddp, gradcam={"every_n_epochs": 3}, monitors=True,
     ),
     "DDP, unused parameters found": Case(
         "the reducer walks the graph", "hooks", partial(ddp, find_unused_parameters=True),
