@@ -53,12 +53,8 @@ class Portions:
         while True:
             at_once = min(self.at_once or len(probe), share.stop - share.start)
             try:
-                return [
-                    Explanation.cat(parts)
-                    for parts in zip(
-                        *(plan(model, *part) for part in _cut(probe, targets, share, at_once)), strict=True
-                    )
-                ]
+                parts = [plan(model, *part) for part in _cut(probe, targets, share, at_once)]
+                return [Explanation.cat(of_one_target) for of_one_target in zip(*parts, strict=True)]
             except (RuntimeError, MemoryError) as error:
                 # Processes that share one model have to make the same passes, so one of them cannot go back.
                 if not memory_ran_out(error) or self.ranks.sharded:
@@ -88,6 +84,7 @@ class _WithBuffers:
     buffers: Mapping[str, Tensor]
 
     def __call__(self, model: nn.Module, probe: Probe) -> Any:
-        for name, buffer in model.named_buffers():
-            buffer.copy_(self.buffers[name])
+        own = dict(model.named_buffers())
+        for name, buffer in self.buffers.items():
+            own[name].copy_(buffer)
         return self.forward(model, probe)
