@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_gradcam.attacks import FGSM, PGD, PixelSpace, attack_probe
     from lightning_gradcam.callback import GradCAMCallback
     from lightning_gradcam.candidates import recommended_layers
     from lightning_gradcam.explanation import Explanation, NotExplainableError
@@ -18,26 +19,34 @@ if TYPE_CHECKING:
     from lightning_gradcam.variants import Variant
 
 _HOMES = {
+    "FGSM": "attacks",
+    "PGD": "attacks",
     "Explanation": "explanation",
     "GradCAMCallback": "callback",
     "Layer": "trace",
     "NotExplainableError": "explanation",
+    "PixelSpace": "attacks",
     "Pixels": "probe",
     "Probe": "probe",
     "Variant": "variants",
+    "attack_probe": "attacks",
     "explain": "pipeline",
     "recommended_layers": "candidates",
 }
 
 __version__ = "0.1.0"
 __all__ = [
+    "FGSM",
+    "PGD",
     "Explanation",
     "GradCAMCallback",
     "Layer",
     "NotExplainableError",
+    "PixelSpace",
     "Pixels",
     "Probe",
     "Variant",
+    "attack_probe",
     "explain",
     "recommended_layers",
 ]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_gradcam.explanation import NotExplainableError
 from lightning_gradcam.layout import Layouts
+from lightning_gradcam.outputs import floats, swap
 from lightning_gradcam.passes import Passes
 from lightning_gradcam.probe import Forward, Probe, Target
 from lightning_gradcam.trace import Layer, LayerShape, vanishing
@@ -47,33 +47,6 @@ def _hooked(hooks: Sequence[tuple[Callable[[Hook], Any], Hook]]) -> Iterator[Non
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _floats(output: Any) -> Iterator[Tensor]:
-    """The floating-point tensors in what a module returned; the first is the one that is looked at."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield output
-        return
-    inside = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
-    yield from (found for item in inside for found in _floats(item))
-
-
-def _swap(output: Any, old: Tensor, new: Tensor) -> Any:
-    """What a module returned, with one tensor exchanged; containers are copied, never changed."""
-    if output is old:
-        return new
-    if isinstance(output, tuple):
-        items = [_swap(item, old, new) for item in output]
-        return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
-    if isinstance(output, list):
-        return [_swap(item, old, new) for item in output]
-    if isinstance(output, MutableMapping):
-        swapped = copy.copy(output)
-        for key, item in output.items():
-            swapped[key] = _swap(item, old, new)
-        return swapped
-    return output
 
 
 @dataclass
@@ -112,7 +85,7 @@ def trace(
         first_inside, given = open_modules.pop()
         call = calls[module]
         calls[module] += 1
-        tensor, others = next(found := _floats(output), None), any(True for _ in found)
+        tensor, others = next(found := floats(output), None), any(True for _ in found)
         if tensor is None or tensor.ndim < 2 or len(probe) not in tensor.shape[: 2 if tensor.ndim == 3 else 1]:
             return None
         if given.get(id(tensor)) == tensor._version:  # handed through, as dropout does in evaluation
@@ -126,7 +99,7 @@ def trace(
         torch.set_grad_enabled(True)  # also inside a no_grad block of the model's own
         handed = value.clone()
         made.append(_Made(value, handed, handed._version, [(module, call)]))
-        return _swap(output, tensor, handed)
+        return swap(output, tensor, handed)
 
     names = {module: name for name, module in named_layers(model).items() if _can_be_traced(name, module)}
     entering = [(module.register_forward_pre_hook, enter) for module in names]
@@ -181,14 +154,20 @@ def _touched(gradient: Tensor) -> float:
 
 
 def capture(
-    model: nn.Module, probe: Probe, layers: Sequence[Layer], forward: Forward, targets: Sequence[Target]
+    model: nn.Module,
+    probe: Probe,
+    layers: Sequence[Layer],
+    forward: Forward,
+    targets: Sequence[Target],
+    keep: bool = True,
 ) -> list[Passes]:
     """Run the model once and keep what a gradient at ``layers`` needs: the graph from the earliest of them on.
 
     The pass runs without grad up to there, so that nothing of the body is saved for backward.
 
     Returns:
-        One `Passes` per target, all of the same pass.
+        One `Passes` per target, all of the same pass, to be read in this order. Unless told to ``keep`` it, the last
+        one's gradients free the graph.
 
     Raises:
         NotExplainableError: A layer did not run.
@@ -208,7 +187,8 @@ def capture(
         )
     by_key = {layer.key: layer for layer in layers}
     whole = Passes(probe, targets[0], output, tensors, by_key, lambda rows: forward(model, rows))
-    return [replace(whole, target=target) for target in targets]
+    shared = [True] * (len(targets) - 1) + [keep]
+    return [replace(whole, target=target, shared=each) for target, each in zip(targets, shared, strict=True)]
 
 
 def _run_to_graph(
@@ -227,7 +207,7 @@ def _run_to_graph(
         def leave(_module: nn.Module, _args: Any, output: Any) -> Any:
             call = calls[layer.key]
             calls[layer.key] += 1
-            tensor = next(_floats(output), None)
+            tensor = next(floats(output), None)
             if tensor is None or layer.call not in (-1, call):
                 return None
             if not tensor.requires_grad:
@@ -237,7 +217,7 @@ def _run_to_graph(
                 tensor_with_grad = tensor
             tensors[layer.key] = tensor_with_grad
             # A clone goes on, so that an in-place operation behind the layer does not change what was captured.
-            return _swap(output, tensor, tensor_with_grad.clone())
+            return swap(output, tensor, tensor_with_grad.clone())
 
         return leave
 

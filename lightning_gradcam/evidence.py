@@ -23,7 +23,7 @@ def apply(method: Method, passes: Passes) -> Mapping[str, Tensor]:
     Raises:
         ValueError: The method returned another shape.
     """
-    if _takes_passes(method):
+    if takes_passes(method):
         evidence = dict(cast(PassMethod, method)(passes))
     else:
         equation = cast(LayerMethod, method)
@@ -41,7 +41,7 @@ def apply(method: Method, passes: Passes) -> Mapping[str, Tensor]:
 
 def uses_gradients(method: Method) -> bool:
     """Whether a zero gradient explains a zero map."""
-    return not _takes_passes(method) and method is not eigencam
+    return not takes_passes(method) and method is not eigencam
 
 
 def has_premise(methods: Iterable[Method]) -> bool:
@@ -114,7 +114,8 @@ def method_name(method: str | Method) -> str:
     return str(registered or getattr(method, "name", None) or getattr(method, "__name__", type(method).__name__))
 
 
-def _takes_passes(method: Method) -> bool:
+def takes_passes(method: Method) -> bool:
+    """Whether it is a `PassMethod`, which may do anything with the graph; else a `LayerMethod`."""
     return _arity(method) == 1
 
 

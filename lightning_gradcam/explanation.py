@@ -55,7 +55,8 @@ def flaws(evidence: Tensor, gradients: Tensor | None = None) -> Tensor:
     code.masked_fill_(high - low < CONSTANT * high, 4)
     code.masked_fill_(high == 0, 3)
     if gradients is not None:
-        code.masked_fill_(gradients.flatten(1).abs().amax(1) == 0, 2)
+        low, high = gradients.flatten(1).aminmax(dim=1)  # abs() would make a copy of all
+        code.masked_fill_((low == 0) & (high == 0), 2)
     return code.masked_fill_(~flat.isfinite().all(1), 1)
 
 

@@ -192,3 +192,20 @@ def filled(model: nn.Module) -> Iterator[None]:
     finally:
         for parameters, name, parameter in zero:
             parameters[name] = parameter
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Inside, parameters want no gradient: where only images do, nothing is kept for those of the weights.
+
+    Sharded parameters stay as they are.
+    """
+    free = [p for p in model.parameters() if type(p) is nn.Parameter and p.requires_grad and p.is_leaf]
+    free = [p for p in free if not hasattr(p, "_is_flat_param")]
+    try:
+        for parameter in free:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in free:
+            parameter.requires_grad_(True)

