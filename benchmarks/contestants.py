@@ -24,12 +24,13 @@ from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from lightning_gradcam.explanation import Explanation
+from lightning_gradcam.gallery import Display
 from lightning_gradcam.loggers import find_writer
 from lightning_gradcam.pipeline import Plan, explain, prepare
 from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Probe, Target
 from lightning_gradcam.targets import TARGETS
-from lightning_gradcam.watch import Display, Watch
+from lightning_gradcam.watch import Watch
 
 PARTS = ("explain", "measure, draw", "copy, encode", "write")
 

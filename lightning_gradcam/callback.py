@@ -10,7 +10,9 @@ from typing import Any, Literal
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_gradcam.choices import Choices, brief, check_kind, coerce_probe
+from lightning_gradcam.attacks import FGSM, PGD
+from lightning_gradcam.choices import Choices, brief, check_habits, coerce_probe
+from lightning_gradcam.gallery import Display
 from lightning_gradcam.host import (
     batches_done,
     before_first_step,
@@ -25,7 +27,7 @@ from lightning_gradcam.run import Run
 from lightning_gradcam.targets import coerce_target
 from lightning_gradcam.trace import Layer
 from lightning_gradcam.variants import Variant
-from lightning_gradcam.watch import Display, Watch
+from lightning_gradcam.watch import Watch
 
 
 class GradCAMCallback(AnyCallback):
@@ -50,6 +52,9 @@ class GradCAMCallback(AnyCallback):
         fuse: Of several layers, one map in front of theirs: the ``"mean"``, the ``"max"``, or the mean ``"weighted"``
             towards the deepest. The picture of the run and the plain curves are this map's then.
         flips: Whether mirrored images are explained, too, and the mean is shown; a look costs twice as much then.
+        attack: What the images are attacked with at each look, to see whether that moves the explanation, too:
+            ``"fgsm"``, ``"pgd"``, an `FGSM` or `PGD`, or a callable of (pixel-space model, images in [0, 1], labels).
+            A look costs the attack's passes and a second look then.
         class_names: What the classes are called; by default found in the dataset's ``classes``.
         scale: ``"image"`` stretches every map to its own range, ``"shared"`` shows all on the scale of the largest
             evidence of any look so far, a number is the evidence that has the last colour everywhere.
@@ -81,6 +86,7 @@ class GradCAMCallback(AnyCallback):
         forward: Callable[..., Any] | None = None,
         fuse: Literal["mean", "max", "weighted"] | None = None,
         flips: bool = False,
+        attack: FGSM | PGD | Callable[..., Any] | str | None = None,
         class_names: list[str] | None = None,
         scale: Literal["image", "shared"] | float = "image",
         colormap: str = "inferno",
@@ -105,15 +111,9 @@ class GradCAMCallback(AnyCallback):
                 save_probe,
                 fuse,
                 flips,
+                attack,
             )
-            check_kind("every_n_epochs", every_n_epochs, (int,))
-            check_kind("tag", tag, (str,))
-            if every_n_epochs < 1:
-                raise ValueError(f"Expected `every_n_epochs` of at least 1, but got {every_n_epochs}.")
-            if not tag.strip("/"):
-                raise ValueError(f"Expected a `tag` of at least one character, but got {tag!r}.")
-            if on_error not in ("warn", "raise"):
-                raise ValueError(f"Expected `on_error` to be 'warn' or 'raise', but got {on_error!r}.")
+            check_habits(every_n_epochs, tag, on_error)
         self.every_n_epochs, self.tag, self.on_error = every_n_epochs, tag.strip("/"), on_error
         self._begin()
 

@@ -7,15 +7,16 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from lightning_gradcam.attacks import Attack, coerce_attack
 from lightning_gradcam.evidence import Methods, coerce_methods
 from lightning_gradcam.explanation import check_interpolation
 from lightning_gradcam.fusion import Fuse, check_fuse
+from lightning_gradcam.gallery import Display
 from lightning_gradcam.layers import Layers
 from lightning_gradcam.probe import Forward, Pixels, Probe, Target
 from lightning_gradcam.render.colors import check_colormap
 from lightning_gradcam.targets import TARGETS, ClassScore
 from lightning_gradcam.trace import Layer
-from lightning_gradcam.watch import Display
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Choices:
         save_probe: What checkpoints hold of the images.
         fuse: How several layers become one map, where they do.
         flips: Whether mirrored images are explained, too.
+        attack: What images are attacked with, by name or as a callable; None for no attack.
 
     Raises:
         TypeError: A choice is of no known kind.
@@ -47,6 +49,7 @@ class Choices:
     save_probe: Literal["images", "hash"] = "images"
     fuse: Fuse | None = None
     flips: bool = False
+    attack: str | Attack | None = None
 
     def __post_init__(self) -> None:
         display = self.display
@@ -60,6 +63,8 @@ class Choices:
         if self.save_probe not in ("images", "hash"):
             raise ValueError(f"Expected `save_probe` to be 'images' or 'hash', but got {self.save_probe!r}.")
         check_fuse(self.fuse)
+        if self.attack is not None:
+            coerce_attack(self.attack)
         if not isinstance(self.flips, bool):
             raise TypeError(f"Expected `flips` to be True or False, but got {self.flips!r}.")
         check_interpolation(display.interpolation)
@@ -85,6 +90,18 @@ def check_kind(name: str, value: object, kinds: tuple[type, ...], or_callable: b
         return
     choices = [kind.__name__.replace("NoneType", "None") for kind in kinds] + ["a callable"] * or_callable
     raise TypeError(f"Expected `{name}` to be {' or '.join(choices)}, but got {type(value).__name__}: {value!r}.")
+
+
+def check_habits(every_n_epochs: int, tag: str, on_error: str) -> None:
+    """Raise a TypeError or ValueError where the callback is told wrongly when to look, and what to do with it."""
+    check_kind("every_n_epochs", every_n_epochs, (int,))
+    check_kind("tag", tag, (str,))
+    if every_n_epochs < 1:
+        raise ValueError(f"Expected `every_n_epochs` of at least 1, but got {every_n_epochs}.")
+    if not tag.strip("/"):
+        raise ValueError(f"Expected a `tag` of at least one character, but got {tag!r}.")
+    if on_error not in ("warn", "raise"):
+        raise ValueError(f"Expected `on_error` to be 'warn' or 'raise', but got {on_error!r}.")
 
 
 def brief(value: object) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
+from lightning_gradcam.attacks import Attack
 from lightning_gradcam.calling import memory_ran_out
 from lightning_gradcam.explanation import Explanation, NotExplainableError
+from lightning_gradcam.pairs import Attacked, AttackedPlan
 from lightning_gradcam.pipeline import Plan
 from lightning_gradcam.probe import Forward, Probe, Target
-from lightning_gradcam.ranks import Ranks
+from lightning_gradcam.ranks import Ranks, Rows
 from lightning_gradcam.targets import for_rows
+
+_Work: TypeAlias = Callable[[nn.Module, Probe, Sequence[Target]], list[Rows]]
 
 
 @dataclass
@@ -36,10 +40,24 @@ class Portions:
         Raises:
             NotExplainableError: Memory does not hold a single image; and what the plan raises, in any process.
         """
+        return self._together(self._plan(model), model, probe, targets)
+
+    def attacked(self, model: nn.Module, probe: Probe, target: Target, attack: Attack) -> Attacked:
+        """The whole probe attacked, each process its share, away from its labels, and explained.
+
+        Raises:
+            ValueError: As `attacks.attack_probe`.
+            NotExplainableError: As above.
+        """
+        return self._together(AttackedPlan(self._plan(model), attack), model, probe, [target])[0]
+
+    def _plan(self, model: nn.Module) -> Plan:
         buffers = self.ranks.firsts_buffers(model)
-        plan = replace(self.plan, forward=_WithBuffers(self.plan.forward, buffers)) if buffers else self.plan
-        mine = self.ranks.all_do(lambda: self._explain(plan, model, probe, targets))
-        return [self.ranks.joined(explanation, len(probe)) for explanation in mine]
+        return replace(self.plan, forward=_WithBuffers(self.plan.forward, buffers)) if buffers else self.plan
+
+    def _together(self, work: _Work[Rows], model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Rows]:
+        mine = self.ranks.all_do(lambda: self._share(work, model, probe, targets))
+        return [self.ranks.joined(found, len(probe)) for found in mine]
 
     @property
     def note(self) -> str:
@@ -48,13 +66,13 @@ class Portions:
         said = f"Memory ran out{where}, so looks explain {self.at_once} images at once from here on."
         return said if self.at_once is not None else ""
 
-    def _explain(self, plan: Plan, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
+    def _share(self, work: _Work[Rows], model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Rows]:
         share = self.ranks.rows(len(probe))
         while True:
             at_once = min(self.at_once or len(probe), share.stop - share.start)
             try:
-                parts = [plan(model, *part) for part in _cut(probe, targets, share, at_once)]
-                return [Explanation.cat(of_one_target) for of_one_target in zip(*parts, strict=True)]
+                parts = [work(model, *part) for part in _cut(probe, targets, share, at_once)]
+                return [type(of_one_target[0]).cat(of_one_target) for of_one_target in zip(*parts, strict=True)]
             except (RuntimeError, MemoryError) as error:
                 # Processes that share one model have to make the same passes, so one of them cannot go back.
                 if not memory_ran_out(error) or self.ranks.sharded:

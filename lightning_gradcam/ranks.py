@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -12,9 +13,11 @@ from torch.distributed.tensor import DTensor
 
 from lightning_gradcam.calling import memory_ran_out
 from lightning_gradcam.explanation import Explanation, ForwardError, NotExplainableError
+from lightning_gradcam.pairs import Attacked
 from lightning_gradcam.probe import Forward, Probe
 
 Made = TypeVar("Made")
+Rows = TypeVar("Rows", Explanation, Attacked)
 
 _REPLICAS = ("SingleDevice", "DDP")
 _SHARDS = ("FSDP", "ModelParallel")
@@ -99,18 +102,19 @@ class Ranks:
         """The rows that this process explains, of as many; each explains as many, so the last ones may overlap."""
         return self._share(self.index, count)
 
-    def joined(self, mine: Explanation, count: int) -> Explanation:
-        """The explanation of all ``count`` rows, from those that each process has made of its own `rows`."""
+    def joined(self, mine: Rows, count: int) -> Rows:
+        """What was found in all ``count`` rows, from those that each process has made of its own `rows`."""
         if self.count == 1 or self.sharded:
             return mine
-        parts, end = [], 0
         # One collective for each tensor, of the same shape in all processes.
         gathered = mine.map(self._gather)
-        for index in range(self.count):
-            share = self._share(index, count)
-            parts.append(gathered.map(lambda every, i=index, new=end - share.start: every[i][new:]))  # type: ignore[misc]
-            end = share.stop
-        return Explanation.cat(parts)
+        shares: list[slice] = [self._share(index, count) for index in range(self.count)]
+        ends = [0, *(share.stop for share in shares)]
+        parts = [
+            gathered.map(partial(_rows_of, index=index, new=ends[index] - share.start))
+            for index, share in enumerate(shares)
+        ]
+        return type(mine).cat(parts)
 
     def _share(self, index: int, count: int) -> slice:
         if self.sharded:
@@ -160,6 +164,12 @@ class _Through:
 
         vars(model)["forward"] = led  # isolation puts attributes back
         return self.wrapper(probe.images)
+
+
+def _rows_of(every: Tensor, index: int, new: int) -> Tensor:
+    """What one process has added to the rows of those before it."""
+    rows: Tensor = every[index][new:]
+    return rows
 
 
 def _bytes(buffer: Tensor) -> Tensor:

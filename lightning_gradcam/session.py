@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_gradcam.account import described
+from lightning_gradcam.attacks import FGSM, PGD, Attack, coerce_attack
 from lightning_gradcam.calling import default_forward
 from lightning_gradcam.choices import Choices
 from lightning_gradcam.explanation import NotExplainableError
+from lightning_gradcam.gallery import Display
 from lightning_gradcam.gathering import Gatherer, without_foreign_labels
 from lightning_gradcam.host import InPrecision
 from lightning_gradcam.pipeline import Plan, prepare
@@ -19,8 +22,8 @@ from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Forward, Probe
 from lightning_gradcam.ranks import Ranks
 from lightning_gradcam.surroundings import find_class_names, find_forward, find_pixels
-from lightning_gradcam.targets import TARGETS, target_name
-from lightning_gradcam.watch import Display, Watch, choose_target
+from lightning_gradcam.targets import TARGETS
+from lightning_gradcam.watch import Watch, choose_target
 
 LIMIT = 64 << 20
 """Bytes of a probe that a checkpoint holds; of a larger one it holds the hash."""
@@ -137,7 +140,9 @@ class Session:
         target = choose_target(self.choices.target, probe, self.plan)
         portions, draws = Portions(self.plan, self.ranks), self.ranks.is_first
         self.watch = self.ranks.all_do(
-            lambda: Watch(probe, portions, target, self._display(probe, holders), draws=draws)
+            lambda: Watch(
+                probe, portions, target, self._display(probe, holders), draws=draws, attack=self._attack(probe)
+            )
         )
         if self.choices.save_probe == "images" and not self._saves_images:
             warnings.append(
@@ -179,27 +184,7 @@ class Session:
 
     def describe(self) -> dict[str, str]:
         """What was chosen, and where it was found, in words."""
-        if self.watch is None or self.plan is None:
-            return {}
-        probe, wanted = self.watch.probe, self.choices.probe
-        few = f" (of {wanted} asked for)" if isinstance(wanted, int) and wanted > len(probe) else ""
-        labelled = "with labels" if self.watch.labels is not None else "without labels"
-        said = {"probe": f"{len(probe)} images{few} of {tuple(probe.images.shape[1:])}, {labelled}"}
-        if self.source:
-            said["probe"] += f", from {self.source} batches"
-        shapes = {s.name: s for s in self.plan.shapes}
-        for layer in self.plan.layers:
-            at = shapes.get(layer.name)
-            about = f" ({at.kind}, map {'×'.join(map(str, at.grid or ()))})" if at else ""
-            said[f"layer {layer.key}"] = f"{layer.reason or 'given'}{about}"
-        said["method"] = f"{', '.join(self.plan.methods)} of the {target_name(self.watch.target)}"
-        said["method"] += ", mean with the mirrored images" if self.plan.flips else ""
-        if self.plan.fuse:
-            said["fused"] = f"{self.plan.fuse} of the layers, at the size of the finest"
-        if self.plan.classes:
-            said["classes"] = f"{self.plan.classes}, from the width of the model's output"
-        said["picture"] = self.watch.photos_note
-        return {**said, **self.sources}
+        return described(self.watch, self.choices.probe, self.source, self.sources) if self.watch else {}
 
     def _at_hand(self, module: nn.Module, precision: Any) -> Probe:
         own = self.ranks.ask_first(self._own)
@@ -224,6 +209,17 @@ class Session:
                 "Pass `probe=(images, labels)`, as the model takes them."
             )
         return self._gatherer.probe()
+
+    def _attack(self, probe: Probe) -> Attack | None:
+        if self.choices.attack is None:
+            return None
+        attack = coerce_attack(self.choices.attack)
+        if self.ranks.sharded:
+            raise NotExplainableError(
+                "`attack=` is not served where a model is sharded (FSDP, ModelParallel): the gradient in an image "
+                "would have to pass through all of them. Leave `attack` out, or train with DDP."
+            )
+        return attack.settled(probe.images) if isinstance(attack, (FGSM, PGD)) else attack
 
     def _display(self, probe: Probe, holders: Sequence[Any]) -> Display:
         display, count = self.choices.display, self.plan.classes if self.plan else None

@@ -30,18 +30,74 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
     >>> spearman(a, b)
     tensor([ 1., -1., 0., nan])
     """
-    if a.shape != b.shape or a.ndim < 2:
-        raise ValueError(f"Expected two batches of maps of one shape (N, *s), but got {a.shape} and {b.shape}.")
-    a, b = a.flatten(1), b.flatten(1)
+    a, b = _flat(a, b)
     ranks_a, ranks_b = _centred_ranks(a), _centred_ranks(b)
     product = (ranks_a * ranks_b).sum(1)
     # One root of the product, not a product of two roots: equal ranks give exactly 1.
     scale = (ranks_a.square().sum(1) * ranks_b.square().sum(1)).sqrt()
-    correlation = (product / torch.where(scale > 0, scale, 1)).clamp(-1, 1).float()
+    return _answered((product / torch.where(scale > 0, scale, 1)).clamp(-1, 1), a, b)
 
-    zero_a, zero_b = (a == 0).all(1), (b == 0).all(1)
-    unanswered = _constant(a) | _constant(b) | ~(a.isfinite() & b.isfinite()).all(1) | (zero_a & zero_b)
-    return torch.where(zero_a | zero_b, 0.0, correlation).masked_fill(unanswered, torch.nan)
+
+TOP = 0.2
+"""The share of cells that `topk_overlap` compares."""
+
+
+def topk_overlap(a: Tensor, b: Tensor) -> Tensor:
+    r"""How much of the strongest fifth of the cells two maps of the same image share, in [0, 1].
+
+    .. math:: \frac{1}{k} \sum_i \min(w^a_i, w^b_i), \qquad k = 0.2\, m
+
+    of ``m`` cells, where a cell's weight ``w`` is 1 above the threshold, 0 below, and equal cells at the threshold
+    share what is left: ``(k - greater) / ties``. Top-k intersection: Ghorbani et al. 2019, arXiv:1710.10547.
+
+    Args:
+        a: ``(N, *s)`` maps after ReLU.
+        b: The maps to compare with, of the same shape.
+
+    Returns:
+        ``(N,)``; without an answer, or with one map of zeros, as `spearman`.
+
+    >>> topk_overlap(torch.tensor([[0.0, 1.0, 2.0, 3.0, 9.0]]), torch.tensor([[1.0, 0.0, 0.0, 5.0, 5.0]]))
+    tensor([0.5000])
+    """
+    a, b = _flat(a, b)
+    shared = torch.minimum(_weights(a), _weights(b)).sum(1) / (TOP * a.shape[1])
+    return _answered(shared.clamp(0, 1), a, b)
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    r"""Structural similarity of two maps of the same image, each divided by its maximum, in [-1, 1].
+
+    The mean over all windows of 3 cells along each dimension that lie inside of the map, weighted evenly, with a data
+    range of 1 (Wang et al. 2004, doi:10.1109/TIP.2003.819861). Maps of one or two cells have windows of as many.
+
+    Args:
+        a: ``(N, *s)`` maps after ReLU.
+        b: The maps to compare with, of the same shape.
+
+    Returns:
+        ``(N,)``; without an answer, or with one map of zeros, as `spearman`.
+
+    >>> a = torch.tensor([[[0.0, 1.0, 2.0], [0.0, 0.0, 4.0], [0.0, 0.0, 0.0]]])
+    >>> ssim(a, 3 * a), ssim(a, a.flip(1)) < 1
+    (tensor([1.]), tensor([True]))
+    """
+    flat_a, flat_b = _flat(a, b)
+    window = [min(3, size) for size in a.shape[1:]]
+
+    def mean(values: Tensor) -> Tensor:
+        for dimension, length in enumerate(window, 1):
+            values = values.unfold(dimension, length, 1).mean(-1)
+        return values
+
+    x, y = (_double(flat / _divisor(flat)).reshape(a.shape) for flat in (flat_a, flat_b))
+    mean_x, mean_y = mean(x), mean(y)
+    spread_x, spread_y = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2
+    both = mean(x * y) - mean_x * mean_y
+    light, contrast = 0.01**2, 0.03**2
+    above = (2 * mean_x * mean_y + light) * (2 * both + contrast)
+    below = (mean_x**2 + mean_y**2 + light) * (spread_x + spread_y + contrast)
+    return _answered((above / below).flatten(1).mean(1).clamp(-1, 1), flat_a, flat_b)
 
 
 def gini(maps: Tensor) -> Tensor:
@@ -79,6 +135,33 @@ def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
     mean = values.nansum() / torch.where(count > 0, count, torch.nan)
     spread = torch.where(there, values - mean, 0).square().sum()
     return mean, (spread / torch.where(count > 1, (count - 1) * count, torch.nan)).sqrt()
+
+
+def _flat(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    if a.shape != b.shape or a.ndim < 2:
+        raise ValueError(f"Expected two batches of maps of one shape (N, *s), but got {a.shape} and {b.shape}.")
+    return a.flatten(1), b.flatten(1)
+
+
+def _answered(values: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Float32, 0 where one map is zero everywhere, and NaN where there is no answer."""
+    zero_a, zero_b = (a == 0).all(1), (b == 0).all(1)
+    unanswered = _constant(a) | _constant(b) | ~(a.isfinite() & b.isfinite()).all(1) | (zero_a & zero_b)
+    return torch.where(zero_a | zero_b, 0.0, values.float()).masked_fill(unanswered, torch.nan)
+
+
+def _weights(flat: Tensor) -> Tensor:
+    """What share of each cell is among the strongest `TOP` of its map."""
+    ordered = flat.sort(1).values
+    up_to = torch.searchsorted(ordered, flat, right=True)
+    ties = up_to - torch.searchsorted(ordered, flat)
+    greater = flat.shape[1] - up_to
+    return ((TOP * flat.shape[1] - _double(greater)) / ties).clamp(0, 1)
+
+
+def _divisor(flat: Tensor) -> Tensor:
+    largest = flat.amax(1, keepdim=True)
+    return torch.where(largest > 0, largest, 1)
 
 
 def _constant(maps: Tensor) -> Tensor:

@@ -21,6 +21,14 @@ FIRST = {
     "concentration": 0.0,
     "accuracy": 0.0,
     "confidence": 0.0,
+    "adv_similarity": -1.0,
+    "adv_similarity_held": -1.0,
+    "adv_topk": 0.0,
+    "adv_topk_held": 0.0,
+    "adv_ssim": -1.0,
+    "adv_ssim_held": -1.0,
+    "adv_degenerate": 1.0,
+    "adv_accuracy": 0.0,
 }
 """Logged where there is nothing to compare with or to measure: the worst, as a 0 would be the best drift for ever."""
 
@@ -56,8 +64,15 @@ class Track:
             return [self.target]
         return [self.target, *(held(classes) for classes in compared)]
 
-    def measure(self, explanations: Sequence[Explanation], labels: Tensor | None) -> dict[str, Tensor]:
+    def measure(
+        self, explanations: Sequence[Explanation], labels: Tensor | None, beside: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """The numbers of a look, from the explanations of `targets`; it becomes the previous one.
+
+        Args:
+            explanations: Of the look.
+            labels: ``(N,)``, where there are any.
+            beside: Further numbers of the look.
 
         Returns:
             0-dimensional float32 tensors on the maps' device: for the first layer under their plain names, for the
@@ -65,7 +80,7 @@ class Track:
             and ``drift_error``, the standard error.
         """
         drawn, then, at_start = explanations[0], explanations[-2 % len(explanations)], explanations[-1]
-        numbers: dict[str, Tensor] = {}
+        numbers: dict[str, Tensor] = dict(beside or {})
         for i, (key, maps) in enumerate(drawn.maps.items()):
             found = {
                 "drift": _drift(self.previous, then, key),

@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gradcam import GradCAMCallback, Probe, explain
+from lightning_gradcam.gallery import Display
 from lightning_gradcam.isolation import isolated
 from lightning_gradcam.pipeline import prepare
 from lightning_gradcam.portions import Portions
 from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.targets import TARGETS
-from lightning_gradcam.watch import Display, Watch
+from lightning_gradcam.watch import Watch
 
 
 def loaders(dimensions: int) -> dict[str, DataLoader]:
@@ -79,8 +80,9 @@ def test_curves_equal_slow_replicas(dimensions):
     kept, grid = [], {1: "96 cells", 3: "12×16×16"}[dimensions]
     for look in range(3):
         found = watch.look(model, f"epoch {look}")
-        title = found.pictures["features.1"][:, GAP : GAP + watch._sheet.bold.height, GAP:]
-        assert read(watch._sheet.bold, title, INK, PAPER).startswith(f"features.1 · {grid} · gradcam of the label")
+        bold = watch.gallery.sheet.bold
+        title = found.pictures["features.1"][:, GAP : GAP + bold.height, GAP:]
+        assert read(bold, title, INK, PAPER).startswith(f"features.1 · {grid} · gradcam of the label")
         with isolated(model), torch.enable_grad():
             features = model.features[:2](model_input(model, images)).detach().requires_grad_()
             logits = model.head(model.features[2:](features).flatten(2).mean(2))

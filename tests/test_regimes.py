@@ -84,7 +84,7 @@ def test_colours_and_names_are_found_for_a_given_probe_and_after_a_resume(tmp_pa
     fit(tmp_path, [resumed], max_epochs=3, ckpt_path=str(tmp_path / "a.ckpt"))
     for callback in (first, resumed):
         assert callback.watch.names == list(CLASSES)
-        assert torch.allclose(callback.watch.photos, data.pixels[:6], atol=1e-5)
+        assert torch.allclose(callback.watch.gallery.photos, data.pixels[:6], atol=1e-5)
 
 
 def test_resume_with_another_layer_says_so_and_starts_anew(tmp_path):
@@ -218,8 +218,8 @@ def test_shared_scale_is_one_for_all_looks_of_a_layer(tmp_path):
     callback = GradCAMCallback(layers=["features", "features.2"], scale="shared")
     fit(tmp_path, [callback], max_epochs=3)
     largest = max(f.evidence.max() for f in callback.watch.film.frames)
-    assert callback.watch._scale("features") == largest
-    assert callback.watch._scale("features.2") != largest
+    assert callback.watch.gallery.scale("features") == largest
+    assert callback.watch.gallery.scale("features.2") != largest
 
 
 def test_no_word_is_lost_where_training_ends_before_the_probe_is_complete(tmp_path):

@@ -10,6 +10,7 @@ from test_watch import Waits
 
 from lightning_gradcam import Probe, Variant
 from lightning_gradcam.evidence import coerce_methods
+from lightning_gradcam.gallery import Display
 from lightning_gradcam.methods import METHODS
 from lightning_gradcam.pipeline import prepare
 from lightning_gradcam.portions import Portions
@@ -17,7 +18,7 @@ from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.render.sheet import WIDTH
 from lightning_gradcam.targets import TARGETS
-from lightning_gradcam.watch import Display, Watch
+from lightning_gradcam.watch import Watch
 
 EVERY = [*METHODS, Variant("layercam", "abs", "principal")]
 
@@ -36,7 +37,7 @@ def test_each_overlay_stands_below_its_photo_beside_its_method(count):
     watch, model = watched(count)
     look = watch.look(model, "start")
     assert list(look.pictures) == ["features"]
-    picture, sheet = look.pictures["features"], watch._sheet
+    picture, sheet = look.pictures["features"], watch.gallery.sheet
     assert picture.shape[2] <= WIDTH
     height, line = sheet.photos.shape[-2], sheet.font.height
     for i in {0, count - 1}:

@@ -57,10 +57,8 @@ def caption(font: Font, lines: Sequence[Tensor], width: int, right: Tensor | Non
 
 def head(title: str, facts: Sequence[str | Tensor], font: Font, bold: Font, width: int) -> Tensor:
     """The head lines, ``(3, h, width)`` uint8."""
-    lines = [_line(bold, [title], width, above=GAP)]
-    if facts:
-        lines.append(_line(font, facts, width))
-    return paint(torch.cat(lines), INK, PAPER)
+    title_line = line(bold, [title], width, above=GAP)
+    return torch.cat([title_line, line(font, facts, width)], 1) if facts else title_line
 
 
 def foot(
@@ -86,9 +84,12 @@ def stack(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([_widen(part, width) for part in parts], dim=1)
 
 
-def _line(font: Font, parts: Sequence[str | Tensor], width: int, above: int = 0) -> Tensor:
+def line(
+    font: Font, parts: Sequence[str | Tensor], width: int, above: int = 0, ink: tuple[int, int, int] = INK
+) -> Tensor:
+    """One line of words and codes, ``(3, h, width)`` uint8, cut where it is too long."""
     coverage = font.draw(font.line(parts, (width - 2 * GAP) // font.width))
-    return F.pad(coverage, (GAP, width - GAP - coverage.shape[-1], above, 0))
+    return paint(F.pad(coverage, (GAP, width - GAP - coverage.shape[-1], above, 0)), ink, PAPER)
 
 
 def _widen(part: Tensor, width: int) -> Tensor:

@@ -44,7 +44,16 @@ class Ramp:
         """
         check_colormap(colormap)
         steps = np.linspace(0, 1, 256)
-        colors = torch.tensor(matplotlib.colormaps[colormap](steps)[:, :3], dtype=torch.float32, device=device)
+        return Ramp._over_grey(torch.tensor(matplotlib.colormaps[colormap](steps)[:, :3], dtype=torch.float32), device)
+
+    @staticmethod
+    def toward(color: tuple[float, float, float], device: torch.device | str = "cpu") -> Ramp:
+        """The ramp of one RGB colour, the more evidence the more opaque."""
+        return Ramp._over_grey(torch.tensor(color).expand(256, 3), device)
+
+    @staticmethod
+    def _over_grey(colors: Tensor, device: torch.device | str) -> Ramp:
+        colors = colors.to(device)
         opacity = 0.8 * torch.linspace(0, 1, 256, device=device)[:, None]
         # grey + opacity * (color * (0.65 + 0.5 * grey) - grey), sorted by powers of the grey
         return Ramp(255 * (1 - opacity + 0.5 * opacity * colors), 255 * 0.65 * opacity * colors)

@@ -115,12 +115,16 @@ def _range(images: Tensor) -> tuple[float, float]:
     return low, high
 
 
+def as_rgb(images: Tensor) -> Tensor:
+    """``(N, C, H, W)`` to ``(N, 3, H, W)``: grey where there are not three channels, their mean."""
+    return (images if images.shape[1] == 3 else images.mean(1, keepdim=True)).expand(-1, 3, -1, -1)
+
+
 def _rgb(images: Tensor, notes: list[str]) -> tuple[Tensor, str]:
     channels = images.shape[1]
     if channels not in (1, 3):
-        images = images.mean(1, keepdim=True)
         notes = [*notes, f"the {channels} channels are shown as their mean"]
-    return images.expand(-1, 3, -1, -1), "; ".join(notes)
+    return as_rgb(images), "; ".join(notes)
 
 
 def _short(values: tuple[float, ...]) -> str:

@@ -134,8 +134,8 @@ class FailsToMeasure(GradCAMCallback):
 
 class FailsToDraw(GradCAMCallback):
     def on_validation_epoch_end(self, trainer, pl_module):
-        if self.watch and self.watch._sheet:
-            self.watch._sheet = "no sheet"
+        if self.watch and self.watch.gallery:
+            self.watch.gallery.sheet = "no sheet"
         super().on_validation_epoch_end(trainer, pl_module)
 
 

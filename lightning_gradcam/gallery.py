@@ -1,0 +1,190 @@
+"""The pictures of one probe, look after look, and what they have in common: photos, colours, scales."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from lightning_gradcam.explanation import Explanation, Interpolation
+from lightning_gradcam.pairs import Attacked
+from lightning_gradcam.pipeline import Plan
+from lightning_gradcam.probe import Pixels, Probe, Target
+from lightning_gradcam.render.canvas import restore
+from lightning_gradcam.render.duel import Duel
+from lightning_gradcam.render.film import Film
+from lightning_gradcam.render.rows import Row, arrange_beside, draw_rows
+from lightning_gradcam.render.sheet import Sheet
+from lightning_gradcam.stability import spearman
+from lightning_gradcam.targets import target_name
+
+Scale: TypeAlias = Literal["image", "shared"] | float
+
+
+@dataclass(frozen=True)
+class Display:
+    """How looks are shown.
+
+    Args:
+        pixels: The normalisation of the images.
+        names: What the classes are called; their numbers where None.
+        colormap: A matplotlib colormap.
+        scale: ``"image"``: every map from its minimum to its maximum. ``"shared"``: all from 0 to the largest evidence
+            of any look so far. A number: all from 0 to that.
+        film: How many looks the picture of the run shows; 0 for none.
+        interpolation: How maps are enlarged, see `Explanation.heatmaps`.
+    """
+
+    pixels: Pixels | None = None
+    names: Sequence[str] | None = None
+    colormap: str = "inferno"
+    scale: Scale = "image"
+    film: int = 8
+    interpolation: Interpolation = "bilinear"
+
+    def check(self, classes: int | None, channels: int) -> None:
+        """Raise a ValueError where names or normalisation do not fit a model with ``classes`` and its images."""
+        if self.names is not None and classes and len(self.names) < classes:
+            raise ValueError(f"Expected {classes} class names, one per class of the model, but got {len(self.names)}.")
+        if self.pixels is not None and len(self.pixels.mean) not in (1, channels):
+            raise ValueError(
+                f"Expected a mean and std in `pixels` for each of {channels} channels, or one for all, but got "
+                f"{len(self.pixels.mean)}."
+            )
+
+
+class Gallery:
+    """Draws looks, and remembers what the next ones need: the largest evidence so far.
+
+    Args:
+        probe: The images; their labels are shown.
+        names: What the classes are called, one for each.
+        plan: How they are explained.
+        target: What is explained.
+        display: How it is shown.
+        attack: Whether attacked images are shown beside the clean ones, where they are photos.
+    """
+
+    def __init__(
+        self, probe: Probe, names: Sequence[str], plan: Plan, target: Target, display: Display, attack: bool
+    ) -> None:
+        self.probe, self.names, self.plan, self.target, self.display = probe, names, plan, target, display
+        self.photos, self.note = restore(probe.images, display.pixels or probe.pixels)
+        self.duel: Duel | None = None
+        if attack and len(probe.size) == 2:
+            self.duel = Duel.of(probe, self.photos, names, display.colormap, display.interpolation)
+        several = arrange_beside(list(plan.methods), self.photos) if len(plan.methods) > 1 else None
+        self.sheet = Sheet.of(probe, self.photos, names, display.colormap, several, display.interpolation)
+        self._largest: dict[str, Tensor] = {}
+
+    def draw(
+        self, drawn: Explanation, found: Mapping[str, Tensor], moment: str, first: bool, attacked: Attacked | None
+    ) -> dict[str, Tensor]:
+        """A picture ``(3, height, width)`` uint8 for each layer, of all its methods; with an attack, for each map.
+
+        Args:
+            drawn: What the look found.
+            found: Its numbers, see `Track.found`.
+            moment: What the picture calls it: "epoch 3 · step 120".
+            first: Whether there is no look to compare with.
+            attacked: The same of attacked images.
+        """
+        for key, evidence in drawn.evidence.items():
+            magnitude = evidence.relu().nan_to_num(0, 0, 0).max()
+            self._largest[key] = torch.maximum(self._largest.get(key, magnitude), magnitude)
+        if attacked is not None and self.duel is not None:
+            return {key: self._draw_duel(drawn, key, found, moment, first, attacked) for key in drawn.evidence}
+        shown: dict[str, list[str]] = {}
+        for key in drawn.evidence:
+            shown.setdefault(drawn.layers[key].key, []).append(key)
+        return {layer: self._draw_sheet(drawn, keys, found, moment, first) for layer, keys in shown.items()}
+
+    def _draw_duel(
+        self,
+        drawn: Explanation,
+        key: str,
+        found: Mapping[str, Tensor],
+        moment: str,
+        first: bool,
+        attacked: Attacked,
+    ) -> Tensor:
+        assert self.duel is not None
+        facts = self._facts(drawn, [key], found, moment, first)
+        pixels = self.display.pixels or self.probe.pixels
+        images = attacked.images if pixels is None else pixels.restore(attacked.images)
+        method = None if len(self.plan.methods) == 1 else key[len(drawn.layers[key].key) + 1 :]
+        title = self._title(drawn, key, method)
+        both = (drawn, attacked.explanation)
+        agree = spearman(drawn.maps[key], attacked.explanation.maps[key])
+        return self.duel.draw(both, key, images, agree, title=title, facts=facts, scale=self.scale(key))
+
+    def _draw_sheet(
+        self, drawn: Explanation, keys: Sequence[str], found: Mapping[str, Tensor], moment: str, first: bool
+    ) -> Tensor:
+        key, sheet = keys[0], self.sheet
+        facts = self._facts(drawn, keys, found, moment, first)
+        title = self._title(drawn, key)
+        if len(self.plan.methods) == 1:
+            return sheet.draw(
+                drawn.evidence[key], drawn.flaws[key], drawn.logits, title=title, facts=facts, scale=self.scale(key)
+            )
+        end = len(drawn.layers[key].key) + 1
+        rows = [Row(each[end:], drawn.evidence[each], drawn.flaws[each], self.scale(each)) for each in keys]
+        own = self.display.scale == "shared"
+        return draw_rows(sheet, rows, drawn.logits, title=title, facts=facts, own_scales=own)
+
+    def _facts(
+        self, drawn: Explanation, keys: Sequence[str], found: Mapping[str, Tensor], moment: str, first: bool
+    ) -> list[str | Tensor]:
+        flaws, font = torch.cat([drawn.flaws[each] for each in keys]), self.sheet.font
+        suffix = "" if keys[0] == next(iter(drawn.evidence)) else f"/{keys[0]}"
+        facts: list[str | Tensor] = [f"{moment} · first look"]
+        if not first:
+            drift, error = found[f"drift{suffix}"], found[f"drift_error{suffix}"]
+            facts = [f"{moment} · drift ", font.fixed(drift, 1, 2), " ± ", font.fixed(error, 1, 2)]
+        counts = font.encode([f" · {i} of {len(flaws)} maps degenerate" for i in range(len(flaws) + 1)])
+        # Plain indexing by a number on the device would wait for it.
+        facts.append(counts.index_select(0, (flaws > 0).sum().reshape(1))[0])
+        return facts
+
+    def _title(self, drawn: Explanation, key: str, method: str | None = None) -> str:
+        layer = drawn.layers[key].key
+        grid = "×".join(map(str, drawn.evidence[key].shape[1:])) + " cells" * (drawn.evidence[key].ndim == 2)
+        count = len(self.plan.methods)
+        method = method or (f"{count} methods, each" if count > 1 else next(iter(self.plan.methods)))
+        return f"{layer} · {grid} · {method} of the {target_name(self.target)}"
+
+    def scale(self, key: str) -> Tensor | None:
+        """The evidence that has the last colour; None where every image is scaled by itself."""
+        if self.display.scale == "image":
+            return None
+        largest = self._largest[key]
+        return largest if self.display.scale == "shared" else torch.full_like(largest, self.display.scale)
+
+    def draw_film(self, film: Film) -> Tensor | None:
+        """The picture of the run so far, looks across and images down; None where there is none to draw."""
+        if not self.display.film or not film.frames:
+            return None
+        key = next(iter(self._largest))
+        first, last = film.frames[0].name, film.frames[-1].name
+        title = f"{key} · {next(iter(self.plan.methods))} of the {target_name(self.target)} · {first} to {last}"
+        return film.draw(
+            self.probe,
+            self.photos,
+            self.names,
+            self.display.colormap,
+            title=title,
+            scale=self.scale(key),
+            interpolation=self.display.interpolation,
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The largest evidence of each map so far, on the CPU."""
+        return {key: value.cpu() for key, value in self._largest.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state_dict`."""
+        self._largest = {key: value.to(self.probe.images.device) for key, value in state.items()}
