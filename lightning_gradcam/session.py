@@ -23,7 +23,7 @@ from lightning_gradcam.probe import Forward, Probe
 from lightning_gradcam.ranks import Ranks
 from lightning_gradcam.surroundings import find_class_names, find_forward, find_pixels
 from lightning_gradcam.targets import TARGETS
-from lightning_gradcam.watch import Watch, choose_target
+from lightning_gradcam.watch import Watch, check_attackable, choose_target
 
 LIMIT = 64 << 20
 """Bytes of a probe that a checkpoint holds; of a larger one it holds the hash."""
@@ -99,6 +99,8 @@ class Session:
             )
         )
         self.choices.display.check(self.plan.classes, probe.images.shape[1])
+        if self.choices.attack is not None:
+            check_attackable(self.plan)
 
     def _forward(self, module: nn.Module) -> Forward:
         if self.choices.forward is not None:

@@ -81,8 +81,7 @@ class Watch:
             check_classes(self.labels, self.plan.classes)
         self.display.check(self.plan.classes, self.probe.images.shape[1])
         if self.attack is not None:
-            if not self.plan.classes:
-                raise ValueError("Expected a model that returns logits (N, classes) for `attack=`, but it has none.")
+            check_attackable(self.plan)
             check_range(pixels_of(replace(self.probe, pixels=self.display.pixels or self.probe.pixels)))
 
     def look(self, model: nn.Module, moment: str) -> Look:
@@ -157,6 +156,12 @@ class Watch:
         if self.gallery:
             self.gallery.load_state_dict(state["largest"])
         self.film.load_state_dict(state["film"], device)
+
+
+def check_attackable(plan: Plan) -> None:
+    """Raise a ValueError where the model has no logits, so that an attack has no loss to make larger."""
+    if not plan.classes:
+        raise ValueError("Expected a model that returns logits (N, classes) for `attack=`, but it has none.")
 
 
 def choose_target(target: Target | None, probe: Probe, plan: Plan) -> Target:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -12,21 +13,59 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from models import examples
 from scipy.stats import spearmanr
+from skimage.metrics import structural_similarity
 
 from lightning_gradcam.explanation import CONSTANT
-from lightning_gradcam.stability import gini, mean_and_error, spearman
+from lightning_gradcam.stability import gini, mean_and_error, spearman, ssim, topk_overlap
+
+MEASURES = {"spearman": spearman, "topk_overlap": topk_overlap, "ssim": ssim}
 
 
 def is_constant(values: np.ndarray) -> bool:
-    """Within the range where showing it would stretch rounding errors; not for maps on the very edge of it."""
+    """Within the range where showing it would stretch rounding errors."""
     most, least = float(values.max()), float(values.min())
-    assume(most == 0 or abs((most - least) / most - CONSTANT) > 1e-6)
     return most > 0 and most - least < CONSTANT * most
 
 
-def expected_spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """The table of definitions, then scipy in float64."""
-    a, b = a.ravel(), b.ravel()
+def plain_topk(a: np.ndarray, b: np.ndarray) -> float:
+    """Cell by cell."""
+    k = 0.2 * a.size
+
+    def weight(values: np.ndarray, i: int) -> float:
+        greater, ties = (values > values[i]).sum(), (values == values[i]).sum()
+        return min(max((k - greater) / ties, 0), 1)
+
+    return sum(min(weight(a.ravel(), i), weight(b.ravel(), i)) for i in range(a.size)) / k
+
+
+def plain_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """Window by window."""
+    x, y = (v.astype(np.float64) / v.max() for v in (a, b))
+    window = [min(3, size) for size in a.shape]
+    values = []
+    for start in itertools.product(*(range(size - w + 1) for size, w in zip(a.shape, window, strict=True))):
+        at = tuple(slice(s, s + w) for s, w in zip(start, window, strict=True))
+        p, q = x[at].ravel(), y[at].ravel()
+        both = ((p - p.mean()) * (q - q.mean())).mean()
+        above = (2 * p.mean() * q.mean() + 1e-4) * (2 * both + 9e-4)
+        values.append(above / ((p.mean() ** 2 + q.mean() ** 2 + 1e-4) * (p.var() + q.var() + 9e-4)))
+    return float(np.mean(values))
+
+
+ORACLES = {
+    "spearman": lambda a, b: float(spearmanr(a.ravel().astype(np.float64), b.ravel().astype(np.float64)).statistic),
+    "topk_overlap": plain_topk,
+    "ssim": plain_ssim,
+}
+
+
+def on_the_edge(values: np.ndarray) -> bool:
+    """Of what counts as constant."""
+    return any(np.isfinite(m).all() and m.max() > 0 and abs((m.max() - m.min()) / m.max() - CONSTANT) <= 1e-6 for m in values)
+
+
+def expected(name: str, a: np.ndarray, b: np.ndarray) -> float:
+    """The table of definitions, then a replica in float64."""
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return math.nan
     if (a == 0).all() and (b == 0).all():
@@ -35,7 +74,7 @@ def expected_spearman(a: np.ndarray, b: np.ndarray) -> float:
         return math.nan
     if (a == 0).all() or (b == 0).all():
         return 0.0
-    return float(spearmanr(a.astype(np.float64), b.astype(np.float64)).statistic)
+    return ORACLES[name](a, b)
 
 
 @st.composite
@@ -61,19 +100,24 @@ def maps(draw, count: int = 2):
     return [np.stack([one() for _ in range(rows)]) for rows in [draw(st.sampled_from([1, 1, 4]))] * count]
 
 
+@pytest.mark.parametrize("name", MEASURES)
 @examples(300)
-@given(maps())
-def test_spearman_equals_scipy_and_is_symmetric_and_bounded(pair):
+@given(pair=maps())
+def test_equals_its_replica_and_is_symmetric_and_bounded(name, pair):
     a, b = pair
     tiny = np.finfo(np.float32).tiny
     assume(not any(((x > 0) & (x < tiny)).any() for x in pair))  # processors may count those as zero
-    found = spearman(torch.from_numpy(a), torch.from_numpy(b))
-    expected = [expected_spearman(one, other) for one, other in zip(a, b, strict=True)]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    np.testing.assert_array_equal(spearman(torch.from_numpy(b), torch.from_numpy(a)), found)
+    assume(not on_the_edge(a) and not on_the_edge(b))
+    measure = MEASURES[name]
+    found = measure(torch.from_numpy(a), torch.from_numpy(b))
+    answers = [expected(name, one, other) for one, other in zip(a, b, strict=True)]
+    np.testing.assert_allclose(found, answers, atol=1e-6)
+    np.testing.assert_array_equal(measure(torch.from_numpy(b), torch.from_numpy(a)), found)
     assert (found.isnan() | (found.abs() <= 1)).all()
-    itself = spearman(torch.from_numpy(a), torch.from_numpy(a))
+    itself = measure(torch.from_numpy(a), torch.from_numpy(a))
     assert (itself.isnan() | (itself == 1)).all()  # exactly
+    singles = [measure(torch.from_numpy(a[i : i + 1]), torch.from_numpy(b[i : i + 1])) for i in range(len(a))]
+    np.testing.assert_array_equal(torch.cat(singles), found)
 
 
 @examples(100)
@@ -96,8 +140,22 @@ def test_spearman_of_whole_photos_is_right_to_the_last_bit():
     assert torch.equal(spearman(a, b), torch.tensor(expected, dtype=torch.float32))
     assert spearman(a, a).tolist() == [1] * 4
     assert spearman(a, -a + 1).tolist() == [-1] * 4
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_maps_of_two_shapes_cannot_be_compared(name):
     with pytest.raises(ValueError, match="of one shape"):
-        spearman(a, b[:1])
+        MEASURES[name](torch.rand(2, 3, 3), torch.rand(1, 3, 3))
+
+
+def test_ssim_equals_scikit_image():
+    a, b = torch.rand(3, 9, 7), torch.rand(3, 9, 7)
+    scaled = [(x / x.max()).numpy().astype(np.float64) for x in (*a, *b)]
+    theirs = [
+        structural_similarity(x, y, win_size=3, data_range=1, use_sample_covariance=False)
+        for x, y in zip(scaled[:3], scaled[3:], strict=True)
+    ]
+    np.testing.assert_allclose(ssim(a, b), theirs, atol=1e-6)
 
 
 ZERO, CONSTANT_MAP, MAP, BROKEN = [0.0, 0, 0], [2.0, 2, 2], [0.0, 1, 2], [math.nan, 1, 2]
@@ -109,8 +167,9 @@ ZERO, CONSTANT_MAP, MAP, BROKEN = [0.0, 0, 0], [2.0, 2, 2], [0.0, 1, 2], [math.n
     ([1.0, 1.0005, 1], MAP, math.nan), ([0, 1e-37, 1e-9], MAP, 1),
 ])  # fmt: skip
 def test_the_table_of_degenerate_maps(a, b, answer):
-    for one, other in ((a, b), (b, a)):
-        np.testing.assert_equal(float(spearman(torch.tensor([one]), torch.tensor([other]))), answer)
+    for measure, (one, other) in itertools.product(MEASURES.values(), ((a, b), (b, a))):
+        found = float(measure(torch.tensor([one]), torch.tensor([other])))
+        assert found == pytest.approx(answer, nan_ok=True) or (answer == 1 and measure is ssim)  # another magnitude
 
 
 @examples(150)
