@@ -99,10 +99,10 @@ BREAKS = {
     ),
     "gradients": Break(
         "passes.py",
-        "found = torch.autograd.grad(total, list(self.tensors.values()), retain_graph=True, allow_unused=True)",
-        "[tensor.retain_grad() for tensor in self.tensors.values()]\n"
+        "found = torch.autograd.grad(total, tensors, retain_graph=self.shared, allow_unused=True)",
+        "[tensor.retain_grad() for tensor in tensors]\n"
         "        total.backward(retain_graph=True)\n"
-        "        found = [tensor.grad for tensor in self.tensors.values()]",
+        "        found = [tensor.grad for tensor in tensors]",
         "gradients are asked for at the layer: no weight collects any",
     ),
     "graph": Break(
@@ -110,6 +110,10 @@ BREAKS = {
         "the graph begins at the layer, whatever is frozen",
     ),
     "hooks": Break("capture.py", "handle.remove()", "handle", "hooks are there during a look only"),
+    "attack": Break(
+        "attacks/attacked.py", "with isolated(model), frozen(model), torch.enable_grad():", "with torch.enable_grad():",
+        "an attack leaves everything as it was found, whoever wrote it",
+    ),
     "nothing logged": Break(
         "host.py", "vars(silent).update(log=_ignore, log_dict=_ignore)", "pass", "`log` is mute during a look",
     ),
@@ -189,7 +193,7 @@ BREAKS = {
         "            module.training = False\n        yield\n    finally:\n        for module, attributes",
         "        yield\n    finally:\n        for module, attributes", "no module is in training during a look",
     ),
-    "rows joined": ranks("every[i][new:]", "every[i]", "rows that two processes explained are taken once"),
+    "rows joined": ranks("every[index][new:]", "every[index]", "rows that two processes explained are taken once"),
     "rows of targets": Break(
         "portions.py", "[for_rows(target, rows) for target in targets]", "targets",
         "each row is explained for its class",

@@ -61,7 +61,9 @@ ORACLES = {
 
 def on_the_edge(values: np.ndarray) -> bool:
     """Of what counts as constant."""
-    return any(np.isfinite(m).all() and m.max() > 0 and abs((m.max() - m.min()) / m.max() - CONSTANT) <= 1e-6 for m in values)
+    return any(
+        np.isfinite(m).all() and m.max() > 0 and abs((m.max() - m.min()) / m.max() - CONSTANT) <= 1e-6 for m in values
+    )
 
 
 def expected(name: str, a: np.ndarray, b: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from lit import Lit, loader
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.callbacks import (
@@ -16,10 +17,19 @@ from pytorch_lightning.callbacks import (
     ModelPruning,
     StochasticWeightAveraging,
 )
+from torch.nn import functional
 from torch.optim import SGD
 
 from regimes.modules import CountsInEvaluation
 from regimes.regime import Regime
+
+
+def ruthless(model, images, labels):
+    """An attack that trains the model as it goes, as far as that is in its hands."""
+    model.train()
+    leaf = (images + 0.01 * torch.rand_like(images)).requires_grad_()
+    functional.cross_entropy(model(leaf), labels).backward()
+    return (images + 0.05 * leaf.grad.sign()).clamp(0, 1)
 
 
 class Backbone(Lit):
@@ -55,6 +65,10 @@ class Tuned(Lit):
 
 
 ROWS = [
+    Regime(
+        "An attack at each look", "one of the user's own draws random numbers and calls `backward`", "attack",
+        watch=lambda: {"attack": ruthless},
+    ),
     Regime(
         "EMA before it", "looks see the weights of training", "buffers",
         model=CountsInEvaluation, before=lambda: [EMAWeightAveraging(decay=0.5)],

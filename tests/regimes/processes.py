@@ -191,6 +191,9 @@ CASES = {
         "every process was given other images", "one probe for all", ddp,
         gradcam={"probe": "given", "target": [0, 1, 2, 0, 1]},
     ),
+    "DDP, attacked": Case(
+        "each process attacks its rows", "rows of targets", ddp, gradcam={"attack": "pgd", "probe": 7}, monitors=True,
+    ),
     "DDP, accumulation": Case(
         "validations inside the window", "torch random state", ddp, trainer=WINDOW,
     ),
