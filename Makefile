@@ -6,7 +6,7 @@ OLDEST := .venv-oldest
 # uv installs in seconds what takes pip minutes; torch and torchvision come from the package index as a matching pair.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: help demo test test-fast test-all test-red test-oldest regimes layers lint types bench bench-leak clean
+.PHONY: help demo test test-fast test-all test-red test-oldest regimes layers lint types bench bench-attacks bench-leak clean
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -63,6 +63,9 @@ bench: .setup/bench ## speed and memory beside the peers, into docs/benchmarks.m
 
 bench-leak: .setup/bench ## what is left after 50 to 300 looks, into docs/leak.md
 	$(BIN)/python -m benchmarks.leak
+
+bench-attacks: .setup/bench ## what an attack costs beside its passes and torchattacks, into docs/attacks.md
+	$(BIN)/python -m benchmarks.attacks
 
 clean:          ## remove what the above made
 	rm -rf $(VENV) $(OLDEST) .setup lightning_logs .mypy_cache .pytest_cache .ruff_cache .hypothesis

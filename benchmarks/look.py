@@ -43,7 +43,7 @@ WARM_UP = 2
 """Rounds that are not counted."""
 
 MEMORY_CASE = ("resnet50", 8)
-PACKAGES = ("torch", "torchvision", "pytorch-lightning", "grad-cam", "captum", "torchcam")
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "grad-cam", "captum", "torchcam", "torchattacks")
 
 
 def environment() -> dict[str, str]:

@@ -14,7 +14,7 @@ import yaml
 from lit import loader
 from test_packages import NAMES, package_of
 
-from lightning_gradcam import GradCAMCallback, Pixels
+from lightning_gradcam import PGD, GradCAMCallback, Pixels
 from lightning_gradcam.methods import METHODS
 
 OURS = "lightning_gradcam.GradCAMCallback"
@@ -115,6 +115,22 @@ def test_names_stay_names(cli, method, target, tmp_path):
     choices = ours(cli(config(tmp_path / "c.yaml", method=method, target=target), run=False)).choices
     assert choices.method == method
     assert getattr(choices.target, "name", "auto").startswith(target)
+
+
+def brighter(model, images, labels):
+    return (images + 0.1).clamp(0, 1)
+
+
+def test_an_attack_by_name_by_class_and_by_path(cli, tmp_path):
+    pgd = {"class_path": "lightning_gradcam.PGD", "init_args": {"eps": 0.1, "steps": 2, "norm": "l2", "toward": "next"}}
+    cases = [("fgsm", "fgsm"), (pgd, PGD(0.1, 2, norm="l2", toward="next")), (f"{__name__}.brighter", brighter)]
+    for said, expected in cases:
+        written = config(tmp_path / "c.yaml", attack=said, probe=4)
+        (tmp_path / "printed.yaml").write_text(output_of(cli, "fit", written, "--print_config"))
+        callback = ours(cli("fit", f"--config={tmp_path / 'printed.yaml'}"))
+        (tmp_path / "config.yaml").unlink()  # the LightningCLI writes no second one
+        assert callback.choices.attack == expected
+        assert callback.watch.track.last["adv_similarity"].isfinite()
 
 
 def test_by_its_short_name_once_imported(cli):

@@ -1,0 +1,139 @@
+"""What an attack costs beside what it cannot do without, and beside torchattacks.
+
+Run as ``python -m benchmarks.attacks``. All contestants take turns within one run; ratios are of one round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import get_model
+
+from benchmarks.contestants import photos, settle
+from benchmarks.look import environment
+from benchmarks.report import table
+from lightning_gradcam.attacks import FGSM, PGD
+
+ROOT = Path(__file__).parents[1]
+EPS, STEPS, GOAL, WARM_UP = 8 / 255, 10, 1.15, 2
+CASES = (("resnet18", 16), ("mobilenet_v3_large", 16), ("vit_b_32", 8))
+
+_PAGE = """# What an attack costs
+
+Written by `make bench-attacks` (`python -m benchmarks.attacks`); the single rounds are in
+`benchmarks/results/attacks.json`.
+
+{environment}.
+
+{tables}
+
+{rounds} rounds after {warm_up} that do not count; in each, every contestant is called once, in an order shuffled anew,
+on the same model in eval mode with random weights and the same images of 224x224 pixels. A ratio divides by the floor
+of the same round; shown is the median (smallest–largest). The *floor* is {steps} times a forward pass and the backward
+pass to the images, the parameters frozen, and nothing else. The goal is at most {goal} times the floor. `PGD` leaves
+the model as it found it and freezes the parameters meanwhile; torchattacks leaves them as they are, so autograd keeps
+what their gradients would need. Everything runs on the CPU.
+"""
+
+Contestant = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def floor(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """As many forward passes, and backward passes to the images, as PGD has steps."""
+    wanted = [p.requires_grad for p in model.parameters()]
+    model.requires_grad_(False)
+    gradient = images
+    for _ in range(STEPS):
+        leaf = images.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(model(leaf), labels), leaf)
+    for parameter, requires_grad in zip(model.parameters(), wanted, strict=True):
+        parameter.requires_grad_(requires_grad)
+    return gradient
+
+
+def peer(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """The PGD of torchattacks, with as many steps."""
+    import torchattacks
+
+    attacked: Tensor = torchattacks.PGD(model, eps=EPS, alpha=EPS / 4, steps=STEPS)(images, labels)
+    return attacked
+
+
+CONTESTANTS: dict[str, Contestant] = {
+    "floor": floor,
+    "ours: PGD": PGD(EPS, STEPS, EPS / 4),
+    'ours: PGD, keep="best"': PGD(EPS, STEPS, EPS / 4, keep="best"),
+    "torchattacks: PGD": peer,
+    "ours: FGSM": FGSM(EPS),
+}
+
+
+def measure(name: str, count: int, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds per contestant and round.
+
+    Args:
+        name: A model of torchvision.
+        count: Images.
+        rounds: How many count.
+    """
+    torch.manual_seed(0)
+    images, model = photos(count), get_model(name, weights=None)
+    settle(model, images)
+    labels = model(images).argmax(1)
+    found: dict[str, list[float]] = {each: [] for each in CONTESTANTS}
+    order, shuffler = list(CONTESTANTS), random.Random(0)
+    for turn in range(-WARM_UP, rounds):
+        shuffler.shuffle(order)
+        for each in order:
+            start = perf_counter()
+            CONTESTANTS[each](model, images, labels)
+            if turn >= 0:
+                found[each].append(1000 * (perf_counter() - start))
+    return found
+
+
+def section(title: str, times: dict[str, list[float]]) -> str:
+    """The table of one model."""
+    rows = []
+    for each, own in times.items():
+        ratios = [a / b for a, b in zip(own, times["floor"], strict=True)]
+        spread = "1" if each == "floor" else f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+        goal = f"≤ {GOAL}: {'met' if median(ratios) <= GOAL else '**missed**'}" if each == "ours: PGD" else ""
+        rows.append((each, f"{median(own):.0f}", spread, goal))
+    return f"### {title}\n\n{table(('', 'ms', 'times the floor', 'goal'), rows)}"
+
+
+def main() -> None:
+    """Measure, print, and write ``benchmarks/results/attacks.json`` and ``docs/attacks.md``."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.attacks", description=main.__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help=f"that count; {WARM_UP} more warm up")
+    rounds = parser.parse_args().rounds
+    torch.set_num_threads(os.cpu_count() or 1)
+    results = {}
+    for name, count in CASES:
+        print(f"{name}, {count} images: {WARM_UP} + {rounds} rounds", flush=True)
+        results[f"{name}, {count} images"] = measure(name, count, rounds)
+    tables = [section(key, times) for key, times in results.items()]
+    about = ", ".join(f"{what} {which}" for what, which in environment().items())
+    page = _PAGE.format(
+        environment=about, tables="\n\n".join(tables), rounds=rounds, warm_up=WARM_UP, steps=STEPS, goal=GOAL
+    )
+    print(page)
+    folder = ROOT / "benchmarks" / "results"
+    folder.mkdir(exist_ok=True)
+    (folder / "attacks.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (ROOT / "docs" / "attacks.md").write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
