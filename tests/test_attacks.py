@@ -250,7 +250,7 @@ def test_what_is_left_open_is_usual_for_images_of_that_size():
 @pytest.mark.parametrize("attack", [FGSM(0.1), PGD(0.1, 3), PGD(0.1, 3, norm="l2", keep="best", restarts=2)])
 def test_called_by_itself_it_leaves_a_module_as_found_and_works_in_every_mode(attack):
     model = perturbed(plain_cnn()).train()
-    model[1].eval()
+    model[2].eval()
     model[0].weight.requires_grad_(False)
     kept, flags = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
     wants = [p.requires_grad for p in model.parameters()]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lit import Bars, Lit
-from models import find, perturbed, read
-from test_pairs import NORM, watched
+from lit import Bars
+from models import find, read
+from test_pairs import NORM, undecided, watched
 
 from lightning_gradcam import PGD, Probe
 from lightning_gradcam.explanation import predictions, to_heatmaps
@@ -22,10 +22,7 @@ def drawn(count=6, **how):
     data = Bars(count)
     probe = Probe(torch.stack([data[i][0] for i in range(count)]), labels=data.labels, pixels=NORM)
     torch.manual_seed(5)
-    model = perturbed(Lit())
-    with torch.no_grad():
-        model.head.bias -= model(probe.images).mean(0)  # else one class is predicted for all
-    watch, model = watched(PGD(0.1, 4), probe=probe, model=model, layers=["features"], **how)
+    watch, model = watched(PGD(0.01, 4), probe=probe, model=undecided(probe), layers=["features"], **how)
     return watch, watch.look(model, "epoch 2 · step 9")
 
 
@@ -114,6 +111,12 @@ def test_the_head_counts_and_averages():
     assert said.startswith(f"attack · {int(fooled.sum())} of 6 fooled · maps agree ")
     found = float(said.split("maps agree")[1].split(",")[0])
     assert found == pytest.approx(float(watch.track.last["adv_similarity"]), abs=0.006)
+    assert 0 < int(fooled.sum()) < 6
+    agree = torch.where(fooled, -0.5, 0.25)
+    codes = watch.gallery.duel._attack_line(both, "features", agree)
+    words = "".join(c if isinstance(c, str) else "".join(font.characters[i] for i in c) for c in codes)
+    assert f"maps agree {'-' if agree.mean() < 0 else ' '}{abs(agree.mean()):.2f}, where" in words
+    assert "where the prediction held  0.25" in words
     broken = sum(flaw is not None for flaw in both[1].degenerate["features"])
     assert f"{broken} of 6 maps degenerate" in said
 
