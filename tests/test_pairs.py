@@ -26,7 +26,7 @@ from lightning_gradcam.track import FIRST
 from lightning_gradcam.watch import Watch
 
 NORM = Pixels((0.4, 0.4, 0.4), (0.25, 0.25, 0.25))
-NUMBERS = {"adv_similarity": "spearman", "adv_topk": "topk_overlap", "adv_ssim": "ssim"}
+NUMBERS = {"adv_similarity": "spearman", "adv_topk": "topk", "adv_ssim": "ssim"}
 
 
 def bars(count=9, labels=True):

@@ -12,13 +12,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from models import examples
+from scipy.ndimage import center_of_mass
+from scipy.spatial.distance import cosine as cosine_distance
 from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 
 from lightning_gradcam.explanation import CONSTANT
-from lightning_gradcam.stability import gini, mean_and_error, spearman, ssim, topk_overlap
-
-MEASURES = {"spearman": spearman, "topk_overlap": topk_overlap, "ssim": ssim}
+from lightning_gradcam.stability import SIMILARITIES as MEASURES
+from lightning_gradcam.stability import gini, mean_and_error, similarity, spearman, ssim
 
 
 def is_constant(values: np.ndarray) -> bool:
@@ -52,11 +53,26 @@ def plain_ssim(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean(values))
 
 
+def plain_pearson(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def plain_shift(a: np.ndarray, b: np.ndarray) -> float:
+    """With scipy's centres of mass; not cut to the grid."""
+    first, second = (np.array(center_of_mass(v.astype(np.float64) / v.max())) for v in (a, b))
+    corner = np.array(a.shape) - 1
+    return float(np.linalg.norm(first - second) / (np.linalg.norm(corner) or 1))
+
+
 ORACLES = {
     "spearman": lambda a, b: float(spearmanr(a.ravel().astype(np.float64), b.ravel().astype(np.float64)).statistic),
-    "topk_overlap": plain_topk,
+    "topk": plain_topk,
     "ssim": plain_ssim,
+    "pearson": lambda a, b: plain_pearson(*(v.ravel().astype(np.float64) / v.max() for v in (a, b))),
+    "cosine": lambda a, b: 1 - cosine_distance(*(v.ravel().astype(np.float64) / v.max() for v in (a, b))),
+    "center_shift": plain_shift,
 }
+"""A measure is tested by being entered here."""
 
 
 def on_the_edge(values: np.ndarray) -> bool:
@@ -75,7 +91,7 @@ def expected(name: str, a: np.ndarray, b: np.ndarray) -> float:
     if is_constant(a) or is_constant(b):
         return math.nan
     if (a == 0).all() or (b == 0).all():
-        return 0.0
+        return math.nan if name == "center_shift" else 0.0
     return ORACLES[name](a, b)
 
 
@@ -117,7 +133,8 @@ def test_equals_its_replica_and_is_symmetric_and_bounded(name, pair):
     np.testing.assert_array_equal(measure(torch.from_numpy(b), torch.from_numpy(a)), found)
     assert (found.isnan() | (found.abs() <= 1)).all()
     itself = measure(torch.from_numpy(a), torch.from_numpy(a))
-    assert (itself.isnan() | (itself == 1)).all()  # exactly
+    same = 0 if name == "center_shift" else 1
+    assert (itself.isnan() | ((itself - same).abs() <= (1e-6 if name in ("pearson", "cosine") else 0))).all()
     singles = [measure(torch.from_numpy(a[i : i + 1]), torch.from_numpy(b[i : i + 1])) for i in range(len(a))]
     np.testing.assert_array_equal(torch.cat(singles), found)
 
@@ -142,6 +159,14 @@ def test_spearman_of_whole_photos_is_right_to_the_last_bit():
     assert torch.equal(spearman(a, b), torch.tensor(expected, dtype=torch.float32))
     assert spearman(a, a).tolist() == [1] * 4
     assert spearman(a, -a + 1).tolist() == [-1] * 4
+
+
+def test_every_similarity_has_a_replica_and_a_name():
+    assert set(ORACLES) == set(MEASURES)
+    maps = torch.rand(2, 3, 3)
+    assert torch.equal(similarity(maps, maps.flip(1)), spearman(maps, maps.flip(1)))
+    with pytest.raises(ValueError, match=r"'topp'\. Did you mean 'topk'"):
+        similarity(maps, maps, "topp")
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -171,7 +196,11 @@ ZERO, CONSTANT_MAP, MAP, BROKEN = [0.0, 0, 0], [2.0, 2, 2], [0.0, 1, 2], [math.n
 def test_the_table_of_degenerate_maps(a, b, answer):
     for measure, (one, other) in itertools.product(MEASURES.values(), ((a, b), (b, a))):
         found = float(measure(torch.tensor([one]), torch.tensor([other])))
-        assert found == pytest.approx(answer, nan_ok=True) or (answer == 1 and measure is ssim)  # another magnitude
+        if measure is MEASURES["center_shift"] and answer == 0:
+            answer = math.nan  # what is zero everywhere has no centre
+        assert answer == 1 or found == pytest.approx(answer, nan_ok=True)
+    if answer == 1:
+        assert spearman(torch.tensor([a]), torch.tensor([b])) == 1
 
 
 @examples(150)

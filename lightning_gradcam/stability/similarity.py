@@ -1,13 +1,48 @@
-"""Two maps of one image to one number, and one map to one number. Maps are ``(N, *s)``, results ``(N,)``."""
+"""Two maps of one image to one number. Maps are ``(N, *s)``, results ``(N,)``."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from lightning_gradcam.explanation import CONSTANT
+from lightning_gradcam.registry import Registry
+from lightning_gradcam.stability.single import double
+
+Similarity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Two batches of maps ``(N, *s)`` after ReLU, at the layer's own resolution, to ``(N,)``."""
+
+SIMILARITIES = Registry[Similarity]("similarity")
+"""By name; ``SIMILARITIES.register("name")`` adds one."""
 
 
+def similarity(a: Tensor, b: Tensor, metric: str = "spearman") -> Tensor:
+    """How far two maps of each image agree.
+
+    Args:
+        a: ``(N, *s)`` maps after ReLU, at the layer's own resolution, float32.
+        b: The maps to compare with, of the same shape.
+        metric: A name in `SIMILARITIES`.
+
+    Returns:
+        ``(N,)`` float32, larger for maps that agree more (but `center_shift`, a distance). NaN where there is no
+        answer: both maps are zero everywhere, one is constant but not zero, or not finite. 0 where one map is zero
+        everywhere and the other is not (but `center_shift`: NaN, as there is no centre).
+
+    Raises:
+        ValueError: The shapes differ, or there is no such metric.
+
+    >>> maps = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
+    >>> similarity(maps, 2 * maps, "spearman"), similarity(maps, maps.flip(1), "center_shift")
+    (tensor([1.]), tensor([0.4714]))
+    """
+    return SIMILARITIES.named(metric)(a, b)
+
+
+@SIMILARITIES.register("spearman")
 def spearman(a: Tensor, b: Tensor) -> Tensor:
     r"""Rank correlation of two maps of the same image, in [-1, 1].
 
@@ -42,6 +77,7 @@ TOP = 0.2
 """The share of cells that `topk_overlap` compares."""
 
 
+@SIMILARITIES.register("topk")
 def topk_overlap(a: Tensor, b: Tensor) -> Tensor:
     r"""How much of the strongest fifth of the cells two maps of the same image share, in [0, 1].
 
@@ -65,6 +101,7 @@ def topk_overlap(a: Tensor, b: Tensor) -> Tensor:
     return _answered(shared.clamp(0, 1), a, b)
 
 
+@SIMILARITIES.register("ssim")
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     r"""Structural similarity of two maps of the same image, each divided by its maximum, in [-1, 1].
 
@@ -90,7 +127,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
             values = values.unfold(dimension, length, 1).mean(-1)
         return values
 
-    x, y = (_double(flat / _divisor(flat)).reshape(a.shape) for flat in (flat_a, flat_b))
+    x, y = (_unit(flat).reshape(a.shape) for flat in (flat_a, flat_b))
     mean_x, mean_y = mean(x), mean(y)
     spread_x, spread_y = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2
     both = mean(x * y) - mean_x * mean_y
@@ -100,41 +137,68 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     return _answered((above / below).flatten(1).mean(1).clamp(-1, 1), flat_a, flat_b)
 
 
-def gini(maps: Tensor) -> Tensor:
-    r"""How concentrated the evidence is: 0 where all cells have the same, towards 1 where one cell has it all.
-
-    .. math:: \frac{2 \sum_i i\, x_{(i)}}{m \sum_i x_i} - \frac{m + 1}{m}
-
-    of the ``m`` cells sorted upwards (Gini 1912; for saliency maps: Chalasani et al. 2020, arXiv:1810.06583).
+@SIMILARITIES.register("pearson")
+def pearson(a: Tensor, b: Tensor) -> Tensor:
+    """Linear correlation of the cells, in [-1, 1]; not changed by a positive factor, nor by what is added.
 
     Args:
-        maps: ``(N, *s)`` maps after ReLU.
+        a: ``(N, *s)`` maps after ReLU.
+        b: The maps to compare with, of the same shape.
 
-    Returns:
-        ``(N,)``, at most ``1 - 1 / m``; NaN for maps that are zero everywhere or not finite.
-
-    >>> gini(torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 2.0], [0.0, 0.0, 0.0, 0.0]]))
-    tensor([0.0000, 0.7500,    nan])
+    >>> pearson(torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[0.0, 1.0, 8.0]]))
+    tensor([0.9177])
     """
-    flat = _double(maps.flatten(1)).sort(1).values
-    cells = flat.shape[1]
-    order = torch.arange(1, cells + 1, device=flat.device, dtype=flat.dtype)
-    total = flat.sum(1)
-    value = 2 * (order * flat).sum(1) / (cells * torch.where(total > 0, total, 1)) - (cells + 1) / cells
-    return value.clamp(0, 1).float().masked_fill((total == 0) | ~flat.isfinite().all(1), torch.nan)
+    flat_a, flat_b = _flat(a, b)
+    x, y = (unit - unit.mean(1, keepdim=True) for unit in (_unit(flat_a), _unit(flat_b)))
+    return _answered(_cosine(x, y), flat_a, flat_b)
 
 
-def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of the values that are there, and its standard error; NaN where none (for the error: fewer than two) is.
+@SIMILARITIES.register("cosine")
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """The cosine of the angle between the maps as vectors, in [0, 1]; not changed by a positive factor.
 
-    >>> [round(float(x), 3) for x in mean_and_error(torch.tensor([1.0, 3.0, torch.nan]))]
-    [2.0, 1.0]
+    Args:
+        a: ``(N, *s)`` maps after ReLU.
+        b: The maps to compare with, of the same shape.
+
+    >>> cosine(torch.tensor([[0.0, 3.0, 4.0]]), torch.tensor([[0.0, 0.0, 2.0]]))
+    tensor([0.8000])
     """
-    there = ~values.isnan()
-    count = there.sum()
-    mean = values.nansum() / torch.where(count > 0, count, torch.nan)
-    spread = torch.where(there, values - mean, 0).square().sum()
-    return mean, (spread / torch.where(count > 1, (count - 1) * count, torch.nan)).sqrt()
+    flat_a, flat_b = _flat(a, b)
+    return _answered(_cosine(_unit(flat_a), _unit(flat_b)), flat_a, flat_b)
+
+
+@SIMILARITIES.register("center_shift")
+def center_shift(a: Tensor, b: Tensor) -> Tensor:
+    """How far the centre of mass moves, in parts of the map's diagonal (from corner cell to corner cell), in [0, 1].
+
+    The only distance here: 0 is no shift. NaN where a map is zero everywhere, which has no centre.
+
+    Args:
+        a: ``(N, *s)`` maps after ReLU.
+        b: The maps to compare with, of the same shape.
+
+    >>> center_shift(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]]))
+    tensor([0.5000])
+    """
+    flat_a, flat_b = _flat(a, b)
+    steps = [torch.arange(size, device=a.device) for size in a.shape[1:]]
+    places = double(torch.stack(torch.meshgrid(*steps, indexing="ij"), -1).reshape(-1, len(steps)))
+    centres = [unit @ places / unit.sum(1, keepdim=True) for unit in (_unit(flat_a), _unit(flat_b))]
+    diagonal = sum((size - 1) ** 2 for size in a.shape[1:]) ** 0.5
+    shift = torch.linalg.vector_norm(centres[0] - centres[1], dim=1) / (diagonal or 1)
+    empty = (flat_a == 0).all(1) | (flat_b == 0).all(1)
+    return _answered(shift.clamp(0, 1), flat_a, flat_b).masked_fill(empty, torch.nan)
+
+
+def _unit(flat: Tensor) -> Tensor:
+    """Each map over its maximum, so that squares of 1e-30 are not zero."""
+    return double(flat / _divisor(flat))
+
+
+def _cosine(x: Tensor, y: Tensor) -> Tensor:
+    scale = (x.square().sum(1) * y.square().sum(1)).sqrt()
+    return ((x * y).sum(1) / torch.where(scale > 0, scale, 1)).clamp(-1, 1)
 
 
 def _flat(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,7 +220,7 @@ def _weights(flat: Tensor) -> Tensor:
     up_to = torch.searchsorted(ordered, flat, right=True)
     ties = up_to - torch.searchsorted(ordered, flat)
     greater = flat.shape[1] - up_to
-    return ((TOP * flat.shape[1] - _double(greater)) / ties).clamp(0, 1)
+    return ((TOP * flat.shape[1] - double(greater)) / ties).clamp(0, 1)
 
 
 def _divisor(flat: Tensor) -> Tensor:
@@ -174,9 +238,4 @@ def _centred_ranks(maps: Tensor) -> Tensor:
     ordered = maps.sort(1).values
     below = torch.searchsorted(ordered, maps)
     up_to = torch.searchsorted(ordered, maps, right=True)
-    return _double(below + up_to) / 2 - maps.shape[1] / 2
-
-
-def _double(values: Tensor) -> Tensor:
-    """Sums of ranks need float64; Apple's GPUs have none, and there float32 serves maps of a few thousand cells."""
-    return values.float() if values.device.type == "mps" else values.double()
+    return double(below + up_to) / 2 - maps.shape[1] / 2

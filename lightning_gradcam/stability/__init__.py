@@ -1,0 +1,28 @@
+"""Maps to numbers: how far two of one image agree, and what one is like."""
+
+from lightning_gradcam.stability.similarity import (
+    SIMILARITIES,
+    Similarity,
+    center_shift,
+    cosine,
+    pearson,
+    similarity,
+    spearman,
+    ssim,
+    topk_overlap,
+)
+from lightning_gradcam.stability.single import gini, mean_and_error
+
+__all__ = [
+    "SIMILARITIES",
+    "Similarity",
+    "center_shift",
+    "cosine",
+    "gini",
+    "mean_and_error",
+    "pearson",
+    "similarity",
+    "spearman",
+    "ssim",
+    "topk_overlap",
+]

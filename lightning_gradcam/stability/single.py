@@ -1,0 +1,48 @@
+"""One map to one number, and many numbers to their mean. Maps are ``(N, *s)``, numbers ``(N,)``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def gini(maps: Tensor) -> Tensor:
+    r"""How concentrated the evidence is: 0 where all cells have the same, towards 1 where one cell has it all.
+
+    .. math:: \frac{2 \sum_i i\, x_{(i)}}{m \sum_i x_i} - \frac{m + 1}{m}
+
+    of the ``m`` cells sorted upwards (Gini 1912; for saliency maps: Chalasani et al. 2020, arXiv:1810.06583).
+
+    Args:
+        maps: ``(N, *s)`` maps after ReLU.
+
+    Returns:
+        ``(N,)``, at most ``1 - 1 / m``; NaN for maps that are zero everywhere or not finite.
+
+    >>> gini(torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 2.0], [0.0, 0.0, 0.0, 0.0]]))
+    tensor([0.0000, 0.7500,    nan])
+    """
+    flat = double(maps.flatten(1)).sort(1).values
+    cells = flat.shape[1]
+    order = torch.arange(1, cells + 1, device=flat.device, dtype=flat.dtype)
+    total = flat.sum(1)
+    value = 2 * (order * flat).sum(1) / (cells * torch.where(total > 0, total, 1)) - (cells + 1) / cells
+    return value.clamp(0, 1).float().masked_fill((total == 0) | ~flat.isfinite().all(1), torch.nan)
+
+
+def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of the values that are there, and its standard error; NaN where none (for the error: fewer than two) is.
+
+    >>> [round(float(x), 3) for x in mean_and_error(torch.tensor([1.0, 3.0, torch.nan]))]
+    [2.0, 1.0]
+    """
+    there = ~values.isnan()
+    count = there.sum()
+    mean = values.nansum() / torch.where(count > 0, count, torch.nan)
+    spread = torch.where(there, values - mean, 0).square().sum()
+    return mean, (spread / torch.where(count > 1, (count - 1) * count, torch.nan)).sqrt()
+
+
+def double(values: Tensor) -> Tensor:
+    """Sums of ranks need float64; Apple's GPUs have none, and there float32 serves maps of a few thousand cells."""
+    return values.float() if values.device.type == "mps" else values.double()
