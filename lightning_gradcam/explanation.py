@@ -157,10 +157,14 @@ class Explanation:
                 the cells that were measured, or ``"bicubic"``, for images only.
 
         Raises:
-            ValueError: There is no such interpolation in as many dimensions.
+            ValueError: There is no such interpolation in as many dimensions, or ``size`` has others.
         """
+        sides = len(self.size)
+        asked = self.size if size is None else size
+        if not isinstance(asked, Sequence) or len(asked) != sides or not all(side > 0 for side in asked):
+            raise ValueError(f"Expected `size` of {sides} positive numbers, as {self.size}, but got {size!r}.")
         return {
-            key: to_heatmaps(evidence, self.flaws[key], size or self.size, scale, interpolation)
+            key: to_heatmaps(evidence, self.flaws[key], asked, scale, interpolation)
             for key, evidence in self.evidence.items()
         }
 

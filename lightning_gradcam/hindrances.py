@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from lightning_gradcam.capture import named_layers
 from lightning_gradcam.explanation import NotExplainableError
 from lightning_gradcam.trace import Layer, LayerShape
 
@@ -35,6 +36,18 @@ def check_model(model: nn.Module) -> None:
         )
 
 
+def check_eager(layers: Sequence[Layer], model: nn.Module) -> None:
+    """Raise where a layer is TorchScript.
+
+    Raises:
+        NotExplainableError: With its name.
+    """
+    modules = named_layers(model)
+    for layer in layers:
+        if isinstance(modules.get(layer.name), torch.jit.ScriptModule):
+            raise NotExplainableError(f"Layer {layer.name!r} cannot be looked at.")
+
+
 def check_reach(layers: Sequence[Layer], shapes: Sequence[LayerShape]) -> None:
     """Raise where the score's gradient, which the method needs, does not reach a layer.
 
@@ -47,7 +60,7 @@ def check_reach(layers: Sequence[Layer], shapes: Sequence[LayerShape]) -> None:
             why = (
                 "its patch tokens: behind it the score reads other tokens only"
                 if at[-1].tokens
-                else "a detach or a step outside of PyTorch cuts it off, or the score is computed without it"
+                else "a detach, a no_grad or a step outside of PyTorch cuts it off, or the score is computed without it"
             )
             raise NotExplainableError(
                 f"No gradient of the score reaches layer {layer.name!r} ({why}). Choose another with `layers=`: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -26,6 +26,8 @@ RULES = Registry[LayerRule]("layer or layer rule")
 
 ENOUGH_CELLS = 16
 """A coarser grid says little about where the evidence lies."""
+
+_EXPECTED = "Expected a layer's name, a module, a Layer or a rule"
 
 _NOT_FEATURES = re.compile(
     r"(pool(ing)?|(un)?flatten|unfold|permute|rearrange|dropout|droppath|identity)(\d?d)?$", re.IGNORECASE
@@ -90,22 +92,35 @@ def whole(found: LayerShape, features: Sequence[LayerShape], shapes: Sequence[La
     """The whole of which a feature map is a branch, on the same grid.
 
     A map inside a block whose own output is not used as a map of that grid (coarser, or its patch tokens miss the
-    score) is one branch's, queries, keys or a widened map say: what the block was given has all of it. Where the next
-    layer only normalises tokens, as the last attention's input is, that is the last place of all.
+    score) is one branch's, queries, keys or a widened map say: what the block was given has all of it; but tokens that
+    a whole block of a stack returns are no branch of what stands around the stack. Where the next layer only normalises
+    tokens, as the last attention's input is, that is the last place of all.
     """
     same = [s for s in features if s.grid == found.grid]
     behind = [s for s in shapes[shapes.index(found) + 1 :] if not _NOT_FEATURES.search(s.kind)]
     # A projection that goes on as a vector (attention pooling) is a branch as well.
     blocks = [name for s in behind if s.cells or found.kind == "Linear" for name in (s.name, *s.inner)]
     around = [name for name in blocks if found.name.startswith(f"{name}.")]
-    if around:
+    if around and not (found.tokens and _in_stack(found, shapes)):
         block = max(around, key=len)
         before = [s for s in same[: same.index(found)] if not f"{s.name}.".startswith(f"{block}.")]
         found = before[-1] if before else found
     following = shapes[shapes.index(found) + 1 :]
-    if found.tokens and following and "Norm" in following[0].kind and following[0].shape == found.shape:
-        found = following[0] if following[0] in same else found
+    if following and following[0] in same and following[0].tokens and "Norm" in following[0].kind:
+        # What made the patches may be a convolution: its map is no sequence yet.
+        found = following[0] if not found.tokens or following[0].shape == found.shape else found
     return found
+
+
+def _in_stack(found: LayerShape, shapes: Sequence[LayerShape]) -> bool:
+    """Whether it is the output of a block that another follows: one numbered next, with parts of the same names."""
+    stack, number = re.fullmatch(r"(.*?)(\d*)", found.name).groups()  # type: ignore[union-attr]  # matches all
+    names = [name for s in shapes for name in (s.name, *s.inner)]
+
+    def parts(i: int) -> set[str]:
+        return {name.removeprefix(f"{stack}{i}.") for name in names if name.startswith(f"{stack}{i}.")}
+
+    return bool(number and parts(int(number))) and parts(int(number)) == parts(int(number) + 1)
 
 
 @RULES.register("stages")
@@ -139,10 +154,18 @@ def choose_layers(layers: Layers, shapes: Sequence[LayerShape], model: nn.Module
         if not chosen:
             raise NotExplainableError(f"The layer rule {layers!r} chose no layer.")
         return chosen
-    wanted = [layers] if isinstance(layers, (str, nn.Module, Layer)) else list(layers)
+    wanted = _listed(layers)
     if not wanted:
         raise ValueError("Expected at least one layer, but got an empty list.")
     return [_locate(check_layer(item, named), shapes) for item in wanted]
+
+
+def _listed(layers: str | nn.Module | Layer | Sequence[str | nn.Module | Layer]) -> list[str | nn.Module | Layer]:
+    if isinstance(layers, (str, nn.Module, Layer)):
+        return [layers]
+    if not isinstance(layers, Iterable):
+        raise TypeError(f"{_EXPECTED}, or a list of these, but got {layers!r}.")
+    return list(layers)
 
 
 def check_layers(layers: Layers, model: nn.Module) -> None:
@@ -152,7 +175,7 @@ def check_layers(layers: Layers, model: nn.Module) -> None:
     if callable(layers) and not isinstance(layers, (nn.Module, Layer)):
         return
     named = named_layers(model)
-    for item in [layers] if isinstance(layers, (str, nn.Module, Layer)) else layers:
+    for item in _listed(layers):
         check_layer(item, named)
 
 
@@ -164,7 +187,7 @@ def check_layer(layer: str | nn.Module | Layer, named: Mapping[str, nn.Module]) 
             raise ValueError(f"Expected a module inside the model, but {type(layer).__name__} is not one of them.")
         return Layer(names[0], reason="given")
     if not isinstance(layer, (str, Layer)):
-        raise TypeError(f"Expected a layer's name, a module, a Layer or a rule, but got {layer!r}.")
+        raise TypeError(f"{_EXPECTED}, but got {layer!r}.")
     name = clean_name(layer if isinstance(layer, str) else layer.name)
     if name not in named:
         raise unknown(RULES.noun, name, [*RULES, *named])

@@ -89,8 +89,9 @@ def find_tokens(length: int, image: Grid, grids: Sequence[Grid] = ()) -> Tokens 
 class Layouts:
     """Reads one output after the other, in order of execution: what came before tells what tokens are made of.
 
-    Features are taken as ``(n, C, *s)``, and as ``(n, *s, C)`` only where that alone has the proportions of the image;
-    ``(n, L, C)``, and ``(L, n, C)``, as tokens where `find_tokens` finds their grid.
+    Features are taken as ``(n, C, *s)``, and as ``(n, *s, C)`` only where that alone has the proportions of the image,
+    or is a grid from before, with sides divided or not; ``(n, L, C)``, and ``(L, n, C)``, as tokens where `find_tokens`
+    finds their grid.
 
     Args:
         image: The images' spatial dimensions.
@@ -114,14 +115,25 @@ class Layouts:
         if len(shape) != len(self.image) + 2 or shape[0] != self.rows:
             return None, channels_first
         first, last = shape[2:], shape[1:-1]
-        if len(self.image) > 1 and _distortion(last, self.image) < 0.05 and _distortion(first, self.image) > 0.2:
+        proportions = _distortion(last, self.image) < 0.05 and _distortion(first, self.image) > 0.2
+        known = self._is_known(last) and not self._is_known(first)  # padded windows and clips change proportions
+        if len(self.image) > 1 and (proportions or known):
             grid, to_grid = last, channels_last
+        elif self.grids and shape[1] * shape[2] == math.prod(self.grids[-1]) and not self._is_known(first):
+            return None, channels_first  # of windows and the tokens in them
         else:
             grid, to_grid = first, channels_first
         if any(length in grid and math.prod(grid) > length for length in self.lengths):
             return None, channels_first  # of tokens and heads, or of tokens and tokens, inside an attention
         self.grids.append(grid)
         return grid, to_grid
+
+    def _is_known(self, grid: Grid) -> bool:
+        def from_(known: Grid) -> bool:
+            pairs = zip(grid, known, strict=True)
+            return all(any(side in (k // r, math.ceil(k / r)) for r in (1, *_REDUCTIONS)) for side, k in pairs)
+
+        return any(map(from_, self.grids))
 
     def _tokens(self, shape: tuple[int, ...]) -> tuple[Grid | None, ToGrid]:
         rows = next((i for i in (0, 1) if shape[i] == self.rows), None)

@@ -23,7 +23,7 @@ from lightning_gradcam.evidence import (
 )
 from lightning_gradcam.explanation import Explanation, NotExplainableError, flaws
 from lightning_gradcam.fusion import Fuse, check_fuse, in_order, with_fused, with_mirrored
-from lightning_gradcam.hindrances import check_model, check_reach, named
+from lightning_gradcam.hindrances import check_eager, check_model, check_reach, named
 from lightning_gradcam.isolation import filled, isolated
 from lightning_gradcam.layers import Layers, choose_layers
 from lightning_gradcam.passes import Passes
@@ -188,6 +188,7 @@ def prepare(
     with named(model):
         shapes, output = traced(model, probe, call, target)
         places = choose_layers(layers, shapes, model)
+        check_eager(places, model)
         if any(uses_gradients(each) for each in methods.values()):
             check_reach(places, shapes)
     logits = find_logits(output)
@@ -205,12 +206,23 @@ def prepare(
 
 def traced(model: nn.Module, probe: Probe, forward: Forward, target: Target) -> tuple[tuple[LayerShape, ...], Any]:
     """What the model's layers return for the first images and which of them reach the score, and the model's output."""
-    rows = probe[:TRACED_ROWS]
+    single = len(probe) == 1
+    rows = probe[[0, 0]] if single else probe[:TRACED_ROWS]  # what has one row may be no feature of the one image
 
     def score(output: Any) -> Tensor:
-        # Any class shows what the gradient reaches (the sum of all may have none, of probabilities say), and a label
-        # may be out of range, which is checked later.
-        return logits_of(output)[:, 0] if isinstance(target, ClassScore) else target(output, rows)
+        if not isinstance(target, ClassScore):
+            return target(output, rows)
+        # All classes show what the gradient reaches: one may end in a ReLU that is off, and a label may be out of
+        # range, which is checked later. Weighted, since the plain sum of probabilities has no gradient.
+        logits = logits_of(output)
+        return logits @ torch.linspace(1, 2, logits.shape[1], device=logits.device, dtype=logits.dtype)
 
-    with isolated(model), filled(model):
-        return trace(model, rows, forward, score)
+    try:
+        with isolated(model), filled(model):
+            return trace(model, rows, forward, score)
+    except Exception:
+        if not single:
+            raise
+        rows = probe  # the model, or the target, is made for one image
+        with isolated(model), filled(model):
+            return trace(model, rows, forward, score)

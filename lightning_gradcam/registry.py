@@ -17,6 +17,7 @@ def unknown(noun: str, name: str, choices: Iterable[str]) -> ValueError:
     """
     names = sorted(choices)
     close = [n for n in names if n.endswith(f".{name}")] + difflib.get_close_matches(name, names, n=3)
+    close = close or [n for n in names if n.lower() == name.lower()]
     offer = f" Did you mean {' or '.join(repr(n) for n in dict.fromkeys(close))}?" if close else ""
     shown = ", ".join(repr(n) for n in names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
     return ValueError(f"Expected the name of a {noun}, but got {name!r}.{offer} Choices: {shown}.")

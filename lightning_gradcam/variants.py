@@ -22,6 +22,7 @@ class Variant:
             component is taken (``eigen_smooth`` in pytorch-grad-cam; see `principal` for its sign).
 
     Raises:
+        TypeError: The method is no name.
         ValueError: A choice is unknown, or the method takes no gradients or is a principal component already.
 
     >>> Variant("gradcam", gradients="abs").name
@@ -33,6 +34,8 @@ class Variant:
     smooth: Literal["principal"] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.method, str):
+            raise TypeError(f"Expected the name of a registered method, but got {self.method!r}: `METHODS.register`.")
         equation = METHODS.named(self.method)
         if self.gradients not in _GRADIENTS:
             raise ValueError(f"Expected `gradients` to be 'signed', 'relu' or 'abs', but got {self.gradients!r}.")

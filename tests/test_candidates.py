@@ -142,7 +142,9 @@ def test_a_layer_that_no_gradient_reaches():
     vit, images = perturbed(TinyViT()), torch.rand(2, 3, 16, 24)
     with pytest.raises(NotExplainableError, match=r"reaches layer 'norm' \(its patch tokens: .*recommended_layers"):
         explain(vit, images, layers="norm")
-    with pytest.raises(NotExplainableError, match=r"reaches layer 'unused' \(a detach or .* is computed without it\)"):
+    with pytest.raises(
+        NotExplainableError, match=r"reaches layer 'unused' \(a detach, a no_grad or .* is computed without it\)"
+    ):
         explain(Beside(), torch.rand(2, 3, 12, 12), layers="unused")
     first = lambda tokens: tokens[:, :1].transpose(1, 2)  # noqa: E731
     read = explain(vit, images, layers=Layer("norm", to_grid=lambda tokens: first(tokens)[..., None]))

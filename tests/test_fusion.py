@@ -158,7 +158,7 @@ def test_nearest_shows_cells_and_bicubic_stays_in_range():
     ):
         found.heatmaps(interpolation="area")
     with pytest.raises(ValueError, match="of 1-dimensional maps to be 'bilinear', 'nearest', but got 'bicubic'"):
-        found.heatmaps(size=(9,), interpolation="bicubic")
+        to_heatmaps(peak[0], torch.zeros(8), (9,), interpolation="bicubic")
 
 
 def test_a_plan_of_flips_is_prepared_once():
