@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_gradcam.attacks import FGSM, PGD, PixelSpace, attack_probe
+    from lightning_gradcam.baseline import Baseline
     from lightning_gradcam.callback import GradCAMCallback
     from lightning_gradcam.candidates import recommended_layers
     from lightning_gradcam.explanation import Explanation, NotExplainableError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "FGSM": "attacks",
     "PGD": "attacks",
+    "Baseline": "baseline",
     "Explanation": "explanation",
     "GradCAMCallback": "callback",
     "Layer": "trace",
@@ -38,6 +40,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FGSM",
     "PGD",
+    "Baseline",
     "Explanation",
     "GradCAMCallback",
     "Layer",

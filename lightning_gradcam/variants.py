@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -72,3 +73,19 @@ _GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": lambda gradients: gradients.relu(),
     "abs": lambda gradients: gradients.abs(),
 }
+
+
+def variant_named(name: str) -> Variant | None:
+    """The variant of a registered method that has this name, where there is one.
+
+    >>> variant_named("layercam, relu gradients, smoothed")
+    Variant(method='layercam', gradients='relu', smooth='principal')
+    """
+    method, *options = name.split(", ")
+    smooth: Literal["principal"] | None = "principal" if "smoothed" in options else None
+    for gradients in _GRADIENTS:
+        with contextlib.suppress(ValueError):  # of methods that do not vary so
+            found = Variant(method, gradients, smooth)  # type: ignore[arg-type]  # one of the choices
+            if found.name == name:
+                return found
+    return None

@@ -79,6 +79,17 @@ def overlay(under: Tensor, heatmaps: Tensor, ramp: Ramp) -> Tensor:
     return to_bytes(colors).permute(0, 3, 1, 2)
 
 
+MORE, LESS = (1.0, 0.2, 0.25), (0.2, 0.45, 1.0)
+"""The colours of evidence that is added and of evidence that is taken away."""
+
+
+def signed_overlay(under: Tensor, change: Tensor) -> Tensor:
+    """Lay changes ``(N, h, w)`` in [-1, 1] over grey photos: `MORE` where evidence is added, `LESS` where it goes."""
+    parts = zip((change.relu(), (-change).relu()), (MORE, LESS), strict=True)
+    more, less = (overlay(under, part, Ramp.toward(color, change.device)) for part, color in parts)
+    return torch.where((change > 0)[:, None], more, less)
+
+
 def to_bytes(values: Tensor) -> Tensor:
     """0 to 255, rounded, as uint8. (Changes ``values``.)"""
     return values.add_(0.5).clamp_(0, 255).to(torch.uint8)

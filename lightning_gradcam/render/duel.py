@@ -23,13 +23,10 @@ from lightning_gradcam.render.captions import (
     prediction_line,
     stack,
 )
-from lightning_gradcam.render.colors import FAINT, PAPER, Ramp, grey, overlay, to_bytes
+from lightning_gradcam.render.colors import FAINT, PAPER, grey, signed_overlay, to_bytes
 from lightning_gradcam.render.photos import SEAM, Photos, as_rgb, fit
 from lightning_gradcam.render.sheet import WIDTH, Sheet, scaled
 from lightning_gradcam.render.text import Font
-
-MORE, LESS = (1.0, 0.2, 0.25), (0.2, 0.45, 1.0)
-"""The colours of evidence that an attack adds and takes away."""
 
 _ONE_COLUMN = 8  # of images: as many are shown large
 _MOST = 150  # pixels of a tile
@@ -144,12 +141,7 @@ class Duel:
     ) -> Tensor:
         """The attacked map minus the clean one, as they are drawn, over the clean photo."""
         before, after = (to_heatmaps(e.evidence[key], e.flaws[key], size, scale, self.interpolation) for e in both)
-        change, under = after - before, grey(self.sheet.photos.float() / 255)
-        ramps = (Ramp.toward(color, change.device) for color in (MORE, LESS))
-        more, less = (
-            overlay(under, part, ramp) for part, ramp in zip((change.relu(), (-change).relu()), ramps, strict=True)
-        )
-        return torch.where((change > 0)[:, None], more, less)
+        return signed_overlay(grey(self.sheet.photos.float() / 255), after - before)
 
     def _prediction(self, explanation: Explanation, which: str) -> Tensor:
         """Two lines under a photo and its map."""

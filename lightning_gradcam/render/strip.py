@@ -1,0 +1,48 @@
+"""One image and its evidence before and after, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_gradcam.explanation import Explanation, to_heatmaps
+from lightning_gradcam.probe import Probe
+from lightning_gradcam.render.canvas import restore
+from lightning_gradcam.render.colors import PAPER, grey, signed_overlay
+from lightning_gradcam.render.photos import SEAM
+from lightning_gradcam.render.sheet import Sheet, scaled
+
+TILE = 160
+"""Pixels of a tile's width, at most."""
+
+
+@torch.no_grad()
+def strips(images: Tensor, before: Explanation, after: Explanation, rows: Sequence[int]) -> Mapping[int, Tensor]:
+    """Pictures ``(3, h, w)`` uint8 by row: the image, both overlays, and of photos the change between them.
+
+    Args:
+        images: ``(N, C, *spatial)`` before normalisation.
+        before: What was found first; of its layers and methods, the first is shown.
+        after: What was found then.
+        rows: Which images.
+    """
+    if not rows:
+        return {}
+    key = next(iter(before.evidence))
+    index = torch.tensor(list(rows))
+    photos, _ = restore(images[index])
+    size = scaled((photos.shape[-2], photos.shape[-1]), TILE) if photos.ndim == 4 else None
+    arrangement = None if size is None else (len(rows), size)
+    sheet = Sheet.of(Probe(images[index]), photos, ["0"], arrangement=arrangement)
+    sheet = sheet.steady(before.evidence[key][index])
+    parts = [sheet.photos]
+    parts += [sheet.overlays(e.evidence[key][index], e.flaws[key][index]) for e in (before, after)]
+    if size is not None:
+        maps = [to_heatmaps(e.evidence[key][index], e.flaws[key][index], size) for e in (before, after)]
+        parts.append(signed_overlay(grey(sheet.photos.float() / 255), maps[1] - maps[0]))
+    height = max(part.shape[-2] for part in parts)
+    seam = parts[0].new_full((len(rows), 3, height, SEAM), PAPER[0])
+    beside = [item for part in parts for item in (part, seam)][:-1]
+    return dict(zip(rows, torch.cat(beside, dim=3), strict=True))

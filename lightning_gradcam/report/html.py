@@ -1,0 +1,78 @@
+"""Reports as one page that holds its pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from lightning_gradcam.report.findings import Report
+from lightning_gradcam.report.text import MARKS, facts_of, plain, worst_cells
+
+_COLORS = {"pass": "#1a7f37", "regressed": "#b3261e", "inconclusive": "#8a6100", "incompatible": "#5b5f66"}
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: #212126; }}
+h1 {{ font-size: 1.4rem; }} h1 span {{ color: {color}; }} h2 {{ font-size: 1.1rem; margin-top: 2rem; }}
+table {{ border-collapse: collapse; margin: .6rem 0; }} td, th {{ padding: .2rem .9rem .2rem 0; text-align: left; }}
+td {{ border-top: 1px solid #ddd; font-variant-numeric: tabular-nums; }}
+img {{ image-rendering: pixelated; max-width: 100%; display: block; }} .note {{ color: #737380; }}
+</style></head><body>
+<h1><span>{mark}</span> · explanations, {profile}</h1>
+<p>{reason}</p>
+{body}
+</body></html>
+"""
+
+
+def as_html(report: Report) -> str:
+    """One page; names are escaped, and it runs nothing and loads nothing."""
+    parts = [f'<p class="note">Warning: {_safe(warning)}</p>' for warning in report.warnings]
+    for i, finding in enumerate(report.findings):
+        parts += [f"<h2>{_safe(finding.key)}</h2>", _table((), facts_of(finding, report))]
+        rows = [[str(w.index), *worst_cells(w)] for w in finding.worst]
+        pictures = [report.pictures.get(w.index) if i == 0 else None for w in finding.worst]
+        head = ("worst image", report.metric, "label", "baseline predicts", "candidate predicts")
+        parts.append(_table((*head, "image | baseline | candidate | change (red more, blue less)"), rows, pictures))
+    if report.differences:
+        rows = [[name, *pair] for name, pair in report.differences.items()]
+        parts += ["<h2>What differs</h2>", _table(("", "baseline", "candidate"), rows)]
+    return _PAGE.format(
+        title=f"{MARKS[report.status]}: explanations",
+        color=_COLORS[report.status],
+        mark=MARKS[report.status],
+        profile=_safe(report.profile),
+        reason=_safe(report.reason),
+        body="\n".join(parts),
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], pictures: Sequence[Tensor | None] = ()) -> str:
+    lines = ["<table>"]
+    if head:
+        lines.append("<tr>" + "".join(f"<th>{_safe(cell)}</th>" for cell in head) + "</tr>")
+    for i, row in enumerate(rows):
+        cells = "".join(f"<td>{_safe(cell)}</td>" for cell in row)
+        picture = pictures[i] if i < len(pictures) else None
+        image = (
+            f'<td><img alt="evidence" src="data:image/png;base64,{_png(picture)}"></td>' if picture is not None else ""
+        )
+        lines.append(f"<tr>{cells}{image}</tr>")
+    return "\n".join([*lines, "</table>"])
+
+
+def _png(picture: Tensor) -> str:
+    buffer = io.BytesIO()
+    to_pil_image(picture).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _safe(words: str) -> str:
+    return escape(plain(words))
