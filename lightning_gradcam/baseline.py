@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from lightning_gradcam.attacks import pixels_of
 from lightning_gradcam.comparison import compared
 from lightning_gradcam.evidence import Methods
-from lightning_gradcam.explanation import Explanation
+from lightning_gradcam.explanation import Explanation, NotExplainableError
 from lightning_gradcam.identity import pixels_hash, surroundings_of, weights_hash
 from lightning_gradcam.kept import About, IncompatibleError, Kept, from_file, to_file
 from lightning_gradcam.layers import Layers
 from lightning_gradcam.methods import METHODS
 from lightning_gradcam.pipeline import Plan, Targets, prepare
 from lightning_gradcam.portions import Portions
-from lightning_gradcam.probe import Forward, Pixels, Probe, Target
+from lightning_gradcam.probe import Forward, Probe, Target
+from lightning_gradcam.profiles import PROFILES
 from lightning_gradcam.report import Report
 from lightning_gradcam.stability import mean_and_error, spearman
 from lightning_gradcam.targets import TARGETS, coerce_target, held, target_name
@@ -96,7 +97,7 @@ class Baseline(Kept):
             methods=tuple(plan.methods),
             layers=tuple(layer.key for layer in plan.layers) if like is None else like.about.layers,
             target=target_name(score) if like is None else like.about.target,
-            pixels=None if probe.pixels is None else {"mean": probe.pixels.mean, "std": probe.pixels.std},
+            pixels=probe.pixels,
             probe=pixels_hash(pixels),
             weights=weights_hash(model),
             surroundings=surroundings_of(model),
@@ -118,7 +119,7 @@ class Baseline(Kept):
                 "The baseline holds the hash of its images only: give them again (`probe=`), or record it with "
                 "`store='images'`."
             )
-        pixels = None if self.about.pixels is None else Pixels(**{k: tuple(v) for k, v in self.about.pixels.items()})
+        pixels = self.about.pixels
         images = self.images if pixels is None else pixels.normalise(self.images)
         return Probe(images, labels=self.labels, pixels=pixels)
 
@@ -144,11 +145,17 @@ class Baseline(Kept):
 
         Raises:
             ValueError: There is no such profile or threshold.
-            NotExplainableError: The model cannot be explained.
+            IncompatibleError: The images are neither kept nor given.
         """
+        PROFILES.named(profile).overridden(thresholds)
         if isinstance(candidate, nn.Module):
             images = self.probe if probe is None else _as_probe(probe)
-            candidate = Baseline.record(candidate, images, like=self, forward=forward)
+            try:
+                candidate = Baseline.record(candidate, images, like=self, forward=forward)
+            except (NotExplainableError, ValueError) as error:  # of these images, at this layer, for these classes
+                return Report(
+                    "incompatible", f"The candidate cannot be explained likewise: {error}", profile, "", len(self)
+                )
         return compared([self, *beside], candidate, profile, thresholds)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -221,7 +221,7 @@ def _differences(baseline: Kept, candidate: Kept) -> dict[str, tuple[str, str]]:
 
     def told(kept: Kept) -> dict[str, str]:
         about = kept.about
-        pixels = "none" if about.pixels is None else ", ".join(f"{n} {list(v)}" for n, v in about.pixels.items())
+        pixels = "none" if about.pixels is None else f"mean {list(about.pixels.mean)}, std {list(about.pixels.std)}"
         return {**about.surroundings, "normalisation": pixels, "weights": about.weights[:12], "target": about.target}
 
     one, other = told(baseline), told(candidate)

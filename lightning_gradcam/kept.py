@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class About:
         methods: Names of the methods.
         layers: Names of the layers, as `layers=` takes them.
         target: What was explained, in words.
-        pixels: Mean and std of the images, where known.
+        pixels: The normalisation of the images, where known.
         probe: The hash of the images, see `identity.pixels_hash`.
         weights: The hash of the weights.
         surroundings: Versions, device and number format.
@@ -37,7 +37,7 @@ class About:
     methods: tuple[str, ...]
     layers: tuple[str, ...]
     target: str
-    pixels: Mapping[str, Sequence[float]] | None
+    pixels: Pixels | None
     probe: str
     weights: str
     surroundings: Mapping[str, str]
@@ -104,7 +104,6 @@ def from_file(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Kept:
     words += [word for pair in about["surroundings"].items() for word in pair]
     if not all(isinstance(word, str) for word in words) or not isinstance(about["noise"], (int, float)):
         raise TypeError("about")
-    if about["pixels"] is not None:
-        Pixels(**about["pixels"])
+    about["pixels"] = None if about["pixels"] is None else Pixels(**about["pixels"])
     about |= {"methods": tuple(about["methods"]), "layers": tuple(about["layers"])}
     return Kept(explanation, images, labels, About(**about))
