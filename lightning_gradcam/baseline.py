@@ -81,8 +81,7 @@ class Baseline(Kept):
         probe = _as_probe(probe)
         score = _target(target, probe)
         if like is not None:
-            layers = [Layer(place.name, place.call) for place in dict.fromkeys(like.explanation.layers.values())]
-            method = [_method(name) for name in like.about.methods]
+            layers, method = like.places
         own = next((t for t in model.parameters() if t.is_floating_point()), torch.empty(0))
         there = probe.to(own.device)
         there = replace(there, images=there.images.to(own.dtype))
@@ -106,6 +105,16 @@ class Baseline(Kept):
         )
         labels = None if probe.classes is None else probe.classes.cpu()
         return Baseline(found, pixels if store == "images" else None, labels, about)
+
+    @property
+    def places(self) -> tuple[list[Layer], list[str | Variant]]:
+        """Layers and methods, as `explain` takes them.
+
+        Raises:
+            IncompatibleError: A method is not registered here.
+        """
+        layers = dict.fromkeys((layer.name, layer.call) for layer in self.explanation.layers.values())
+        return [Layer(name, call) for name, call in layers], [_method(name) for name in self.about.methods]
 
     @property
     def probe(self) -> Probe:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from inspect import signature
+from pathlib import Path
 from typing import Any, Literal
 
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_gradcam.attacks import FGSM, PGD
-from lightning_gradcam.choices import Choices, brief, check_habits, coerce_probe
+from lightning_gradcam.baseline import Baseline
+from lightning_gradcam.choices import Choices, brief, check_habits, coerce_probe, on_baseline
 from lightning_gradcam.gallery import Display
 from lightning_gradcam.host import (
     batches_done,
@@ -21,7 +22,7 @@ from lightning_gradcam.host import (
     validates,
     weights_explained,
 )
-from lightning_gradcam.packages import AnyCallback, MisconfigurationException
+from lightning_gradcam.packages import AnyCallback, as_misconfiguration
 from lightning_gradcam.probe import Pixels, Probe
 from lightning_gradcam.run import Run
 from lightning_gradcam.targets import coerce_target
@@ -55,6 +56,8 @@ class GradCAMCallback(AnyCallback):
         attack: What the images are attacked with at each look, to see whether that moves the explanation, too:
             ``"fgsm"``, ``"pgd"``, an `FGSM` or `PGD`, or a callable of (pixel-space model, images in [0, 1], labels).
             A look costs the attack's passes and a second look then.
+        baseline: A file that `Baseline.save` wrote, or a `Baseline`: its images are explained, at its layers, by its
+            methods, for its classes, and ``baseline_similarity`` tells how far maps agree with those kept.
         class_names: What the classes are called; by default found in the dataset's ``classes``.
         scale: ``"image"`` stretches every map to its own range, ``"shared"`` shows all on the scale of the largest
             evidence of any look so far, a number is the evidence that has the last colour everywhere.
@@ -87,6 +90,7 @@ class GradCAMCallback(AnyCallback):
         fuse: Literal["mean", "max", "weighted"] | None = None,
         flips: bool = False,
         attack: FGSM | PGD | Callable[..., Any] | str | None = None,
+        baseline: str | Path | Baseline | None = None,
         class_names: list[str] | None = None,
         scale: Literal["image", "shared"] | float = "image",
         colormap: str = "inferno",
@@ -100,7 +104,7 @@ class GradCAMCallback(AnyCallback):
         said = {name: brief(value) for name, value in arguments.items()}
         self._set = {name: words for name, words in said.items() if words != brief(_DEFAULTS[name])}
         super().__init__()
-        with _as_misconfiguration():
+        with as_misconfiguration():
             self.choices = Choices(
                 layers,
                 method,
@@ -115,6 +119,7 @@ class GradCAMCallback(AnyCallback):
             )
             check_habits(every_n_epochs, tag, on_error)
         self.every_n_epochs, self.tag, self.on_error = every_n_epochs, tag.strip("/"), on_error
+        self.baseline = baseline
         self._begin()
 
     def _begin(self) -> None:
@@ -142,11 +147,14 @@ class GradCAMCallback(AnyCallback):
         """A new run begins; the checkpoint that it may go on from is loaded after this."""
         if stage == "fit":
             self._begin()
+            if self.baseline is not None:
+                with as_misconfiguration():
+                    self._run.choices = on_baseline(self.choices, self.baseline)
         self._run.restored = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Raise what the user can mend before anything has run."""
-        with _as_misconfiguration():
+        with as_misconfiguration():
             self._run.check(trainer, pl_module, weights_explained(trainer, self))
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -181,7 +189,7 @@ class GradCAMCallback(AnyCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the model before its first step, where images are given or the sanity check has shown enough."""
-        with _as_misconfiguration():
+        with as_misconfiguration():
             self._run.start(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -189,7 +197,7 @@ class GradCAMCallback(AnyCallback):
         if self._gathers_from_training(trainer) and not takes_iterator(pl_module.training_step):
             self._run.offer(trainer, batch, "training")
             if before_first_step(trainer):
-                with _as_misconfiguration():
+                with as_misconfiguration():
                     self._run.start(trainer, pl_module)
 
     def on_train_batch_end(
@@ -239,12 +247,3 @@ class GradCAMCallback(AnyCallback):
 
 
 _DEFAULTS = {p.name: p.default for p in signature(GradCAMCallback).parameters.values()}
-
-
-@contextmanager
-def _as_misconfiguration() -> Iterator[None]:
-    """Lightning's own error for what the user can mend."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise MisconfigurationException(f"GradCAMCallback: {error}") from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor, nn
 
 from lightning_gradcam.attacks import Attack, coerce_attack
+from lightning_gradcam.baseline import Baseline
 from lightning_gradcam.evidence import Methods, coerce_methods
 from lightning_gradcam.explanation import check_interpolation
 from lightning_gradcam.fusion import Fuse, check_fuse
@@ -15,7 +17,7 @@ from lightning_gradcam.gallery import Display
 from lightning_gradcam.layers import Layers
 from lightning_gradcam.probe import Forward, Pixels, Probe, Target
 from lightning_gradcam.render.colors import check_colormap
-from lightning_gradcam.targets import TARGETS, ClassScore
+from lightning_gradcam.targets import TARGETS, ClassScore, held
 from lightning_gradcam.trace import Layer
 
 
@@ -34,6 +36,7 @@ class Choices:
         fuse: How several layers become one map, where they do.
         flips: Whether mirrored images are explained, too.
         attack: What images are attacked with, by name or as a callable; None for no attack.
+        baseline: Whose images, layers, methods and classes are taken, and compared with.
 
     Raises:
         TypeError: A choice is of no known kind.
@@ -50,6 +53,7 @@ class Choices:
     fuse: Fuse | None = None
     flips: bool = False
     attack: str | Attack | None = None
+    baseline: Baseline | None = None
 
     def __post_init__(self) -> None:
         display = self.display
@@ -82,6 +86,29 @@ class Choices:
                 "Expected `probe=(images, labels)` beside a `target` with one class per image: gathered images come in "
                 "no order that could be known."
             )
+
+
+def on_baseline(choices: Choices, baseline: str | os.PathLike[str] | Baseline) -> Choices:
+    """The same choices for the images, layers, methods and classes of a baseline.
+
+    Raises:
+        ValueError: The file is no baseline, or holds no images, or other images, layers, methods or targets are chosen.
+    """
+    kept = baseline if isinstance(baseline, Baseline) else Baseline.load(baseline)
+    plain = {"layers": "auto", "method": "gradcam", "target": None, "fuse": None, "flips": False}
+    chosen = [name for name, default in plain.items() if getattr(choices, name) != default]
+    if not isinstance(choices.probe, int) or chosen:
+        raise ValueError(
+            f"Expected no `{'probe' if not chosen else chosen[0]}` beside `baseline`, which says what is explained: "
+            "leave it out, or record another baseline."
+        )
+    probe, pixels = kept.probe, choices.display.pixels
+    if pixels is not None and kept.images is not None:
+        probe = replace(probe, images=pixels.normalise(kept.images), pixels=pixels)
+    layers, methods = kept.places
+    classes = kept.explanation.classes
+    target = choices.target if classes is None else held(classes)
+    return replace(choices, probe=probe, layers=layers, method=methods, target=target, baseline=kept)
 
 
 def check_kind(name: str, value: object, kinds: tuple[type, ...], or_callable: bool = False) -> None:

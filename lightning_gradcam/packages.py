@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -27,3 +28,12 @@ else:
     MisconfigurationException = type(
         "MisconfigurationException", _with_twin(Misconfiguration, "fabric.utilities.exceptions"), {}
     )
+
+
+@contextmanager
+def as_misconfiguration() -> Iterator[None]:
+    """Lightning's own error for what the user can mend."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise MisconfigurationException(f"GradCAMCallback: {error}") from error

@@ -143,7 +143,13 @@ class Session:
         portions, draws = Portions(self.plan, self.ranks), self.ranks.is_first
         self.watch = self.ranks.all_do(
             lambda: Watch(
-                probe, portions, target, self._display(probe, holders), draws=draws, attack=self._attack(probe)
+                probe,
+                portions,
+                target,
+                self._display(probe, holders),
+                draws=draws,
+                attack=self._attack(probe),
+                baseline=self.choices.baseline,
             )
         )
         if self.choices.save_probe == "images" and not self._saves_images:

@@ -21,6 +21,7 @@ FIRST = {
     "concentration": 0.0,
     "accuracy": 0.0,
     "confidence": 0.0,
+    "baseline_similarity": -1.0,
     "adv_similarity": -1.0,
     "adv_similarity_held": -1.0,
     "adv_topk": 0.0,
@@ -55,6 +56,7 @@ class Track:
     previous: Memory | None = None
     last: dict[str, Tensor] = field(default_factory=dict)
     found: dict[str, Tensor] = field(default_factory=dict)
+    agree: dict[str, Tensor] = field(default_factory=dict)
     looks: int = 0
 
     def targets(self) -> list[Target]:
@@ -81,6 +83,7 @@ class Track:
         """
         drawn, then, at_start = explanations[0], explanations[-2 % len(explanations)], explanations[-1]
         numbers: dict[str, Tensor] = dict(beside or {})
+        self.agree = _agreement(self.previous, then)
         for i, (key, maps) in enumerate(drawn.maps.items()):
             found = {
                 "drift": _drift(self.previous, then, key),
@@ -155,6 +158,13 @@ def to_log(
         return {**known, **values}
     logged = {**known, **{name: value for name, value in values.items() if name in known}}
     return {name: 1.0 if gave_up and name.startswith("degenerate") else value for name, value in logged.items()}
+
+
+def _agreement(memory: Memory | None, now: Explanation) -> dict[str, Tensor]:
+    """Per layer, how far each image's map agrees with that of an earlier look, ``(N,)``."""
+    before = {} if memory is None else memory.maps
+    shared = {key: maps for key, maps in now.maps.items() if key in before and before[key].shape == maps.shape}
+    return {key: spearman(before[key], maps) for key, maps in shared.items()}
 
 
 def _drift(memory: Memory | None, now: Explanation, key: str) -> tuple[Tensor, Tensor | None]:

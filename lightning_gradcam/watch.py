@@ -8,14 +8,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_gradcam.alarm import Alarm
 from lightning_gradcam.attacks import Attack, check_range, pixels_of
 from lightning_gradcam.explanation import FLAWS, Explanation, NotExplainableError
 from lightning_gradcam.gallery import Display, Gallery
+from lightning_gradcam.kept import Kept
 from lightning_gradcam.pairs import Attacked, agreement, same_classes, to_attack
 from lightning_gradcam.pipeline import Plan
 from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Probe, Target
 from lightning_gradcam.render.film import Film, Frame
+from lightning_gradcam.stability import mean_and_error, spearman
 from lightning_gradcam.targets import TARGETS, ClassScore, check_classes, target_name
 from lightning_gradcam.track import Track
 
@@ -29,12 +32,14 @@ class Look:
         numbers: 0-dimensional tensors on the probe's device.
         pictures: Per layer ``(3, height, width)`` uint8 on the probe's device; empty where another process draws.
         attacked: What was found in attacked images, where there was an attack.
+        moment: What pictures call it.
     """
 
     explanation: Explanation
     numbers: Mapping[str, Tensor]
     pictures: Mapping[str, Tensor]
     attacked: Attacked | None = None
+    moment: str = ""
 
 
 class Watch:
@@ -47,6 +52,7 @@ class Watch:
         display: How it is shown.
         draws: Whether pictures are made; of several processes one makes them.
         attack: What the images are attacked with, where they are; see `pairs.agreement`.
+        baseline: What the same images were explained by, where that is compared with.
 
     Raises:
         ValueError: The images are not finite, a label is not one of the model's classes, there are fewer names than
@@ -62,11 +68,15 @@ class Watch:
         *,
         draws: bool = True,
         attack: Attack | None = None,
+        baseline: Kept | None = None,
     ) -> None:
         self.probe, self.portions, self.target, self.display = probe, portions, target, display
         plan = self.plan = portions.plan
         self.labels = probe.classes if plan.classes else None
-        self.attack = attack
+        self.attack, self.alarm = attack, Alarm()
+        self.baseline = (
+            {} if baseline is None else {k: m.to(probe.images.device) for k, m in baseline.explanation.maps.items()}
+        )
         self._check()
         self.names = list(display.names or map(str, range(plan.classes or 1)))
         self.track = Track(target)
@@ -80,6 +90,14 @@ class Watch:
         if self.labels is not None and self.plan.classes:
             check_classes(self.labels, self.plan.classes)
         self.display.check(self.plan.classes, self.probe.images.shape[1])
+        grids = {shape.name: shape.grid for shape in self.plan.shapes}
+        for layer in self.plan.layers:
+            kept = next((maps for key, maps in self.baseline.items() if key.split("/")[0] == layer.key), None)
+            if kept is not None and grids.get(layer.name, tuple(kept.shape[1:])) != tuple(kept.shape[1:]):
+                raise ValueError(
+                    f"Expected maps of {tuple(kept.shape[1:])} at layer {layer.key!r}, as in the baseline, but this "
+                    f"model has {grids[layer.name]} there: record the baseline anew."
+                )
         if self.attack is not None:
             check_attackable(self.plan)
             check_range(pixels_of(replace(self.probe, pixels=self.display.pixels or self.probe.pixels)))
@@ -100,6 +118,7 @@ class Watch:
 
         def measure() -> Mapping[str, Tensor]:
             beside = agreement(drawn, attacked.explanation, self.labels) if attacked else {}
+            beside |= self._beside_baseline(drawn)
             return self.track.measure(explanations, self.labels, beside)
 
         # What one process could not measure, it would not compare with at the next look: its passes would differ.
@@ -108,7 +127,15 @@ class Watch:
         if self.display.film:
             key = next(iter(drawn.evidence))
             self.film.add(Frame(moment.split(" · ")[0], drawn.evidence[key], drawn.flaws[key], drawn.logits))
-        return Look(drawn, numbers, pictures, attacked)
+        return Look(drawn, numbers, pictures, attacked, moment)
+
+    def _beside_baseline(self, drawn: Explanation) -> dict[str, Tensor]:
+        numbers = {}
+        for i, (key, maps) in enumerate(drawn.maps.items()):
+            if key in self.baseline:
+                suffix = f"/{key}" if i else ""
+                numbers[f"baseline_similarity{suffix}"] = mean_and_error(spearman(self.baseline[key], maps))[0]
+        return numbers
 
     def draw_film(self) -> Tensor | None:
         """The picture of the run so far, looks across and images down; None where there is none to draw."""
@@ -129,6 +156,23 @@ class Watch:
                 if 0 not in codes:
                     why = " and ".join(sorted(str(FLAWS[code]) for code in codes))
                     yield f"All maps of layer {key!r} are degenerate: {why}. Another layer may serve: `layers=`."
+        yield from self._sudden(look)
+
+    def _sudden(self, look: Look) -> Iterator[str]:
+        maps = look.explanation.maps
+        compared = {
+            f"with the previous look's at layer {key!r}": (key, values) for key, values in self.track.agree.items()
+        }
+        for key, before in self.baseline.items():
+            compared[f"with the baseline's at layer {key!r}"] = key, spearman(before, maps[key])
+        for what, (key, values) in compared.items():
+            said = self.alarm.notice(what, values)
+            if said:
+                picture = look.explanation.layers[key].key
+                yield (
+                    f"{look.moment}: maps compared {what} {said}. See the picture {picture!r}. A step of the learning "
+                    "rate or of the data explains that; else something has changed in what the model looks at."
+                )
 
     @property
     def signature(self) -> dict[str, Any]:
@@ -147,6 +191,7 @@ class Watch:
             "track": self.track.state_dict(),
             "largest": self.gallery.state_dict() if self.gallery else {},
             "film": self.film.state_dict(),
+            "alarm": self.alarm.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -156,6 +201,7 @@ class Watch:
         if self.gallery:
             self.gallery.load_state_dict(state["largest"])
         self.film.load_state_dict(state["film"], device)
+        self.alarm.load_state_dict(state.get("alarm", {"seen": {}}))
 
 
 def check_attackable(plan: Plan) -> None:
