@@ -89,8 +89,9 @@ class Baseline(Kept):
             score = held(like.explanation.classes.to(own.device))
         plan = prepare(model, there, layers=layers, method=method, target=score, forward=forward)
         found = _explained(plan, model, there, score, AT_ONCE)
-        again = [_explained(plan, model, there, score, size) for size in {max(len(probe) // 2, 1), min(7, len(probe))}]
-        noise = max((_moved(found, other) for other in again), default=0.0)
+        sizes = {max(len(probe) // 2, 1), min(7, len(probe))} if like is None else set()
+        again = [_explained(plan, model, there, score, size) for size in sizes]
+        noise = max((_moved(found, other) for other in again), default=None)
         pixels = pixels_of(probe).float().cpu()
         about = About(
             methods=tuple(plan.methods),

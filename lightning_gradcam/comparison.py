@@ -68,7 +68,7 @@ def compared(
         metric=chosen.metric,
         images=count,
         findings=findings,
-        noise=first.about.noise,
+        noise=float("nan") if first.about.noise is None else first.about.noise,
         changed_predictions=changed,
         differences=_differences(first, candidate),
         warnings=_warnings(first, candidate, chosen),
@@ -239,9 +239,9 @@ def _warnings(baseline: Kept, candidate: Kept, profile: Profile) -> list[str]:
         most = float((baseline.images - candidate.images).abs().max())
         if most > 1e-4:
             found.append(f"Pixels differ by up to {most * 255:.1f}/255, as of another decoder: they count as the same.")
-    if profile.threshold is not None and not profile.relative and 1 - baseline.about.noise < profile.threshold:
+    noise = baseline.about.noise or 0.0
+    if profile.threshold is not None and not profile.relative and 1 - noise < profile.threshold:
         found.append(
-            f"The baseline's own maps move by {baseline.about.noise:.3f} with the batch size, which is more than the "
-            "threshold allows."
+            f"The baseline's own maps move by {noise:.3f} with the batch size, which is more than the threshold allows."
         )
     return found

@@ -30,7 +30,8 @@ class About:
         probe: The hash of the images, see `identity.pixels_hash`.
         weights: The hash of the weights.
         surroundings: Versions, device and number format.
-        noise: 1 - the least mean rank correlation when the same model explains the same images in other batch sizes.
+        noise: 1 - the least mean rank correlation when the same model explains the same images in other batch sizes;
+            None where it was recorded like another one.
         recorded: When, in UTC.
     """
 
@@ -41,7 +42,7 @@ class About:
     probe: str
     weights: str
     surroundings: Mapping[str, str]
-    noise: float
+    noise: float | None
     recorded: str
 
 
@@ -102,7 +103,7 @@ def from_file(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Kept:
     explanation = Explanation(evidence, tensors["logits"], classes, size, layers, flaws)
     words = [*about["methods"], *about["layers"], about["target"], about["probe"], about["weights"], about["recorded"]]
     words += [word for pair in about["surroundings"].items() for word in pair]
-    if not all(isinstance(word, str) for word in words) or not isinstance(about["noise"], (int, float)):
+    if not all(isinstance(word, str) for word in words) or not isinstance(about["noise"], (int, float, type(None))):
         raise TypeError("about")
     about["pixels"] = None if about["pixels"] is None else Pixels(**about["pixels"])
     about |= {"methods": tuple(about["methods"]), "layers": tuple(about["layers"])}

@@ -139,3 +139,14 @@ def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text()
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (ROOT / page).parent.joinpath(link).exists(), link
+
+
+@pytest.mark.parametrize(
+    "code", re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "regression.md").read_text(), re.DOTALL)
+)
+def test_snippet_of_the_page_of_the_regression_check(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = Bars(4)
+    names = {"model": Lit().eval(), "images": torch.stack([data[i][0] for i in range(4)]), "labels": data.labels}
+    exec(compile(code, "regression.md", "exec"), names)
+    assert names["report"].findings[0].mean == 1
