@@ -160,10 +160,12 @@ def capture(
     forward: Forward,
     targets: Sequence[Target],
     keep: bool = True,
+    differentiable: bool = False,
 ) -> list[Passes]:
     """Run the model once and keep what a gradient at ``layers`` needs: the graph from the earliest of them on.
 
-    The pass runs without grad up to there, so that nothing of the body is saved for backward.
+    The pass runs without grad up to there, so that nothing of the body is saved for backward; a ``differentiable`` one
+    runs with grad throughout, and a loss made of its activations and gradients reaches the weights.
 
     Returns:
         One `Passes` per target, all of the same pass, to be read in this order. Unless told to ``keep`` it, the last
@@ -172,7 +174,8 @@ def capture(
     Raises:
         NotExplainableError: A layer did not run.
     """
-    output, tensors = _run_to_graph(model, probe, layers, forward)
+    with torch.set_grad_enabled(differentiable or torch.is_grad_enabled()):
+        output, tensors = _run_to_graph(model, probe, layers, forward)
     with torch.enable_grad():
         carries_grad = all(target(output, probe).requires_grad for target in targets)
     if not carries_grad:
@@ -186,7 +189,9 @@ def capture(
             "fire. Choose another with `layers=`."
         )
     by_key = {layer.key: layer for layer in layers}
-    whole = Passes(probe, targets[0], output, tensors, by_key, lambda rows: forward(model, rows))
+    whole = Passes(
+        probe, targets[0], output, tensors, by_key, lambda rows: forward(model, rows), differentiable=differentiable
+    )
     shared = [True] * (len(targets) - 1) + [keep]
     return [replace(whole, target=target, shared=each) for target, each in zip(targets, shared, strict=True)]
 
