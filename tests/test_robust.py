@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import robust_processes
 import torch
 from lit import Body, loader
 from models import TinyResNet, TinyVGG, perturbed, plain_cnn
@@ -464,3 +470,35 @@ def test_in_a_run(name, precision, tmp_path):
         ends.append(module.state_dict())
     assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
     assert all(not torch.equal(value, before[key]) for key, value in ends[0].items())
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    script = Path(robust_processes.__file__)
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    common |= {"TORCHELASTIC_RUN_ID": "tests", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
+    started = []
+    for rank in "01":
+        environment = {**os.environ, **common, "RANK": rank, "LOCAL_RANK": rank}
+        with (tmp_path / f"{rank}.log").open("w") as log:
+            started.append(
+                subprocess.Popen([sys.executable, script, tmp_path], env=environment, stdout=log, stderr=log)
+            )
+    try:
+        codes = [process.wait(180) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert codes == [0, 0], (tmp_path / "0.log").read_text()[-3000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in "01")
+    for name, loss in robust_processes.LOSSES.items():
+        alone = robust_processes.weights_after(loss, None)
+        before = robust_processes.weights_after(lambda model, images, _: 0 * model(images).sum(), None)
+        for key, value in alone.items():
+            assert torch.equal(first[name][key], second[name][key])
+            assert not torch.equal(value, before[key])
+            if name != "TRADESLoss":  # whose starts are random, and other ones in other processes
+                torch.testing.assert_close(first[name][key], value, rtol=1e-3, atol=1e-5)
