@@ -18,10 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -138,7 +137,8 @@ class Row:
         similarity_held: The same over images whose prediction held.
         held: Their share.
         degenerate: Share of attacked maps that cannot be read.
-        others: Mean Spearman correlation of the maps of two different images, both clean: what chance is.
+        classmates: Mean Spearman correlation of the maps of two clean images of one class: how much is the class's.
+        others: The same of any two clean images: what chance is.
         seconds: What training took, with the callback's looks.
     """
 
@@ -150,6 +150,7 @@ class Row:
     similarity_held: float
     held: float
     degenerate: float
+    classmates: float
     others: float
     seconds: float
 
@@ -192,11 +193,25 @@ def measure(module: LitRobust, setting: Setting) -> tuple[dict[str, float], dict
         "similarity_held": alike[held].nanmean(),
         "held": held.float().mean(),
         "degenerate": (next(iter(found[1].flaws.values())) != 0).float().mean(),
+        "classmates": spearman(clean, clean[next_of_class(labels)]).nanmean(),
         "others": spearman(clean, clean.roll(1, 0)).nanmean(),
     }
     shown = {"image": probe.images, "attacked image": attacked.images, "map": clean, "attacked map": moved}
-    shown |= {"class": fooled}
+    shown |= {"label": labels, "predicted": fooled}
     return {key: float(value) for key, value in numbers.items()}, {key: v[:6].cpu() for key, v in shown.items()}
+
+
+def next_of_class(labels: Tensor) -> Tensor:
+    """For each image, the next one with the same label; for the last of a class, its first.
+
+    >>> next_of_class(torch.tensor([1, 0, 1, 1, 0]))
+    tensor([2, 4, 3, 0, 1])
+    """
+    follows = torch.empty_like(labels)
+    for label in set(labels.tolist()):
+        rows = (labels == label).nonzero()[:, 0]
+        follows[rows] = rows.roll(-1)
+    return follows
 
 
 COLUMNS = {
@@ -205,7 +220,8 @@ COLUMNS = {
     "similarity": "adv_similarity",
     "similarity_held": "... where predictions held",
     "degenerate": "degenerate maps",
-    "others": "two different images",
+    "classmates": "two images of a class",
+    "others": "any two images",
 }
 
 
@@ -222,38 +238,38 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def draw(rows: Sequence[Row], shown: Mapping[str, Mapping[str, Tensor]], path: Path) -> None:
-    """Bars of the numbers, and below for each training six images, clean and attacked, with their maps."""
-    figure = plt.figure(figsize=(13, 3 + 2.1 * len(shown)), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(3, 2.1 * len(shown)))
-    axes = above.subplots(1, len(COLUMNS), sharey=True)
-    for axis, (column, title) in zip(axes, COLUMNS.items(), strict=True):
+    """The numbers as bars, and below, for each training, six images, clean and attacked, with their maps."""
+    figure = plt.figure(figsize=(13, 3 + 1.3 * len(shown)))
+    grid = figure.add_gridspec(2, 1, height_ratios=(2, 1.1 * len(shown)), hspace=0.2)
+    bars = grid[0].subgridspec(1, len(COLUMNS)).subplots(sharey=True)
+    for axis, (column, title) in zip(bars, COLUMNS.items(), strict=True):
         for place, training in enumerate(shown):
             values = [getattr(row, column) for row in rows if row.training == training]
-            axis.bar(place, fmean(values), color=f"C{place}", label=training)
+            axis.bar(place, fmean(values), color=f"C{place}")
             axis.plot([place] * len(values), values, "k.", markersize=3)
-        axis.set(title=title, ylim=(min(0.0, *(row.others for row in rows)), 1), xticks=[])
-    axes[0].legend()
-    for training, part in zip(shown, np.ravel(below.subfigures(len(shown), 1)), strict=True):
-        part.suptitle(
-            f"{training}: clean and attacked images with their maps, and what the attacked ones are taken for"
-        )
-        _draw_pairs(shown[training], part.subplots(1, 24))
-    figure.savefig(path, dpi=100)
+        axis.set_title(title, fontsize=9)
+        axis.set_xticks(range(len(shown)), list(shown), rotation=20, fontsize=7)
+    pairs = cast(Any, grid[1].subgridspec(len(shown), 24, wspace=0.05, hspace=0.35).subplots(squeeze=False))
+    for training, axes in zip(shown, pairs, strict=True):
+        _draw_pairs(shown[training], axes)
+        axes[0].set_ylabel(training)
+    figure.text(0.5, 0.02, "image, map, attacked image and what it is taken for, its map", ha="center")
+    figure.savefig(path, dpi=100, bbox_inches="tight")
     plt.close(figure)
 
 
 def _draw_pairs(shown: Mapping[str, Tensor], axes: Sequence[Any]) -> None:
     for place, axis in enumerate(axes):
         row, kind = divmod(place, 4)
-        what = ("image", "map", "attacked image", "attacked map")[kind]
-        values = shown[what][row]
+        values = shown[("image", "map", "attacked image", "attacked map")[kind]][row]
         if values.ndim == 3:
             axis.imshow(values.permute(1, 2, 0), cmap="gray", vmin=0, vmax=1)
         else:
             axis.imshow(values, cmap="inferno", vmin=0)
         axis.set(xticks=[], yticks=[])
         if kind == 2:
-            axis.set_xlabel(str(int(shown["class"][row])))
+            right = bool(shown["predicted"][row] == shown["label"][row])
+            axis.set_xlabel(f"{int(shown['predicted'][row])} {'✓' if right else '✗'}", fontsize=8)
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
