@@ -198,7 +198,9 @@ def measure(module: LitRobust, setting: Setting) -> tuple[dict[str, float], dict
     }
     shown = {"image": probe.images, "attacked image": attacked.images, "map": clean, "attacked map": moved}
     shown |= {"label": labels, "predicted": fooled}
-    return {key: float(value) for key, value in numbers.items()}, {key: v[:6].cpu() for key, v in shown.items()}
+    return {key: float(value) for key, value in numbers.items()}, {
+        key: value[:: len(value) // 6][:6].cpu() for key, value in shown.items()
+    }
 
 
 def next_of_class(labels: Tensor) -> Tensor:
@@ -241,7 +243,7 @@ def draw(rows: Sequence[Row], shown: Mapping[str, Mapping[str, Tensor]], path: P
     """The numbers as bars, and below, for each training, six images, clean and attacked, with their maps."""
     figure = plt.figure(figsize=(13, 3 + 1.3 * len(shown)))
     grid = figure.add_gridspec(2, 1, height_ratios=(2, 1.1 * len(shown)), hspace=0.2)
-    bars = grid[0].subgridspec(1, len(COLUMNS)).subplots(sharey=True)
+    bars = cast(Any, grid[0].subgridspec(1, len(COLUMNS)).subplots(sharey=True))
     for axis, (column, title) in zip(bars, COLUMNS.items(), strict=True):
         for place, training in enumerate(shown):
             values = [getattr(row, column) for row in rows if row.training == training]

@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 import robust_processes
 import torch
+import yaml
 from lit import Body, loader
 from models import TinyResNet, TinyVGG, perturbed, plain_cnn
 from pytorch_lightning import LightningModule, Trainer, seed_everything
+from pytorch_lightning.cli import LightningCLI
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_gradcam import FGSM, PGD, NotExplainableError, Pixels, robust
-from lightning_gradcam.robust import ConsistencyLoss, FastFGSMLoss, PGDLoss, TRADESLoss
+from lightning_gradcam.robust import AdversarialLoss, ConsistencyLoss, FastFGSMLoss, PGDLoss, TRADESLoss
 from lightning_gradcam.robust.consistency import agreement
 
 EPS, STEPS, SIZE, BETA, WEIGHT = 0.06, 3, 0.03, 6.0, 2.0
@@ -146,7 +148,9 @@ every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
 def test_every_loss_has_a_replica():
-    assert set(REPLICAS) == set(LOSSES) == {name for name in robust.__all__ if name.endswith("Loss")}
+    assert (
+        set(REPLICAS) == set(LOSSES) == {name for name in robust.__all__ if name.endswith("Loss")} - {"AdversarialLoss"}
+    )
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -502,3 +506,27 @@ def test_two_processes_train_as_one_does(tmp_path):
             assert not torch.equal(value, before[key])
             if name != "TRADESLoss":  # whose starts are random, and other ones in other processes
                 torch.testing.assert_close(first[name][key], value, rtol=1e-3, atol=1e-5)
+
+
+class Configured(Robust):
+    """As LightningCLI builds it."""
+
+    def __init__(self, adversarial: AdversarialLoss) -> None:
+        super().__init__(adversarial)
+
+
+@every_loss
+def test_from_the_command_line(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's affair
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.chdir(tmp_path)
+    pixels = {"mean": [0.4, 0.4, 0.4], "std": [0.25, 0.25, 0.25]}
+    attack = {} if name == "FastFGSMLoss" else {"attack": {"eps": EPS, "steps": STEPS, "step_size": SIZE}}
+    extra = {"FastFGSMLoss": {"eps": EPS}, "TRADESLoss": {"beta": BETA}, "ConsistencyLoss": {"weight": WEIGHT}}
+    chosen = {"pixels": pixels, **attack, **extra.get(name, {})}
+    written = {"class_path": f"lightning_gradcam.robust.{name}", "init_args": chosen}
+    Path("c.yaml").write_text(yaml.safe_dump({"model": {"adversarial": written}}))
+    cli = LightningCLI(Configured, run=False, args=["--config=c.yaml", "--trainer.logger=false"])
+    expected = type(LOSSES[name])(**{**fields_of(LOSSES[name]), "pixels": Pixels(**pixels)})
+    assert cli.model.adversarial == expected
