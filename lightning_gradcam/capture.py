@@ -164,8 +164,8 @@ def capture(
 ) -> list[Passes]:
     """Run the model once and keep what a gradient at ``layers`` needs: the graph from the earliest of them on.
 
-    The pass runs without grad up to there, so that nothing of the body is saved for backward; a ``differentiable`` one
-    runs with grad throughout, and a loss made of its activations and gradients reaches the weights.
+    Under `torch.no_grad`, the pass runs without grad up to there, so that nothing of the body is saved for backward. A
+    loss made of the activations and gradients of a ``differentiable`` one reaches all weights that want a gradient.
 
     Returns:
         One `Passes` per target, all of the same pass, to be read in this order. Unless told to ``keep`` it, the last
@@ -174,8 +174,7 @@ def capture(
     Raises:
         NotExplainableError: A layer did not run.
     """
-    with torch.set_grad_enabled(differentiable or torch.is_grad_enabled()):
-        output, tensors = _run_to_graph(model, probe, layers, forward)
+    output, tensors = _run_to_graph(model, probe, layers, forward)
     with torch.enable_grad():
         carries_grad = all(target(output, probe).requires_grad for target in targets)
     if not carries_grad:

@@ -21,9 +21,9 @@ from pytorch_lightning.cli import LightningCLI
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_gradcam import FGSM, PGD, NotExplainableError, Pixels, robust
+from lightning_gradcam import FGSM, PGD, Layer, NotExplainableError, Pixels, robust
 from lightning_gradcam.robust import AdversarialLoss, ConsistencyLoss, FastFGSMLoss, PGDLoss, TRADESLoss
-from lightning_gradcam.robust.consistency import agreement
+from lightning_gradcam.robust.consistency import agreement, evidence_of
 
 EPS, STEPS, SIZE, BETA, WEIGHT = 0.06, 3, 0.03, 6.0, 2.0
 ATTACK = PGD(EPS, STEPS, SIZE)
@@ -36,6 +36,7 @@ LOSSES = {
 }
 MODELS = {"plain": (plain_cnn, "5"), "tiny residual": (TinyResNet, "layer2"), "tiny vgg": (TinyVGG, "features.4")}
 """With the layer that ``"auto"`` chooses."""
+LAYER = [Layer("5")]
 
 
 def doubled(make=plain_cnn) -> nn.Module:
@@ -313,6 +314,39 @@ def test_eps_means_pixels_where_images_are_normalised(name):
 
 def fields_of(loss) -> dict:
     return {name: value for name, value in vars(loss).items() if not name.startswith("_")}
+
+
+@every_loss
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_its_value_can_be_watched_in_validation(name, mode):
+    model, (images, labels) = doubled().eval(), batch()
+    torch.manual_seed(0)
+    expected = LOSSES[name](model, images, labels)
+    torch.manual_seed(0)
+    with mode():
+        found = LOSSES[name](model, images.clone(), labels.clone())
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+
+
+def test_a_divergence_has_a_gradient_where_probabilities_round_to_zero():
+    clean, logits = torch.tensor([[0.0, 300.0]]).requires_grad_(), torch.tensor([[300.0, 0.0]]).requires_grad_()
+    robust.losses.divergence(clean, logits).sum().backward()
+    assert clean.grad.isfinite().all()
+    assert logits.grad.isfinite().all()
+    assert logits.grad.abs().max() > 0
+
+
+@every_loss
+def test_models_in_half_precision_have_losses_in_single(name):
+    model, (images, labels) = perturbed(plain_cnn()).bfloat16(), batch()
+    loss = LOSSES[name](model, images.bfloat16(), labels)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    evidence = evidence_of(model, images.bfloat16(), labels, LAYER)[0]["5"]
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = evidence_of(model.float(), images.float(), labels, LAYER)[0]["5"]
+    assert evidence.dtype == mixed.dtype == torch.float32
 
 
 @every_loss

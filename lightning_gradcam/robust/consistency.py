@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -23,7 +23,7 @@ from lightning_gradcam.methods import METHODS, LayerMethod
 from lightning_gradcam.pipeline import TRACED_ROWS, prepare
 from lightning_gradcam.probe import Pixels, Probe
 from lightning_gradcam.robust.losses import PGDLoss
-from lightning_gradcam.robust.step import TEN_STEPS, Step, check_attack, check_weight, precise
+from lightning_gradcam.robust.step import TEN_STEPS, Step, check_attack, check_weight, ordinary, precise
 from lightning_gradcam.targets import TARGETS, held, logits_of
 from lightning_gradcam.trace import Layer
 
@@ -89,8 +89,9 @@ class ConsistencyLoss:
             ValueError: Images do not lie in [0, 1] without their normalisation, or a layer's name is unknown.
             NotExplainableError: The model has no spatial output, or no gradient reaches it.
         """
+        images, labels = ordinary(images, labels)
         places = self.places(model, images, labels)
-        with _eager():
+        with _differentiable():
             plain = PGDLoss(self.attack, self.pixels)
             moved = plain.attacked(model, images, labels)
             clean_maps, clean_logits = evidence_of(model, images, labels, places)
@@ -102,7 +103,7 @@ class ConsistencyLoss:
     def places(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Layer, ...]:
         """The layers whose maps are compared, decided once for each model; arguments and errors as of `step`."""
         if model not in self._places:
-            rows = Probe(images.detach(), labels=labels).ordinary()[:TRACED_ROWS]
+            rows = Probe(images.detach(), labels=labels)[:TRACED_ROWS]
             self._places[model] = prepare(model, rows, layers=self.layers, target=TARGETS["label"]).layers
         return self._places[model]
 
@@ -139,9 +140,12 @@ def _agreement(clean: Tensor, attacked: Tensor) -> Tensor:
 
 
 @contextmanager
-def _eager() -> Iterator[None]:
+def _differentiable() -> Iterator[None]:
     """Inside, compiled modules run as they were written, and attention is of the kind that has a second derivative."""
-    compiled = "torch._dynamo" in sys.modules
-    stance = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
-    with stance, sdpa_kernel(SDPBackend.MATH):
+    with ExitStack() as stack:
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield

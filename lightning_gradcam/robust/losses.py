@@ -19,6 +19,7 @@ from lightning_gradcam.robust.step import (
     attacked,
     check_attack,
     check_weight,
+    ordinary,
     precise,
     uniform,
 )
@@ -76,6 +77,7 @@ class PGDLoss:
 
     def attacked(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """The attacked images alone, which is all that a loss of one's own needs; arguments and errors as of `step`."""
+        images, labels = ordinary(images, labels)
         start = uniform if self.attack.random_start else at_images
         return attacked(
             model,
@@ -165,6 +167,7 @@ class TRADESLoss:
 
     def step(self, model: nn.Module, images: Tensor, labels: Tensor) -> Step:
         """The loss with the attacked images and both logits; arguments and errors as of `PGDLoss.step`."""
+        images, labels = ordinary(images, labels)
 
         def objective(space: Callable[[Tensor], Tensor]) -> Loss:
             with torch.no_grad():

@@ -55,7 +55,7 @@ def attacked(
 
     Args:
         model: Called as ``model(images)``.
-        images: ``(N, C, *spatial)``, as the model takes them.
+        images: ``(N, C, *spatial)``, as the model takes them; `ordinary` ones.
         attack: The ball, the steps, and what is kept.
         objective: What is made larger.
         start: Where each of the attack's restarts begins.
@@ -64,7 +64,7 @@ def attacked(
     Raises:
         ValueError: Images do not lie in [0, 1] without their normalisation.
     """
-    clean = pixels_of(Probe(images.detach(), pixels=pixels).ordinary())
+    clean = pixels_of(Probe(images.detach(), pixels=pixels))
     check_range(clean)
     clean = clean.clamp(0, 1)
     settled = attack.settled(clean)
@@ -85,6 +85,12 @@ def _highest(loss: Loss, clean: Tensor, starts: Sequence[Tensor], ball: Ball, at
         found = better(found, end, losses(loss, end))
     assert found is not None
     return found[0]
+
+
+def ordinary(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Both, or copies where they were made in inference mode, as in Lightning's validation: autograd takes no such."""
+    probe = Probe(images, labels=labels).ordinary()
+    return probe.images, labels if probe.labels is None else probe.labels
 
 
 def uniform(images: Tensor, ball: Ball) -> Tensor:
