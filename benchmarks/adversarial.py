@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "adversarial.json"
 PAGE = ROOT / "docs" / "adversarial.md"
 PICTURE = ROOT / "docs" / "images" / "adversarial.png"
+BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 SEEDS = 10
 """Chosen before the first run, like everything else about it: 0 to 9."""
 
@@ -36,7 +36,9 @@ COLUMNS = {
     "degenerate": "degenerate maps",
     "classmates": "two images of a class",
     "others": "any two images",
+    "margin": "margin",
 }
+"""What is shown; the margin is what attacked images' maps have in common with their own beyond what the class has."""
 PAIRS = (("PGD", "natural"), ("TRADES", "PGD"), ("consistency", "PGD"))
 
 Row = Mapping[str, Any]
@@ -56,6 +58,9 @@ def paired_interval(after: Sequence[float], before: Sequence[float]) -> tuple[fl
 
 def column(rows: Sequence[Row], training: str, name: str) -> list[float]:
     """One number of one training, in the order of the seeds."""
+    if name == "margin":
+        pairs = zip(column(rows, training, "similarity"), column(rows, training, "classmates"), strict=True)
+        return [own - class_ for own, class_ in pairs]
     return [row[name] for row in sorted(rows, key=lambda row: row["seed"]) if row["training"] == training]
 
 
@@ -90,9 +95,8 @@ def _line(*cells: str) -> str:
 
 def page(text: str, rows: Sequence[Row]) -> str:
     """The page with its tables written anew."""
-    return re.sub(
-        r"(<!-- tables -->\n).*?(\n<!-- end -->)", lambda m: f"{m[1]}{tables(rows)}{m[2]}", text, flags=re.DOTALL
-    )
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n{tables(rows)}\n{END}{rest.partition(END)[2]}"
 
 
 def measured() -> None:
