@@ -6,7 +6,8 @@ OLDEST := .venv-oldest
 # uv installs in seconds what takes pip minutes; torch and torchvision come from the package index as a matching pair.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: help demo test test-fast test-all test-red test-oldest regimes layers lint types bench bench-attacks bench-leak clean
+.PHONY: help demo test test-fast test-all test-red test-oldest regimes layers lint types bench bench-attacks bench-leak \
+	bench-adversarial clean
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -66,6 +67,9 @@ bench-leak: .setup/bench ## what is left after 50 to 300 looks, into docs/leak.m
 
 bench-attacks: .setup/bench ## what an attack costs beside its passes and torchattacks, into docs/attacks.md
 	$(BIN)/python -m benchmarks.attacks
+
+bench-adversarial: .setup/test ## ten seeds of natural and adversarial training, into docs/adversarial.md (20 minutes)
+	$(BIN)/python -m benchmarks.adversarial
 
 clean:          ## remove what the above made
 	rm -rf $(VENV) $(OLDEST) .setup lightning_logs .mypy_cache .pytest_cache .ruff_cache .hypothesis

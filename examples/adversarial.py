@@ -265,9 +265,9 @@ def _draw_pairs(shown: Mapping[str, Tensor], axes: Sequence[Any]) -> None:
         row, kind = divmod(place, 4)
         values = shown[("image", "map", "attacked image", "attacked map")[kind]][row]
         if values.ndim == 3:
-            axis.imshow(values.permute(1, 2, 0), cmap="gray", vmin=0, vmax=1)
+            axis.imshow(values.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1)
         else:
-            axis.imshow(values, cmap="inferno", vmin=0)
+            axis.imshow(values.numpy(), cmap="inferno", vmin=0)
         axis.set(xticks=[], yticks=[])
         if kind == 2:
             right = bool(shown["predicted"][row] == shown["label"][row])

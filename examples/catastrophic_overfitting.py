@@ -103,7 +103,7 @@ def collapse(values: Sequence[float]) -> int:
     return 1 + falls.index(max(falls))
 
 
-def draw(curves: Mapping[str, Sequence[float]], when: int, path: Path) -> None:
+def draw(title: str, curves: Mapping[str, Sequence[float]], when: int, path: Path) -> None:
     """Accuracies above, explanations below, and a line where the collapse is."""
     figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(9, 7), layout="constrained")
     for name, values in curves.items():
@@ -113,8 +113,9 @@ def draw(curves: Mapping[str, Sequence[float]], when: int, path: Path) -> None:
         axis.axvline(when, color="grey", linestyle=":")
         axis.set_ylim(0, 1)
         axis.legend()
-    above.set_title(f"training with one step of FGSM, eps {EPS}")
+    above.set_title(title)
     below.set_xlabel("epoch")
+    below.xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
@@ -148,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[float]]:
     curves = {name: [epoch[name] for epoch in history.epochs] for name in (*SHOWN, *EXPLAINED)}
     when = collapse(curves["val_acc/pgd"])
     chosen.out.mkdir(parents=True, exist_ok=True)
-    draw(curves, when, chosen.out / "catastrophic_overfitting.png")
+    draw(f"trained with {loss}", curves, when, chosen.out / "catastrophic_overfitting.png")
     print(f"{'epoch':>6}" + "".join(f"{name.partition('/')[2]:>17}" for name in curves))
     for epoch in range(len(history.epochs)):
         mark = "  <- the largest fall of accuracy under PGD" if epoch == when else ""
