@@ -6,7 +6,8 @@ OLDEST := .venv-oldest
 # uv installs in seconds what takes pip minutes; torch and torchvision come from the package index as a matching pair.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: help demo test test-fast test-all test-red test-oldest regimes layers lint types bench bench-attacks bench-gate bench-leak clean
+.PHONY: help demo test test-fast test-all test-red test-oldest regimes layers lint types bench bench-attacks bench-gate \
+	bench-leak bench-adversarial clean
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -69,6 +70,9 @@ bench-attacks: .setup/bench ## what an attack costs beside its passes and torcha
 
 bench-gate: .setup/dev ## false alarms and power of the regression check, into docs/regression.md
 	$(BIN)/python -m benchmarks.gate
+
+bench-adversarial: .setup/test ## ten seeds of natural and adversarial training, into docs/adversarial.md (20 minutes)
+	$(BIN)/python -m benchmarks.adversarial
 
 clean:          ## remove what the above made
 	rm -rf $(VENV) $(OLDEST) .setup lightning_logs .mypy_cache .pytest_cache .ruff_cache .hypothesis

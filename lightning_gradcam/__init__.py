@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lightning_gradcam.explanation import Explanation, NotExplainableError
     from lightning_gradcam.pipeline import explain
     from lightning_gradcam.probe import Pixels, Probe
+    from lightning_gradcam.robust import ConsistencyLoss, FastFGSMLoss, PGDLoss, TRADESLoss
     from lightning_gradcam.trace import Layer
     from lightning_gradcam.variants import Variant
 
@@ -23,13 +24,17 @@ _HOMES = {
     "FGSM": "attacks",
     "PGD": "attacks",
     "Baseline": "baseline",
+    "ConsistencyLoss": "robust",
     "Explanation": "explanation",
+    "FastFGSMLoss": "robust",
     "GradCAMCallback": "callback",
     "Layer": "trace",
     "NotExplainableError": "explanation",
-    "PixelSpace": "attacks",
+    "PGDLoss": "robust",
     "Pixels": "probe",
+    "PixelSpace": "attacks",
     "Probe": "probe",
+    "TRADESLoss": "robust",
     "Variant": "variants",
     "attack_probe": "attacks",
     "explain": "pipeline",
@@ -41,13 +46,17 @@ __all__ = [
     "FGSM",
     "PGD",
     "Baseline",
+    "ConsistencyLoss",
     "Explanation",
+    "FastFGSMLoss",
     "GradCAMCallback",
     "Layer",
     "NotExplainableError",
+    "PGDLoss",
     "PixelSpace",
     "Pixels",
     "Probe",
+    "TRADESLoss",
     "Variant",
     "attack_probe",
     "explain",

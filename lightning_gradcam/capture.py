@@ -160,10 +160,12 @@ def capture(
     forward: Forward,
     targets: Sequence[Target],
     keep: bool = True,
+    differentiable: bool = False,
 ) -> list[Passes]:
     """Run the model once and keep what a gradient at ``layers`` needs: the graph from the earliest of them on.
 
-    The pass runs without grad up to there, so that nothing of the body is saved for backward.
+    Under `torch.no_grad`, the pass runs without grad up to there, so that nothing of the body is saved for backward. A
+    loss made of the activations and gradients of a ``differentiable`` one reaches all weights that want a gradient.
 
     Returns:
         One `Passes` per target, all of the same pass, to be read in this order. Unless told to ``keep`` it, the last
@@ -186,7 +188,9 @@ def capture(
             "fire. Choose another with `layers=`."
         )
     by_key = {layer.key: layer for layer in layers}
-    whole = Passes(probe, targets[0], output, tensors, by_key, lambda rows: forward(model, rows))
+    whole = Passes(
+        probe, targets[0], output, tensors, by_key, lambda rows: forward(model, rows), differentiable=differentiable
+    )
     shared = [True] * (len(targets) - 1) + [keep]
     return [replace(whole, target=target, shared=each) for target, each in zip(targets, shared, strict=True)]
 

@@ -28,6 +28,7 @@ class Passes:
         run: Another forward pass, of any probe; nothing of it is captured and no grad is kept.
         shared: Whether others work on the same graph after this one. Else it goes, piece by piece, while `gradients`
             are computed, which takes a tenth off the time of several layers: memory is used again while it is warm.
+        differentiable: Whether activations and gradients are part of the graph, so that a loss can be made of them.
     """
 
     probe: Probe
@@ -37,11 +38,13 @@ class Passes:
     layers: Mapping[str, Layer]
     run: Callable[[Probe], Any]
     shared: bool = True
+    differentiable: bool = False
 
     @cached_property
     def activations(self) -> Mapping[str, Tensor]:
         """``(n, C, *s)`` per layer, in at least float32."""
-        return {key: self._grid(key, tensor.detach()) for key, tensor in self.tensors.items()}
+        tensors = self.tensors if self.differentiable else {key: t.detach() for key, t in self.tensors.items()}
+        return {key: self._grid(key, tensor) for key, tensor in tensors.items()}
 
     @cached_property
     def gradients(self) -> Mapping[str, Tensor]:
@@ -55,8 +58,9 @@ class Passes:
                 "the graph (no_grad, detach, or a result computed outside of PyTorch). Pass `forward=` or `target=` "
                 "without that step."
             )
-        tensors = list(self.tensors.values())
-        found = torch.autograd.grad(total, tensors, retain_graph=self.shared, allow_unused=True)
+        tensors, again = list(self.tensors.values()), self.differentiable
+        kept = again or self.shared
+        found = torch.autograd.grad(total, tensors, retain_graph=kept, create_graph=again, allow_unused=True)
         return {
             key: self._grid(key, torch.zeros_like(tensor) if gradient is None else gradient)
             for (key, tensor), gradient in zip(self.tensors.items(), found, strict=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -12,7 +14,9 @@ import torch
 from lit import Bars, Lit, loader
 from pytorch_lightning import Trainer
 from regimes.page import PAGE, generated
+from scipy import stats
 
+from benchmarks import adversarial
 from lightning_gradcam import GradCAMCallback, explain
 from lightning_gradcam.methods import METHODS
 
@@ -52,6 +56,7 @@ def test_recipe_runs_and_is_under_20_lines(title, code, tmp_path):
 
 
 README = (ROOT / "README.md").read_text()
+ADVERSARIAL_PAGE = (ROOT / "docs" / "adversarial.md").read_text("utf-8")
 METHODS_PAGE = (ROOT / "docs" / "methods.md").read_text()
 
 
@@ -92,6 +97,33 @@ def test_snippet_of_the_page_of_methods(code):
     exec(compile(code, "methods.md", "exec"), {"model": Lit(), "images": torch.rand(2, 3, 16, 16), "explain": kept})
     assert all(evidence.isfinite().all() for explanation in calls for evidence in explanation.evidence.values())
     assert calls or "GradCAMCallback(" in code
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", ADVERSARIAL_PAGE, re.DOTALL))
+def test_snippet_of_the_page_of_adversarial_training(code):
+    names = {"torch": torch, "model": Lit(), "labels": torch.arange(3)}
+    names["images"] = torch.stack([Bars(3)[i][0] for i in range(3)])
+    exec(compile(code, "adversarial.md", "exec"), names)
+    made = [value for name, value in names.items() if name in ("loss", "callback", "Robust")]
+    assert made
+    for value in made:
+        if isinstance(value, torch.Tensor):
+            assert value.isfinite()
+        elif isinstance(value, type):
+            module, pixels = value(), torch.rand(3, 3, 16, 16)
+            assert module.training_step((pixels, names["labels"]), 0).isfinite()
+
+
+def test_the_page_of_adversarial_training_says_what_was_measured():
+    rows = json.loads(adversarial.RESULTS.read_text("utf-8"))
+    assert {(row["training"], row["seed"]) for row in rows} == set(
+        itertools.product(("natural", "PGD", "TRADES", "consistency"), range(10))
+    )
+    again = "`python -m benchmarks.adversarial --report` writes it"
+    assert adversarial.page(ADVERSARIAL_PAGE, rows) == ADVERSARIAL_PAGE, f"docs/adversarial.md is out of date: {again}"
+    after, before = (adversarial.column(rows, name, "similarity") for name in ("consistency", "PGD"))
+    expected = stats.ttest_rel(after, before).confidence_interval(0.95)
+    assert adversarial.paired_interval(after, before)[1:] == pytest.approx((expected.low, expected.high))
 
 
 def test_the_page_of_methods_lists_every_method():

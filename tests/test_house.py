@@ -36,7 +36,7 @@ FLOORS = [
     {"pairs", "kept", "profiles"},
     {"report"},
     {"comparison"},
-    {"candidates", "gathering", "surroundings", "host", "ranks", "remarks"},
+    {"candidates", "gathering", "surroundings", "host", "ranks", "remarks", "robust"},
     {"track", "portions", "gallery"},
     {"watch"},
     {"baseline"},
@@ -104,7 +104,7 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_the_core_loads_neither_lightning_nor_tensorboard():
-    loaded = loaded_by("import lightning_gradcam.pipeline, lightning_gradcam.watch, lightning_gradcam.attacks")
+    loaded = loaded_by("import lightning_gradcam.pipeline, lightning_gradcam.watch, lightning_gradcam.robust")
     assert {"torch", "lightning_gradcam"} <= loaded
     assert not loaded & {*LIGHTNING, "tensorboard", "tensorboardX", "captum", "pytorch_grad_cam", "wandb"}
 

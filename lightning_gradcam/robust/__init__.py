@@ -1,0 +1,14 @@
+"""Adversarial training: losses that a ``training_step`` returns in one line."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from lightning_gradcam.robust.consistency import ConsistencyLoss
+from lightning_gradcam.robust.losses import FastFGSMLoss, PGDLoss, TRADESLoss
+from lightning_gradcam.robust.step import Step
+
+AdversarialLoss: TypeAlias = PGDLoss | FastFGSMLoss | TRADESLoss | ConsistencyLoss
+"""Any of them: the type of an argument that LightningCLI is to build."""
+
+__all__ = ["AdversarialLoss", "ConsistencyLoss", "FastFGSMLoss", "PGDLoss", "Step", "TRADESLoss"]

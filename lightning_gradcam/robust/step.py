@@ -1,0 +1,123 @@
+"""One step of adversarial training: images are attacked, and then the model is trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam.attacks import PGD, Ball, PixelSpace, pixels_of
+from lightning_gradcam.attacks.gradient import Loss, ascend, better, losses
+from lightning_gradcam.attacks.space import check_range
+from lightning_gradcam.isolation import frozen, isolated
+from lightning_gradcam.probe import Pixels, Probe
+
+Objective: TypeAlias = Callable[[Callable[[Tensor], Tensor]], Loss]
+"""From a pixel-space model to what the attack on it makes larger."""
+
+Start: TypeAlias = Callable[[Tensor, Ball], Tensor]
+"""``(images in [0, 1], ball) -> a place in the ball``: where an attack begins."""
+
+
+TEN_STEPS = PGD()
+"""Ten steps of a quarter of what is usual for images of that size, from a random start."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step came to.
+
+    Args:
+        loss: Scalar, float32, to be minimised.
+        images: The attacked images ``(N, C, *spatial)``, as the model takes them.
+        logits: ``(N, K)`` of the attacked images, in the pass that is trained on.
+        clean_logits: ``(N, K)`` of the clean images, where the loss needs these.
+        similarity: Of clean and attacked maps, the mean over the images that have both; where the loss needs it.
+    """
+
+    loss: Tensor
+    images: Tensor
+    logits: Tensor
+    clean_logits: Tensor | None = None
+    similarity: Tensor | None = None
+
+
+def attacked(
+    model: nn.Module, images: Tensor, attack: PGD, objective: Objective, start: Start, pixels: Pixels | None
+) -> Tensor:
+    """The images where the objective is largest, as far as the attack finds it; the model is left as it was found.
+
+    The model evaluates meanwhile: BatchNorm uses, and keeps, its running statistics, and dropout is off. Starts are
+    drawn before, from PyTorch's global generator: anew in every step, for each image on its own.
+
+    Args:
+        model: Called as ``model(images)``.
+        images: ``(N, C, *spatial)``, as the model takes them; `ordinary` ones.
+        attack: The ball, the steps, and what is kept.
+        objective: What is made larger.
+        start: Where each of the attack's restarts begins.
+        pixels: The normalisation of ``images``; None where they are pixels in [0, 1].
+
+    Raises:
+        ValueError: Images do not lie in [0, 1] without their normalisation.
+    """
+    clean = pixels_of(Probe(images.detach(), pixels=pixels))
+    check_range(clean)
+    clean = clean.clamp(0, 1)
+    settled = attack.settled(clean)
+    ball = Ball(settled.eps or 0.0, attack.norm)
+    starts = [start(clean, ball) for _ in range(attack.restarts)]  # inside of `isolated` every draw is the same
+    with isolated(model), frozen(model):
+        loss = objective(PixelSpace(model, pixels))
+        place = _highest(loss, clean, starts, ball, settled)
+    return place if pixels is None else pixels.normalise(place)
+
+
+def _highest(loss: Loss, clean: Tensor, starts: Sequence[Tensor], ball: Ball, attack: PGD) -> Tensor:
+    found: tuple[Tensor, Tensor] | None = None
+    for start in starts:
+        end = ascend(loss, clean, start, ball, attack.steps, attack.step_size or 0.0, attack.keep)
+        if len(starts) == 1:
+            return end
+        found = better(found, end, losses(loss, end))
+    assert found is not None
+    return found[0]
+
+
+def ordinary(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Both, or copies where they were made in inference mode, as in Lightning's validation: autograd takes no such."""
+    probe = Probe(images, labels=labels).ordinary()
+    return probe.images, labels if probe.labels is None else probe.labels
+
+
+def uniform(images: Tensor, ball: Ball) -> Tensor:
+    """Anywhere in the ball, see `Ball.shifts`."""
+    return ball.start(images)
+
+
+def at_images(images: Tensor, _ball: Ball) -> Tensor:
+    """Where the images are."""
+    return images
+
+
+def precise(logits: Tensor) -> Tensor:
+    """In at least float32, for losses under mixed precision."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def check_attack(attack: object) -> None:
+    """Raise a TypeError where the attack is not one whose steps are known here."""
+    if not isinstance(attack, PGD):
+        raise TypeError(
+            f"Expected `attack` to be a PGD, whose starts are drawn anew in every step, but got {attack!r}. "
+            "FGSM is `PGD(eps, steps=1, step_size=eps, random_start=False)`."
+        )
+
+
+def check_weight(name: str, value: float) -> None:
+    """Raise a ValueError where a weight is negative or no number."""
+    if not value >= 0:
+        raise ValueError(f"Expected `{name}` of at least 0, but got {value}.")
