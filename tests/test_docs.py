@@ -79,6 +79,8 @@ def test_readme_snippet(code, tmp_path, monkeypatch):
     if "trainer" in names:
         assert torch.isfinite(names["trainer"].callback_metrics["gradcam/drift"])
         assert list(tmp_path.rglob("events*"))
+    elif "report" in names:
+        assert names["report"].findings[0].mean == 1
     elif "explanation" in names:
         assert names["explanation"].heatmaps()["features"].shape == (4, 16, 16)
         assert set(names["explanation"].degenerate["features"]) != {"no gradient"}
