@@ -26,7 +26,7 @@ PAGE = ROOT / "docs" / "adversarial.md"
 PICTURE = ROOT / "docs" / "images" / "adversarial.png"
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 SEEDS = 10
-"""Chosen before the first run, like everything else about it: 0 to 9."""
+"""From 0 on, preset."""
 
 COLUMNS = {
     "clean": "clean accuracy",
