@@ -15,8 +15,9 @@ from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from test_baseline import bars, trained
 
-from lightning_gradcam import Baseline, GradCAMCallback, explain
+from lightning_gradcam import Baseline, GradCAMCallback, Pixels, explain
 from lightning_gradcam.alarm import DEVIATIONS, LEAST, LEAST_DEVIATION, WINDOW, Alarm
+from lightning_gradcam.attacks import pixels_of
 from lightning_gradcam.stability import spearman
 
 
@@ -96,6 +97,12 @@ def test_a_baseline_is_watched_while_a_model_trains(tmp_path):
     first = GradCAMCallback(baseline=baseline)
     started = fit(tmp_path, [first], model=trained().train(), max_epochs=1)
     assert 0 < float(started.callback_metrics["gradcam/baseline_similarity"]) < 1
+
+
+def test_images_of_a_baseline_are_normalised_as_this_run_does_it(tmp_path):
+    callback = GradCAMCallback(baseline=Baseline.record(trained(steps=1), bars(6)), pixels=Pixels((0.5,), (0.5,)))
+    fit(tmp_path, [callback], max_epochs=1)
+    assert torch.allclose(callback.watch.probe.images, (pixels_of(bars(6)) - 0.5) / 0.5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -13,9 +14,11 @@ from torch import nn
 
 from lightning_gradcam import Baseline, Pixels, Probe, Variant, explain
 from lightning_gradcam.attacks import pixels_of
+from lightning_gradcam.comparison import _judged
 from lightning_gradcam.identity import pixels_hash, weights_hash
 from lightning_gradcam.kept import IncompatibleError
 from lightning_gradcam.methods import METHODS
+from lightning_gradcam.profiles import PROFILES
 
 NORM = Pixels((0.4, 0.4, 0.4), (0.25, 0.25, 0.25))
 
@@ -287,3 +290,25 @@ def test_hashes_tell_weights_and_pixels_apart():
     assert pixels_hash(images) != pixels_hash(images + 1 / 255)
     assert pixels_hash(images) != pixels_hash(images.flip(0))
     assert pixels_hash(images) != pixels_hash(images.reshape(2, 3, 4, 16))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "status"),
+    [
+        (0.99, 1.0, "pass"),
+        (0.9899, 1.0, "inconclusive"),
+        (0.985, 0.9899, "regressed"),
+        (0.98, 0.99, "inconclusive"),
+        (0.2, 0.3, "regressed"),
+    ],
+)
+def test_the_bounds_decide_on_their_side_of_the_threshold(low, high, status):
+    found, reason = _judged(PROFILES["same-weights"], low, high, 0.99, 128, {})
+    assert found == status
+    assert f"{low:.3f}" in reason
+    assert _judged(PROFILES["same-weights"], low, high, 0.99, 1, {})[0] == "inconclusive"
+    limited = PROFILES["same-weights"].overridden({"q05": 0.5, "center_shift": 0.1})
+    assert _judged(limited, 1, 1, 0.99, 128, {"q05": 0.49, "center_shift": 0})[0] == "regressed"
+    assert _judged(limited, 1, 1, 0.99, 128, {"q05": 0.5, "center_shift": 0.11})[0] == "regressed"
+    assert _judged(limited, 1, 1, 0.99, 128, {"q05": 0.5, "center_shift": 0.1})[0] == "pass"
+    assert _judged(limited, 1, 1, 0.99, 128, {"q05": math.nan, "center_shift": 0})[0] == "regressed"

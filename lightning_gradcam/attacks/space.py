@@ -35,6 +35,7 @@ class PixelSpace(nn.Module):
         probe: The rows beside the images, which ``forward`` may need.
         call: How the model is called, a `Forward`; by default ``model(images)``.
 
+    >>> import torch
     >>> model = PixelSpace(nn.Flatten(), Pixels((0.5,), (0.25,)))
     >>> model(torch.tensor([[[0.0, 1.0]]]))
     tensor([[-2.,  2.]])
