@@ -20,6 +20,11 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _beside_one_another(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+
+
 def example(name):
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
