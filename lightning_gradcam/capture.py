@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.explanation import NotExplainableError
-from lightning_gradcam.layout import Layouts
+from lightning_gradcam.layout import Grid, Layouts, ToGrid
 from lightning_gradcam.outputs import floats, swap
 from lightning_gradcam.passes import Passes
+from lightning_gradcam.places import Origin, Places
 from lightning_gradcam.probe import Forward, Probe, Target
 from lightning_gradcam.trace import Layer, LayerShape, vanishing
 
@@ -57,6 +58,7 @@ class _Made:
     handed: Tensor  # the clone that went on; an in-place operation changes it, and so its version
     version: int
     returned_by: list[tuple[nn.Module, int]]  # with which call of it; the innermost module first
+    origin: Origin
 
 
 def trace(
@@ -75,11 +77,10 @@ def trace(
     """
     made: list[_Made] = []
     calls: Counter[nn.Module] = Counter()
-    open_modules: list[tuple[int, dict[int, int]]] = []
+    open_modules: list[tuple[int, list[tuple[Tensor, int]]]] = []
 
     def enter(_module: nn.Module, args: Any) -> None:
-        given = {id(arg): arg._version for arg in args if isinstance(arg, Tensor)}
-        open_modules.append((len(made), given))
+        open_modules.append((len(made), [(arg, arg._version) for arg in args if isinstance(arg, Tensor)]))
 
     def leave(module: nn.Module, _args: Any, output: Any) -> Any:
         first_inside, given = open_modules.pop()
@@ -88,8 +89,8 @@ def trace(
         tensor, others = next(found := floats(output), None), any(True for _ in found)
         if tensor is None or tensor.ndim < 2 or len(probe) not in tensor.shape[: 2 if tensor.ndim == 3 else 1]:
             return None
-        if given.get(id(tensor)) == tensor._version:  # handed through, as dropout does in evaluation
-            return None
+        if any(arg is tensor and version == tensor._version for arg, version in given):
+            return None  # handed through, as dropout does in evaluation
         for record in made[first_inside:]:
             if record.handed is tensor and record.version == tensor._version:
                 if not others:  # else the score may be made of those, and pass by the tensor on its way out
@@ -98,7 +99,8 @@ def trace(
         value = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
         torch.set_grad_enabled(True)  # also inside a no_grad block of the model's own
         handed = value.clone()
-        made.append(_Made(value, handed, handed._version, [(module, call)]))
+        origin = Origin(module, tensor, handed, [arg for arg, _ in given], first_inside)
+        made.append(_Made(value, handed, handed._version, [(module, call)], origin))
         return swap(output, tensor, handed)
 
     names = {module: name for name, module in named_layers(model).items() if _can_be_traced(name, module)}
@@ -111,8 +113,9 @@ def trace(
         gradients: Sequence[Tensor | None] = [None] * len(made)
         if made and scores.requires_grad:
             gradients = torch.autograd.grad(scores.sum(), [r.value for r in made], allow_unused=True)
-    layouts = Layouts(probe.size, len(probe))
-    shapes = [_shape(r, names, calls, layouts, g) for r, g in zip(made, gradients, strict=True)]
+    layouts, places = Layouts(probe.size, len(probe)), Places(probe.images)
+    read = [layouts.follow(record.origin, places) for record in made]
+    shapes = [_shape(r, names, calls, *at, g) for r, at, g in zip(made, read, gradients, strict=True)]
     if not vanishing(shapes):
         shapes = [replace(s, reaches=s.touched > 0) if s.tokens else s for s in shapes]
     return tuple(shapes), output
@@ -127,16 +130,15 @@ def _shape(
     record: _Made,
     names: Mapping[nn.Module, str],
     calls: Mapping[nn.Module, int],
-    layouts: Layouts,
+    grid: Grid | None,
+    to_grid: ToGrid,
     gradient: Tensor | None,
 ) -> LayerShape:
-    shape = tuple(record.value.shape)
-    grid, to_grid = layouts.read(shape)
     (maker, _), (outermost, call) = record.returned_by[0], record.returned_by[-1]
     return LayerShape(
         name=names[outermost],
         kind=type(maker).__name__,
-        shape=shape,
+        shape=tuple(record.value.shape),
         grid=grid,
         call=-1 if call == calls[outermost] - 1 else call,
         reaches=gradient is not None,

@@ -13,7 +13,7 @@ import lightning_gradcam
 
 HOME = Path(lightning_gradcam.__file__).parent
 FLOORS = [
-    {"probe", "layout", "trace", "registry", "explanation", "packages", "calling", "outputs"},
+    {"probe", "layout", "places", "trace", "registry", "explanation", "packages", "calling", "outputs"},
     {"passes"},
     {"capture", "isolation"},
     {"layers", "targets", "methods", "attacks", "stability", "render", "loggers", "fusion"},
