@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_gradcam.explanation import NotExplainableError
 from lightning_gradcam.layout import Grid, Layouts, ToGrid
-from lightning_gradcam.outputs import floats, swap
+from lightning_gradcam.outputs import floats, ordinary, swap, version, with_grad
 from lightning_gradcam.passes import Passes
 from lightning_gradcam.places import Origin, Places
 from lightning_gradcam.probe import Forward, Probe, Target
@@ -79,8 +79,10 @@ def trace(
     calls: Counter[nn.Module] = Counter()
     open_modules: list[tuple[int, list[tuple[Tensor, int]]]] = []
 
-    def enter(_module: nn.Module, args: Any) -> None:
-        open_modules.append((len(made), [(arg, arg._version) for arg in args if isinstance(arg, Tensor)]))
+    def enter(module: nn.Module, args: Any) -> Any:
+        args = ordinary(module, args)
+        open_modules.append((len(made), [(arg, version(arg)) for arg in args if isinstance(arg, Tensor)]))
+        return args
 
     def leave(module: nn.Module, _args: Any, output: Any) -> Any:
         first_inside, given = open_modules.pop()
@@ -89,16 +91,14 @@ def trace(
         tensor, others = next(found := floats(output), None), any(True for _ in found)
         if tensor is None or tensor.ndim < 2 or len(probe) not in tensor.shape[: 2 if tensor.ndim == 3 else 1]:
             return None
-        if any(arg is tensor and version == tensor._version for arg, version in given):
+        if any(arg is tensor and came == version(tensor) for arg, came in given):
             return None  # handed through, as dropout does in evaluation
         for record in made[first_inside:]:
-            if record.handed is tensor and record.version == tensor._version:
+            if record.handed is tensor and record.version == version(tensor):
                 if not others:  # else the score may be made of those, and pass by the tensor on its way out
                     record.returned_by.append((module, call))
                 return None
-        value = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
-        torch.set_grad_enabled(True)  # also inside a no_grad block of the model's own
-        handed = value.clone()
+        value, handed = with_grad(tensor)  # also inside a no_grad block of the model's own
         origin = Origin(module, tensor, handed, [arg for arg, _ in given], first_inside)
         made.append(_Made(value, handed, handed._version, [(module, call)], origin))
         return swap(output, tensor, handed)
@@ -174,13 +174,13 @@ def capture(
     Raises:
         NotExplainableError: A layer did not run.
     """
-    output, tensors = _run_to_graph(model, probe, layers, forward)
+    output, tensors, cut = _run_to_graph(model, probe, layers, forward)
     with torch.enable_grad():
         carries_grad = all(target(output, probe).requires_grad for target in targets)
-    if not carries_grad:
+    if cut or not carries_grad:
         # The model has a no_grad block of its own around a layer, and grad was off again after it.
         with torch.enable_grad():
-            output, tensors = _run_to_graph(model, probe, layers, forward)
+            output, tensors, _ = _run_to_graph(model, probe, layers, forward)
     missing = [layer.name for layer in layers if layer.key not in tensors]
     if missing:
         raise NotExplainableError(
@@ -195,8 +195,10 @@ def capture(
 
 def _run_to_graph(
     model: nn.Module, probe: Probe, layers: Sequence[Layer], forward: Forward
-) -> tuple[Any, dict[str, Tensor]]:
+) -> tuple[Any, dict[str, Tensor], bool]:
+    """The output, the tensors, and whether grad was off again between two of them."""
     tensors: dict[str, Tensor] = {}
+    cut = False
     calls: Counter[str] = Counter()
     modules = named_layers(model)
     gone = [layer.name for layer in layers if layer.name not in modules]
@@ -207,26 +209,25 @@ def _run_to_graph(
 
     def tap(layer: Layer) -> Hook:
         def leave(_module: nn.Module, _args: Any, output: Any) -> Any:
+            nonlocal cut
             call = calls[layer.key]
             calls[layer.key] += 1
             tensor = next(floats(output), None)
             if tensor is None or layer.call not in (-1, call):
                 return None
-            if not tensor.requires_grad:
-                tensor_with_grad = tensor.detach().requires_grad_()
-                torch.set_grad_enabled(True)
-            else:
-                tensor_with_grad = tensor
-            tensors[layer.key] = tensor_with_grad
+            cut |= bool(tensors) and not torch.is_grad_enabled()
             # A clone goes on, so that an in-place operation behind the layer does not change what was captured.
-            return swap(output, tensor, tensor_with_grad.clone())
+            tensors[layer.key], handed = with_grad(tensor)
+            return swap(output, tensor, handed)
 
         return leave
 
     before = torch.is_grad_enabled()
-    with _hooked([(modules[layer.name].register_forward_hook, tap(layer)) for layer in layers]):
+    taking = [m.register_forward_pre_hook for name, m in modules.items() if before and _can_be_traced(name, m)]
+    tapping = [(modules[layer.name].register_forward_hook, tap(layer)) for layer in layers]
+    with _hooked([*((register, ordinary) for register in taking), *tapping]):  # type: ignore[list-item]  # as above
         try:
             output = forward(model, probe)
         finally:
             torch.set_grad_enabled(before)
-    return output, {layer.key: tensors[layer.key] for layer in layers if layer.key in tensors}
+    return output, {layer.key: tensors[layer.key] for layer in layers if layer.key in tensors}, cut

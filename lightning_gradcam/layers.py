@@ -48,7 +48,8 @@ def feature_maps(shapes: Sequence[LayerShape]) -> list[LayerShape]:
         found = (
             "no module returns a spatial output"
             if not spatial
-            else f"no gradient of the score reaches the {len(spatial)} spatial outputs (no_grad or detach cut it off)"
+            else f"no gradient of the score reaches the {len(spatial)} spatial outputs (no_grad, detach or "
+            "inference_mode cut it off)"
             if not reached
             else "the only spatial outputs are poolings"
         )
