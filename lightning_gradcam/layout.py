@@ -162,8 +162,7 @@ class Layouts:
 
     def _tokens(self, shape: tuple[int, ...]) -> tuple[Grid | None, ToGrid]:
         rows = next((i for i in (0, 1) if shape[i] == self.rows), None)
-        # The images come second only where a convolution says how many tokens there are: windows look alike.
-        if rows is None or (rows == 1 and not self.grids):
+        if rows is None:
             return None, channels_first
         length = shape[1 - rows]
         tokens = find_tokens(length, self.image, self.grids)
