@@ -106,11 +106,11 @@ class Places:
         given = [tensor for tensor in origin.given if tensor.ndim == 3]
         certain = [(tensor, axes) for tensor in given if (axes := self._followed(tensor)[1])]
         usual = _usual(maker, returned, len(self.images))
-        if not certain and (not usual or isinstance(maker, nn.Linear)):  # which works along any dimension
+        if not certain and (not usual or isinstance(maker, (nn.Linear, *_KEEPING))):  # which take any dimension
             fitting = [(tensor, _by_sizes(tensor, self._known)) for tensor in given if not self._followed(tensor)[0]]
             certain = [(tensor, possible[0]) for tensor, possible in fitting if len(possible) == 1]
             undecided = any(len(possible) > 1 for _, possible in fitting) or len(fitting) < len(given)
-            if usual and not certain and undecided and any(axes for _, axes in self._seen):
+            if isinstance(maker, nn.Linear) and not certain and undecided and any(axes for _, axes in self._seen):
                 return None
         kept = [axes for tensor, axes in certain if tensor.shape == returned.shape]
         if kept:
@@ -149,7 +149,7 @@ class Places:
             return same.pop() if len(same) == 1 else None
         parts = inside or given
         possible = _by_sizes(returned, parts)
-        if not possible and parts and returned.numel() != parts[-1][0].numel():  # of another shape, but not reshaped
+        if not possible and parts:
             possible = _by_one_size(returned, *parts[-1])
         if possible or parts:
             return possible[0] if len(possible) == 1 else None
@@ -177,14 +177,14 @@ def _by_sizes(tensor: Tensor, known: Sequence[tuple[Tensor, Axes | None]]) -> li
     for before, axes in reversed(known):
         if axes is None or before.ndim != tensor.ndim:
             continue
-        fitting = [
-            (new, tensor.shape[new.places] - before.shape[axes.places])
+        possible = [
+            new
             for new in _like(tensor, before, axes)
             if tensor.shape[new.channels] == before.shape[axes.channels]
+            and 0 <= tensor.shape[new.places] - before.shape[axes.places] <= EXTRA
         ]
-        for most in (0, EXTRA):
-            if possible := [new for new, extra in fitting if 0 <= extra <= most]:
-                return possible
+        if possible:
+            return possible
     return []
 
 

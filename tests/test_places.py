@@ -187,3 +187,61 @@ def test_patches_by_a_module_of_its_own_are_the_first_tokens():
     [layer] = located(turned, signals).layers
     assert (layer.name, layer.to_grid) == ("0", Tokens((100,)))
     assert "behind it 4 layers return sequences, the last 4 [2, 10, 8]" in layer.reason
+
+
+class Between(nn.Module):
+    """What the model does by itself, between its modules."""
+
+    def __init__(self, between, *modules) -> None:
+        super().__init__()
+        self.stem, self.between, self.body, self.head = (
+            nn.Conv1d(2, 20, 5, 5),
+            between,
+            nn.Sequential(*modules),
+            nn.LazyLinear(4),
+        )
+
+    def forward(self, signals):
+        return self.head(self.body(self.between(self.stem(signals))).flatten(1))
+
+
+def test_between_two_modules():
+    turn = lambda x: x.transpose(1, 2)  # noqa: E731
+    token = lambda x: torch.cat([turn(x)[:, :1], turn(x)], 1)  # noqa: E731
+    for length, between, modules, grids in [
+        (100, lambda x: x + 1, [nn.ReLU()], [FIRST]),  # 20 of 20: as the latest
+        (100, lambda x: turn(x) + 1, [nn.ReLU()], [None]),  # the memory shows that it is none of before
+        (100, lambda x: turn(x) + 1, [nn.LayerNorm(20), nn.ReLU()], [MIDDLE, MIDDLE]),
+        (75, lambda x: x + 1, [nn.LayerNorm((20, 15))], [FIRST]),  # over places and channels
+        (75, token, [Step(torch.tanh), nn.Linear(20, 8)], [Tokens((15,), 1)] * 2),
+        (
+            75,
+            lambda x: turn(x) + 1,
+            [nn.BatchNorm1d(15), nn.MaxPool1d(2)],
+            [Tokens((15,))] * 2,
+        ),  # of channels, by mistake
+        (100, lambda x: x + 1, [ConvNext(20).blocks[0]], [FIRST, MIDDLE, MIDDLE, MIDDLE, MIDDLE, None]),  # or the other
+    ]:
+        model = Between(between, *modules).eval()
+        model(torch.randn(3, 2, length))
+        stem, *found = read(model, torch.randn(3, 2, length)).values()
+        assert (stem, found) == (FIRST, grids)
+
+
+def test_without_a_convolution():
+    turn = lambda x: x.transpose(1, 2)  # noqa: E731
+    tokens = nn.Sequential(Step(lambda x: torch.cat([turn(x)[:, :1], turn(x)], 1)), nn.LayerNorm(2), nn.Flatten())
+    signals = torch.randn(3, 2, 100)
+    assert set(read(nn.Sequential(*tokens, nn.Linear(202, 3)), signals).values()) == {Tokens((100,), 1)}
+    square = nn.Sequential(Turn(), nn.Tanh(), nn.Flatten(), nn.Linear(400, 3))  # nothing but the memory tells
+    assert set(read(square, torch.randn(3, 20, 20)).values()) == {MIDDLE}
+
+
+def test_channels_as_rows_are_no_signals():
+    alone = nn.Sequential(
+        Step(lambda x: x.reshape(-1, 1, 100)), nn.Conv1d(1, 2, 5), Step(lambda x: x.reshape(-1, 2 * 192))
+    )
+    model = nn.Sequential(nn.Conv1d(2, 2, 1), *alone, nn.Linear(384, 3))
+    found = read(model, torch.randn(2, 2, 100))
+    assert found["0"] is FIRST
+    assert found["2"] is None  # (4, 2, 96), of four channels and not of two signals
