@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.explanation import NotExplainableError
-from lightning_gradcam.layout import Layouts
-from lightning_gradcam.outputs import floats, swap
+from lightning_gradcam.layout import Grid, Layouts, ToGrid
+from lightning_gradcam.outputs import floats, ordinary, swap, version, with_grad
 from lightning_gradcam.passes import Passes
+from lightning_gradcam.places import Origin, Places
 from lightning_gradcam.probe import Forward, Probe, Target
 from lightning_gradcam.trace import Layer, LayerShape, vanishing
 
@@ -57,6 +58,7 @@ class _Made:
     handed: Tensor  # the clone that went on; an in-place operation changes it, and so its version
     version: int
     returned_by: list[tuple[nn.Module, int]]  # with which call of it; the innermost module first
+    origin: Origin
 
 
 def trace(
@@ -75,11 +77,12 @@ def trace(
     """
     made: list[_Made] = []
     calls: Counter[nn.Module] = Counter()
-    open_modules: list[tuple[int, dict[int, int]]] = []
+    open_modules: list[tuple[int, list[tuple[Tensor, int]]]] = []
 
-    def enter(_module: nn.Module, args: Any) -> None:
-        given = {id(arg): arg._version for arg in args if isinstance(arg, Tensor)}
-        open_modules.append((len(made), given))
+    def enter(module: nn.Module, args: Any) -> Any:
+        args = ordinary(module, args)
+        open_modules.append((len(made), [(arg, version(arg)) for arg in args if isinstance(arg, Tensor)]))
+        return args
 
     def leave(module: nn.Module, _args: Any, output: Any) -> Any:
         first_inside, given = open_modules.pop()
@@ -88,17 +91,16 @@ def trace(
         tensor, others = next(found := floats(output), None), any(True for _ in found)
         if tensor is None or tensor.ndim < 2 or len(probe) not in tensor.shape[: 2 if tensor.ndim == 3 else 1]:
             return None
-        if given.get(id(tensor)) == tensor._version:  # handed through, as dropout does in evaluation
-            return None
+        if any(arg is tensor and came == version(tensor) for arg, came in given):
+            return None  # handed through, as dropout does in evaluation
         for record in made[first_inside:]:
-            if record.handed is tensor and record.version == tensor._version:
+            if record.handed is tensor and record.version == version(tensor):
                 if not others:  # else the score may be made of those, and pass by the tensor on its way out
                     record.returned_by.append((module, call))
                 return None
-        value = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
-        torch.set_grad_enabled(True)  # also inside a no_grad block of the model's own
-        handed = value.clone()
-        made.append(_Made(value, handed, handed._version, [(module, call)]))
+        value, handed = with_grad(tensor)  # also inside a no_grad block of the model's own
+        origin = Origin(module, tensor, handed, [arg for arg, _ in given], first_inside)
+        made.append(_Made(value, handed, handed._version, [(module, call)], origin))
         return swap(output, tensor, handed)
 
     names = {module: name for name, module in named_layers(model).items() if _can_be_traced(name, module)}
@@ -111,8 +113,9 @@ def trace(
         gradients: Sequence[Tensor | None] = [None] * len(made)
         if made and scores.requires_grad:
             gradients = torch.autograd.grad(scores.sum(), [r.value for r in made], allow_unused=True)
-    layouts = Layouts(probe.size, len(probe))
-    shapes = [_shape(r, names, calls, layouts, g) for r, g in zip(made, gradients, strict=True)]
+    layouts, places = Layouts(probe.size, len(probe)), Places(probe.images)
+    read = [layouts.follow(record.origin, places) for record in made]
+    shapes = [_shape(r, names, calls, *at, g) for r, at, g in zip(made, read, gradients, strict=True)]
     if not vanishing(shapes):
         shapes = [replace(s, reaches=s.touched > 0) if s.tokens else s for s in shapes]
     return tuple(shapes), output
@@ -127,16 +130,15 @@ def _shape(
     record: _Made,
     names: Mapping[nn.Module, str],
     calls: Mapping[nn.Module, int],
-    layouts: Layouts,
+    grid: Grid | None,
+    to_grid: ToGrid,
     gradient: Tensor | None,
 ) -> LayerShape:
-    shape = tuple(record.value.shape)
-    grid, to_grid = layouts.read(shape)
     (maker, _), (outermost, call) = record.returned_by[0], record.returned_by[-1]
     return LayerShape(
         name=names[outermost],
         kind=type(maker).__name__,
-        shape=shape,
+        shape=tuple(record.value.shape),
         grid=grid,
         call=-1 if call == calls[outermost] - 1 else call,
         reaches=gradient is not None,
@@ -174,13 +176,13 @@ def capture(
     Raises:
         NotExplainableError: A layer did not run.
     """
-    output, tensors = _run_to_graph(model, probe, layers, forward)
+    output, tensors, cut = _run_to_graph(model, probe, layers, forward)
     with torch.enable_grad():
         carries_grad = all(target(output, probe).requires_grad for target in targets)
-    if not carries_grad:
+    if cut or not carries_grad:
         # The model has a no_grad block of its own around a layer, and grad was off again after it.
         with torch.enable_grad():
-            output, tensors = _run_to_graph(model, probe, layers, forward)
+            output, tensors, _ = _run_to_graph(model, probe, layers, forward)
     missing = [layer.name for layer in layers if layer.key not in tensors]
     if missing:
         raise NotExplainableError(
@@ -197,8 +199,10 @@ def capture(
 
 def _run_to_graph(
     model: nn.Module, probe: Probe, layers: Sequence[Layer], forward: Forward
-) -> tuple[Any, dict[str, Tensor]]:
+) -> tuple[Any, dict[str, Tensor], bool]:
+    """The output, the tensors, and whether grad was off again between two of them."""
     tensors: dict[str, Tensor] = {}
+    cut = False
     calls: Counter[str] = Counter()
     modules = named_layers(model)
     gone = [layer.name for layer in layers if layer.name not in modules]
@@ -209,26 +213,25 @@ def _run_to_graph(
 
     def tap(layer: Layer) -> Hook:
         def leave(_module: nn.Module, _args: Any, output: Any) -> Any:
+            nonlocal cut
             call = calls[layer.key]
             calls[layer.key] += 1
             tensor = next(floats(output), None)
             if tensor is None or layer.call not in (-1, call):
                 return None
-            if not tensor.requires_grad:
-                tensor_with_grad = tensor.detach().requires_grad_()
-                torch.set_grad_enabled(True)
-            else:
-                tensor_with_grad = tensor
-            tensors[layer.key] = tensor_with_grad
+            cut |= bool(tensors) and not torch.is_grad_enabled()
             # A clone goes on, so that an in-place operation behind the layer does not change what was captured.
-            return swap(output, tensor, tensor_with_grad.clone())
+            tensors[layer.key], handed = with_grad(tensor)
+            return swap(output, tensor, handed)
 
         return leave
 
     before = torch.is_grad_enabled()
-    with _hooked([(modules[layer.name].register_forward_hook, tap(layer)) for layer in layers]):
+    taking = [m.register_forward_pre_hook for name, m in modules.items() if before and _can_be_traced(name, m)]
+    tapping = [(modules[layer.name].register_forward_hook, tap(layer)) for layer in layers]
+    with _hooked([*((register, ordinary) for register in taking), *tapping]):  # type: ignore[list-item]  # as above
         try:
             output = forward(model, probe)
         finally:
             torch.set_grad_enabled(before)
-    return output, {layer.key: tensors[layer.key] for layer in layers if layer.key in tensors}
+    return output, {layer.key: tensors[layer.key] for layer in layers if layer.key in tensors}, cut

@@ -12,7 +12,7 @@ from lightning_gradcam.attacks import Attack, coerce_attack
 from lightning_gradcam.baseline import Baseline
 from lightning_gradcam.evidence import Methods, coerce_methods
 from lightning_gradcam.explanation import check_interpolation
-from lightning_gradcam.fusion import Fuse, check_fuse
+from lightning_gradcam.fusion import Fuse, check_flips, check_fuse
 from lightning_gradcam.gallery import Display
 from lightning_gradcam.layers import Layers
 from lightning_gradcam.probe import Forward, Pixels, Probe, Target
@@ -69,8 +69,7 @@ class Choices:
         check_fuse(self.fuse)
         if self.attack is not None:
             coerce_attack(self.attack)
-        if not isinstance(self.flips, bool):
-            raise TypeError(f"Expected `flips` to be True or False, but got {self.flips!r}.")
+        check_flips(self.flips)
         check_interpolation(display.interpolation)
         check_colormap(display.colormap)
         if isinstance(self.probe, int) and self.probe < 1:

@@ -157,12 +157,15 @@ class Explanation:
                 the cells that were measured, or ``"bicubic"``, for images only.
 
         Raises:
-            ValueError: There is no such interpolation in as many dimensions, or ``size`` has others.
+            ValueError: There is no such interpolation in as many dimensions, ``size`` has others, or ``scale`` is not
+                over 0.
         """
         sides = len(self.size)
         asked = self.size if size is None else size
         if not isinstance(asked, Sequence) or len(asked) != sides or not all(side > 0 for side in asked):
             raise ValueError(f"Expected `size` of {sides} positive numbers, as {self.size}, but got {size!r}.")
+        if isinstance(scale, (int, float)) and not scale > 0:  # of a tensor, to know would be to wait for the device
+            raise ValueError(f"Expected `scale` to be None or a number over 0, but got {scale!r}.")
         return {
             key: to_heatmaps(evidence, self.flaws[key], asked, scale, interpolation)
             for key, evidence in self.evidence.items()

@@ -39,6 +39,12 @@ def check_fuse(fuse: str | None, layers: Sequence[Layer] | None = None) -> None:
         )
 
 
+def check_flips(flips: object) -> None:
+    """Raise a TypeError for what is neither True nor False."""
+    if not isinstance(flips, bool):
+        raise TypeError(f"Expected `flips` to be True or False, but got {flips!r}.")
+
+
 def in_order(layers: Sequence[Layer], shapes: Sequence[LayerShape]) -> list[Layer]:
     """The layers in order of execution, as far as the trace has seen them."""
     ran = {name: i for i, shape in enumerate(shapes) for name in (shape.name, *shape.inner)}

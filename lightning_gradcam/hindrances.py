@@ -60,7 +60,8 @@ def check_reach(layers: Sequence[Layer], shapes: Sequence[LayerShape]) -> None:
             why = (
                 "its patch tokens: behind it the score reads other tokens only"
                 if at[-1].tokens
-                else "a detach, a no_grad or a step outside of PyTorch cuts it off, or the score is computed without it"
+                else "a detach, a no_grad, an inference_mode or a step outside of PyTorch cuts it off, or the score is "
+                "computed without it"
             )
             raise NotExplainableError(
                 f"No gradient of the score reaches layer {layer.name!r} ({why}). Choose another with `layers=`: "

@@ -48,7 +48,8 @@ def feature_maps(shapes: Sequence[LayerShape]) -> list[LayerShape]:
         found = (
             "no module returns a spatial output"
             if not spatial
-            else f"no gradient of the score reaches the {len(spatial)} spatial outputs (no_grad or detach cut it off)"
+            else f"no gradient of the score reaches the {len(spatial)} spatial outputs (no_grad, detach or "
+            "inference_mode cut it off)"
             if not reached
             else "the only spatial outputs are poolings"
         )
@@ -97,7 +98,12 @@ def whole(found: LayerShape, features: Sequence[LayerShape], shapes: Sequence[La
     tokens, as the last attention's input is, that is the last place of all.
     """
     same = [s for s in features if s.grid == found.grid]
-    behind = [s for s in shapes[shapes.index(found) + 1 :] if not _NOT_FEATURES.search(s.kind)]
+    behind = [
+        s
+        for s in shapes[shapes.index(found) + 1 :]
+        # A pooling with layers inside, of attention say, is a block.
+        if not _NOT_FEATURES.search(s.kind) or found.name.startswith(f"{(*s.inner, s.name)[0]}.")
+    ]
     # A projection that goes on as a vector (attention pooling) is a branch as well.
     blocks = [name for s in behind if s.cells or found.kind == "Linear" for name in (s.name, *s.inner)]
     around = [name for name in blocks if found.name.startswith(f"{name}.")]
@@ -198,7 +204,10 @@ def _locate(layer: Layer, shapes: Sequence[LayerShape]) -> Layer:
     """Give a layer named by the user the layout that the trace found, where it says none itself."""
     if layer.to_grid is not channels_first:
         return layer
-    at = [s for s in shapes if layer.name in (s.name, *s.inner) and (s.call == layer.call or layer.name in s.inner)]
+    named = [s for s in shapes if layer.name in (s.name, *s.inner)]
+    at = [s for s in named if s.call == layer.call or layer.name in s.inner]
+    if layer.call > max((s.call for s in named), default=-1):
+        at = at or named[-1:]  # the last call is not numbered
     if not at:
         return layer  # it did not run; the capture says so
     if at[-1].grid is None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from torch import Tensor
 
+from lightning_gradcam.places import EXTRA, FIRST, Axes, Origin, Places
+
 Grid: TypeAlias = tuple[int, ...]
 ToGrid: TypeAlias = Callable[[Tensor], Tensor]
-
-EXTRA = 8
-"""So many tokens may stand in front of the patches: class, distillation and register tokens."""
 
 _REDUCTIONS = (2, 4, 8)
 _EXTRA_SHARE = 8  # more extra tokens than this part make a grid out of any number
@@ -93,6 +92,8 @@ class Layouts:
     or is a grid from before, with sides divided or not; ``(n, L, C)``, and ``(L, n, C)``, as tokens where `find_tokens`
     finds their grid.
 
+    Of signals, shapes alone do not tell which dimension the places are: there, `Places` follows them.
+
     Args:
         image: The images' spatial dimensions.
         rows: How many images there are.
@@ -109,7 +110,6 @@ class Layouts:
 
     def read(self, shape: tuple[int, ...]) -> tuple[Grid | None, ToGrid]:
         """The grid of an output of that shape, or None, and what turns it into ``(n, C, *grid)``."""
-        # One dimension has no proportions, and a transposed (n, L, C) cannot be told from (n, C, L).
         if len(shape) == 3 and len(self.image) > 1:
             return self._tokens(shape)
         if len(shape) != len(self.image) + 2 or shape[0] != self.rows:
@@ -128,6 +128,31 @@ class Layouts:
         self.grids.append(grid)
         return grid, to_grid
 
+    def follow(self, origin: Origin, places: Places) -> tuple[Grid | None, ToGrid]:
+        """The same for an output of that origin."""
+        shape = tuple(origin.returned.shape)
+        axes = places.read(origin)
+        if len(self.image) > 1 or len(shape) != 3:
+            return self.read(shape)
+        if axes and axes.lost and (shape[axes.places],) in (self.image, *self.grids):
+            axes = places.found()
+        if axes is None or axes.lost:
+            return None, channels_first
+        return self._along(shape, axes)
+
+    def _along(self, shape: tuple[int, ...], axes: Axes) -> tuple[Grid | None, ToGrid]:
+        length = shape[axes.places]
+        if axes == FIRST:
+            self.grids.append((length,))
+            return (length,), channels_first
+        tokens = find_tokens(length, self.image, [self.image, *self.grids])
+        if tokens is None:
+            if self.grids:
+                return None, channels_first
+            tokens = Tokens((length,))  # the first of all: pieces of the signal
+        self.grids.append(tokens.grid)
+        return tokens.grid, replace(tokens, rows=axes.rows)
+
     def _is_known(self, grid: Grid) -> bool:
         def from_(known: Grid) -> bool:
             pairs = zip(grid, known, strict=True)
@@ -137,8 +162,7 @@ class Layouts:
 
     def _tokens(self, shape: tuple[int, ...]) -> tuple[Grid | None, ToGrid]:
         rows = next((i for i in (0, 1) if shape[i] == self.rows), None)
-        # The images come second only where a convolution says how many tokens there are: windows look alike.
-        if rows is None or (rows == 1 and not self.grids):
+        if rows is None:
             return None, channels_first
         length = shape[1 - rows]
         tokens = find_tokens(length, self.image, self.grids)

@@ -6,7 +6,8 @@ import copy
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
 def floats(output: Any) -> Iterator[Tensor]:
@@ -34,3 +35,25 @@ def swap(output: Any, old: Tensor, new: Tensor) -> Any:
             swapped[key] = swap(item, old, new)
         return swapped
     return output
+
+
+def version(tensor: Tensor) -> int:
+    """How often it was changed in place; what was made in inference mode does not count that."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def ordinary(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a module is given, with copies of what was made in a `torch.inference_mode` that has ended (a pre-hook)."""
+    if torch.is_inference_mode_enabled():
+        return args
+    return tuple(arg.clone() if isinstance(arg, Tensor) and arg.is_inference() else arg for arg in args)
+
+
+def with_grad(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Switch grad on from here, also in a no_grad block: what a gradient is asked for, and the clone that goes on."""
+    with torch.inference_mode(False), torch.enable_grad():  # autograd takes nothing that was made in inference mode
+        if not tensor.requires_grad:
+            tensor = (tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()
+        clone = tensor.clone()
+    torch.set_grad_enabled(True)
+    return tensor, clone

@@ -22,7 +22,7 @@ from lightning_gradcam.evidence import (
     uses_gradients,
 )
 from lightning_gradcam.explanation import Explanation, NotExplainableError, flaws
-from lightning_gradcam.fusion import Fuse, check_fuse, in_order, with_fused, with_mirrored
+from lightning_gradcam.fusion import Fuse, check_flips, check_fuse, in_order, with_fused, with_mirrored
 from lightning_gradcam.hindrances import check_eager, check_model, check_reach, named
 from lightning_gradcam.isolation import filled, isolated
 from lightning_gradcam.layers import Layers, choose_layers
@@ -184,6 +184,7 @@ def prepare(
     check_model(model)
     methods = coerce_methods(method)
     check_fuse(fuse)
+    check_flips(flips)
     call = Called(forward or default_forward(model))
     with named(model):
         shapes, output = traced(model, probe, call, target)

@@ -119,7 +119,7 @@ class Beside(nn.Module):
     (scripted, NotExplainableError, r"is a TorchScript module, whose layers take no hooks\. Pass the eager model"),
     (lambda: nn.Sequential(scripted()), NotExplainableError, r"no module returns a.*this model, 0 is TorchScript"),
     (lambda: nn.Sequential(nn.Flatten(), nn.Linear(432, 3)), NotExplainableError, r"no module returns a spatial"),
-    (Detached, NotExplainableError, r"no gradient of the score reaches the 2 spatial outputs \(no_grad or detach"),
+    (Detached, NotExplainableError, r"no gradient of the score reaches the 2 spatial outputs \(no_grad, detach or"),
 ])  # fmt: skip
 def test_what_cannot_be_explained_says_why(make, error, message):
     model, images = make(), torch.rand(2, 3, 12, 12)
@@ -143,7 +143,7 @@ def test_a_layer_that_no_gradient_reaches():
     with pytest.raises(NotExplainableError, match=r"reaches layer 'norm' \(its patch tokens: .*recommended_layers"):
         explain(vit, images, layers="norm")
     with pytest.raises(
-        NotExplainableError, match=r"reaches layer 'unused' \(a detach, a no_grad or .* is computed without it\)"
+        NotExplainableError, match=r"reaches layer 'unused' \(a detach, a no_grad, .* is computed without it\)"
     ):
         explain(Beside(), torch.rand(2, 3, 12, 12), layers="unused")
     first = lambda tokens: tokens[:, :1].transpose(1, 2)  # noqa: E731

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import namedtuple
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torchvision
 from models import TinyResNet, assert_close, full_autograd, of_class, perturbed, plain_cnn, plain_gradcam
 from torch import nn
 
-from lightning_gradcam import Layer, Probe, explain
+from lightning_gradcam import Layer, NotExplainableError, Probe, explain
 from lightning_gradcam.pipeline import prepare
 from lightning_gradcam.targets import TARGETS
 
@@ -38,6 +39,72 @@ def test_a_no_grad_block_of_the_models_own(whole):
     found = explain(model, images, target=1)
     assert list(found.evidence) == ["inner.5"]
     assert_close(found.evidence["inner.5"], expected)
+
+
+class Halves(nn.Module):
+    """An early half in a block of its own, the late one behind it."""
+
+    def __init__(self, block) -> None:
+        super().__init__()
+        self.early, self.late = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh()), nn.Conv2d(4, 4, 3, 2)
+        self.head, self.block = nn.Linear(64, 3), block
+
+    def forward(self, images):
+        with self.block():
+            x = self.early(images) * 1
+        return self.head(self.late(x).tanh().flatten(1))
+
+
+class Parallel(Halves):
+    def forward(self, images):
+        return self.head((self.late(self.early(images)) * self.late(self.early(images + 1))).flatten(1))
+
+
+def test_layers_inside_and_behind_a_no_grad_block_at_once():
+    model, images = perturbed(Halves(torch.no_grad)), torch.randn(2, 3, 12, 12)
+    free = copy.deepcopy(model)
+    free.block = torch.enable_grad
+    for layers in (["early", "late"], ["late", "early"], "stages"):
+        found = explain(model, images, layers=layers, target=1)
+        assert set(found.evidence) == {"early", "late"}
+        for layer, evidence in found.evidence.items():
+            assert_close(evidence, plain_gradcam(*full_autograd(free, layer, images, of_class(1))))
+
+
+@pytest.mark.parametrize(("make", "layers", "runs"), [
+    (lambda: Halves(nullcontext), ["early", "late"], 1),
+    (lambda: Parallel(nullcontext), [Layer("early", call=0), Layer("early", call=1), "late"], 1),
+    (lambda: Halves(torch.no_grad), ["late"], 1),
+    (lambda: Halves(torch.no_grad), ["early", "late"], 2),  # the price of the early one
+])  # fmt: skip
+def test_a_second_pass_is_made_only_where_a_gradient_would_be_lost(make, layers, runs):
+    model, images, target = perturbed(make()), torch.randn(2, 3, 12, 12), TARGETS["predicted"]
+    ran = []
+    forward = lambda model, probe: ran.append(1) or model(probe.images)  # noqa: E731
+    plan = prepare(model, Probe(images), layers=layers, target=target, forward=forward)
+    ran.clear()
+    plan(model, Probe(images), [target])
+    assert len(ran) == runs
+
+
+def test_an_inference_mode_of_the_models_own():
+    model, images = perturbed(Halves(torch.inference_mode)), torch.randn(2, 3, 12, 12)
+    assert list(explain(model, images).evidence) == ["late"]
+    free = copy.deepcopy(model)
+    free.block = torch.enable_grad
+    for mode in (torch.enable_grad, torch.inference_mode):
+        with mode():
+            found = explain(model, images, layers="late", target=1)
+        assert_close(found.evidence["late"], plain_gradcam(*full_autograd(free, "late", images, of_class(1))))
+    for layers in ("early", "early.0", ["late", "early"]):
+        with pytest.raises(NotExplainableError, match=r"reaches layer 'early.*' \(a detach, .* an inference_mode"):
+            explain(model, images, layers=layers)
+    seen = explain(model, images, layers=["early", "late"], method="eigencam")  # which asks for no gradient
+    assert_close(seen.evidence["early"], explain(free, images, layers="early", method="eigencam").evidence["early"])
+    ended = nn.Sequential(model, nn.Flatten())
+    model.forward = torch.inference_mode()(model.forward)
+    with pytest.raises(NotExplainableError, match=r"no gradient of the score reaches .* inference_mode"):
+        explain(ended, images)
 
 
 class Twice(nn.Module):

@@ -15,6 +15,7 @@ from torch import nn
 
 from lightning_gradcam import Layer, Probe, explain
 from lightning_gradcam.explanation import ForwardError, NotExplainableError
+from lightning_gradcam.methods import gradcam
 from lightning_gradcam.targets import TARGETS
 
 
@@ -164,6 +165,18 @@ def test_maps_are_float32_whatever_the_precision(dtype, of_max):
         cast = explain(model, images, layers="layer2", target=2)
     assert cast.evidence["layer2"].dtype == torch.float32
     assert_close(cast.evidence["layer2"], full.evidence["layer2"], 0.05)
+
+
+def test_equations_are_float32_where_the_model_is_cast():
+    seen = []
+
+    def method(activations, gradients):
+        seen[:] = activations, gradients
+        return gradcam(activations, gradients)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        found = explain(perturbed(TinyResNet()), torch.randn(2, 3, 16, 16), layers="layer2.conv2", method=method)
+    assert_close(found.evidence["layer2.conv2"], plain_gradcam(*(tensor.double() for tensor in seen)), 1e-6)
 
 
 def test_what_is_wrong_is_said():

@@ -10,7 +10,7 @@ from models import TinyResNet, assert_close, perturbed, plain_cnn
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_gradcam import GradCAMCallback, Probe, explain
+from lightning_gradcam import GradCAMCallback, Layer, Probe, explain
 from lightning_gradcam.explanation import FLAWS, flaws, to_heatmaps
 from lightning_gradcam.fusion import fuse_maps
 from lightning_gradcam.pipeline import prepare
@@ -64,6 +64,25 @@ def test_the_fused_map_comes_first_whatever_the_order_of_the_layers():
     assert list(both.evidence)[:2] == ["fused/gradcam", "fused/layercam"]
     maps = [both.evidence[f"{layer}/layercam"] for layer in ("layer1", "layer2")]
     assert_close(both.evidence["fused/layercam"], plain_fusion(maps, "mean"), 1e-5)
+
+
+class Again(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4 * 36, 3)
+
+    def forward(self, images):
+        return self.head(self.conv(self.conv(self.stem(images)).tanh()).flatten(1))
+
+
+def test_calls_of_one_layer_are_fused_in_their_order():
+    model, images = perturbed(Again()), torch.randn(3, 3, 12, 12)
+    first, last = Layer("conv", call=0), Layer("conv")
+    for layers in ([first, last], [last, first]):
+        found = explain(model, images, layers=layers, target=1, fuse="weighted")
+        maps = [found.evidence[key] for key in ("conv[0]", "conv")]
+        assert_close(found.evidence["fused"], plain_fusion(maps, "weighted"), 1e-5)
+        assert found.layers["fused"].reason == "weighted of conv[0], conv"
 
 
 def test_the_deepest_layer_tells_why_nothing_can_be_read():

@@ -16,6 +16,7 @@ FLOORS = [
     {
         "probe",
         "layout",
+        "places",
         "trace",
         "registry",
         "explanation",

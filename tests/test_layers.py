@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torchvision
@@ -287,6 +289,7 @@ class Attention(nn.Module):
     ({"extra": 0, "pool": "mean"}, "norm", 0),
     ({"patches": "unfold"}, "blocks.2.norm1", 1),
     ({"rows": 1}, "blocks.2.norm1", 1),
+    ({"rows": 1, "patches": "unfold"}, "blocks.2.norm1", 1),
 ])  # fmt: skip
 def test_tokens_that_reach_the_score(settings, name, extra):
     model, images = perturbed(TinyViT(**settings)), torch.randn(3, 3, 16, 24)
@@ -312,6 +315,51 @@ def test_a_head_that_is_zero_at_first_hides_no_reach():
     assert found.degenerate["blocks.2.norm1"] == ("no gradient", "no gradient")
     assert model.head.weight is before
     assert not before.any()
+
+
+class AttentionPool(nn.Module):
+    """One vector of all tokens: what it makes of them is a branch that ends here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key, self.value = nn.Linear(8, 1), nn.Linear(8, 6)
+
+    def forward(self, tokens):
+        return (self.key(tokens).softmax(1) * self.value(tokens)).sum(1)
+
+
+class Shared(nn.Module):
+    """One activation for a map and for the tokens that it becomes; pools these by attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.mix = nn.Conv2d(3, 8, 4, 4), nn.GELU(), nn.Linear(8, 8)
+        self.pool, self.head = AttentionPool(), nn.Linear(6, 5)
+
+    def forward(self, images):
+        tokens = self.act(self.conv(images)).flatten(2).transpose(1, 2)
+        return self.head(self.pool(self.act(self.mix(tokens))))
+
+
+def test_what_an_attention_pooling_is_given_is_chosen_and_not_what_it_projects():
+    model, images = perturbed(Shared()), torch.randn(2, 3, 16, 24)
+    assert list(explain(model, images).evidence) == ["act"]
+    assert list(explain(model, images, layers="pool.value").evidence) == ["pool.value"]
+
+
+def test_every_call_of_a_layer_has_a_layout_of_its_own():
+    model, images = perturbed(Shared()), torch.randn(2, 3, 16, 24)
+    calls = [Layer("act", call=0), Layer("act", call=1), Layer("act")]
+    found = explain(model, images, layers=calls, target=3)
+    kept = []
+    unrolled = copy.deepcopy(model).double()
+    unrolled.act.register_forward_hook(lambda module, args, output: kept.append(output))
+    scores = unrolled(images.double().requires_grad_())[:, 3].sum()
+    first, last = ((tensor, grad) for tensor, grad in zip(kept, torch.autograd.grad(scores, kept), strict=True))
+    expected = plain_gradcam(*(t.transpose(1, 2).unflatten(2, (4, 6)).detach() for t in last))
+    assert_close(found.evidence["act[0]"], plain_gradcam(first[0].detach(), first[1]))
+    assert_close(found.evidence["act[1]"], expected)
+    assert_close(found.evidence["act"], expected)
 
 
 @pytest.mark.parametrize("of", [nn.Softmax(1), nn.Sequential(nn.Linear(5, 1), nn.Sigmoid())])

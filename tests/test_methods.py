@@ -167,3 +167,13 @@ def test_what_is_wrong_is_said():
     with pytest.raises(ValueError, match="at least one method"):
         explain(model, images, method=[])
     assert all(coerce_method(name) is METHODS[name] and method_name(name) == name for name in METHODS)
+
+
+def test_xgradcam_gives_no_weight_to_what_cancels_up_to_rounding():
+    activations, gradients = torch.randn(1, 2, 100), torch.randn(1, 2, 100)
+    activations[0, 1] -= activations[0, 1].mean()
+    total = activations[0, 1].sum()
+    assert 0 < abs(total) < 1e-6 * activations[0, 1].abs().sum()  # so that the weight would be a million or so
+    assert torch.equal(
+        METHODS["xgradcam"](activations, gradients), METHODS["xgradcam"](activations[:, :1], gradients[:, :1])
+    )
