@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -61,6 +61,42 @@ class _Made:
     origin: Origin
 
 
+@dataclass
+class _Tape:
+    """Hooks that note what the modules of a pass over so many rows make."""
+
+    rows: int
+    made: list[_Made] = field(default_factory=list)
+    calls: Counter[nn.Module] = field(default_factory=Counter)
+    running: list[tuple[int, list[tuple[Tensor, int]]]] = field(default_factory=list)
+
+    def enter(self, module: nn.Module, args: Any) -> Any:
+        """Before a module runs."""
+        args = ordinary(module, args)
+        self.running.append((len(self.made), [(arg, version(arg)) for arg in args if isinstance(arg, Tensor)]))
+        return args
+
+    def leave(self, module: nn.Module, _args: Any, output: Any) -> Any:
+        """After it has run."""
+        first_inside, given = self.running.pop()
+        call = self.calls[module]
+        self.calls[module] += 1
+        tensor, others = next(found := floats(output), None), any(True for _ in found)
+        if tensor is None or tensor.ndim < 2 or self.rows not in tensor.shape[: 2 if tensor.ndim == 3 else 1]:
+            return None
+        if any(arg is tensor and came == version(tensor) for arg, came in given):
+            return None  # handed through, as dropout does in evaluation
+        for record in self.made[first_inside:]:
+            if record.handed is tensor and record.version == version(tensor):
+                if not others:  # else the score may be made of those, and pass by the tensor on its way out
+                    record.returned_by.append((module, call))
+                return None
+        value, handed = with_grad(tensor)  # also inside a no_grad block of the model's own
+        origin = Origin(module, tensor, handed, [arg for arg, _ in given], first_inside)
+        self.made.append(_Made(value, handed, handed._version, [(module, call)], origin))
+        return swap(output, tensor, handed)
+
+
 def trace(
     model: nn.Module, probe: Probe, forward: Forward, score: Callable[[Any], Tensor]
 ) -> tuple[tuple[LayerShape, ...], Any]:
@@ -75,47 +111,20 @@ def trace(
     Returns:
         One `LayerShape` per distinct tensor with one row per image, and the model's output.
     """
-    made: list[_Made] = []
-    calls: Counter[nn.Module] = Counter()
-    open_modules: list[tuple[int, list[tuple[Tensor, int]]]] = []
-
-    def enter(module: nn.Module, args: Any) -> Any:
-        args = ordinary(module, args)
-        open_modules.append((len(made), [(arg, version(arg)) for arg in args if isinstance(arg, Tensor)]))
-        return args
-
-    def leave(module: nn.Module, _args: Any, output: Any) -> Any:
-        first_inside, given = open_modules.pop()
-        call = calls[module]
-        calls[module] += 1
-        tensor, others = next(found := floats(output), None), any(True for _ in found)
-        if tensor is None or tensor.ndim < 2 or len(probe) not in tensor.shape[: 2 if tensor.ndim == 3 else 1]:
-            return None
-        if any(arg is tensor and came == version(tensor) for arg, came in given):
-            return None  # handed through, as dropout does in evaluation
-        for record in made[first_inside:]:
-            if record.handed is tensor and record.version == version(tensor):
-                if not others:  # else the score may be made of those, and pass by the tensor on its way out
-                    record.returned_by.append((module, call))
-                return None
-        value, handed = with_grad(tensor)  # also inside a no_grad block of the model's own
-        origin = Origin(module, tensor, handed, [arg for arg, _ in given], first_inside)
-        made.append(_Made(value, handed, handed._version, [(module, call)], origin))
-        return swap(output, tensor, handed)
-
+    tape = _Tape(len(probe))
     names = {module: name for name, module in named_layers(model).items() if _can_be_traced(name, module)}
-    entering = [(module.register_forward_pre_hook, enter) for module in names]
-    leaving = [(module.register_forward_hook, leave) for module in names]
+    entering = [(module.register_forward_pre_hook, tape.enter) for module in names]
+    leaving = [(module.register_forward_hook, tape.leave) for module in names]
     with torch.enable_grad():
         with _hooked([*entering, *leaving]):  # type: ignore[list-item]  # pre-hooks take no output
             output = forward(model, probe)
         scores = score(output)
-        gradients: Sequence[Tensor | None] = [None] * len(made)
-        if made and scores.requires_grad:
-            gradients = torch.autograd.grad(scores.sum(), [r.value for r in made], allow_unused=True)
+        gradients: Sequence[Tensor | None] = [None] * len(tape.made)
+        if tape.made and scores.requires_grad:
+            gradients = torch.autograd.grad(scores.sum(), [r.value for r in tape.made], allow_unused=True)
     layouts, places = Layouts(probe.size, len(probe)), Places(probe.images)
-    read = [layouts.follow(record.origin, places) for record in made]
-    shapes = [_shape(r, names, calls, *at, g) for r, at, g in zip(made, read, gradients, strict=True)]
+    read = [layouts.follow(record.origin, places) for record in tape.made]
+    shapes = [_shape(r, names, tape.calls, *at, g) for r, at, g in zip(tape.made, read, gradients, strict=True)]
     if not vanishing(shapes):
         shapes = [replace(s, reaches=s.touched > 0) if s.tokens else s for s in shapes]
     return tuple(shapes), output
