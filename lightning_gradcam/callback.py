@@ -22,6 +22,7 @@ from lightning_gradcam.host import (
     validates,
     weights_explained,
 )
+from lightning_gradcam.pace import Pace
 from lightning_gradcam.packages import AnyCallback, as_misconfiguration
 from lightning_gradcam.probe import Pixels, Probe
 from lightning_gradcam.run import Run
@@ -47,17 +48,18 @@ class GradCAMCallback(AnyCallback):
         probe: How many images to gather from the batches that Lightning hands over, or the images themselves, as the
             model takes them: a `Probe`, or ``(images, labels)``.
         every_n_epochs: Looks are made in every n-th epoch from the first one on, and in the last.
+        max_overhead: The share of the time that looks may take, else they are made less often; when, the clock decides.
+        chunk: How many images are explained at once; None is all. Where memory runs out, it is halved.
         pixels: The mean and standard deviation that images were normalised with; by default found in the
             ``Normalize`` of the dataset or datamodule.
         forward: How the model is called, a callable of (module, probe); by default ``module(probe.images)``.
         fuse: Of several layers, one map in front of theirs: the ``"mean"``, the ``"max"``, or the mean ``"weighted"``
             towards the deepest. The picture of the run and the plain curves are this map's then.
         flips: Whether mirrored images are explained, too, and the mean is shown; a look costs twice as much then.
-        attack: What the images are attacked with at each look, to see whether that moves the explanation, too:
-            ``"fgsm"``, ``"pgd"``, an `FGSM` or `PGD`, or a callable of (pixel-space model, images in [0, 1], labels).
-            A look costs the attack's passes and a second look then.
-        baseline: A file that `Baseline.save` wrote, or a `Baseline`: its images are explained, at its layers, by its
-            methods, for its classes, and ``baseline_similarity`` tells how far maps agree with those kept.
+        attack: What the images are attacked with at each look, for its passes and a second look: ``"fgsm"``, ``"pgd"``,
+            an `FGSM` or `PGD`, or a callable of (pixel-space model, images in [0, 1], labels).
+        baseline: A file of `Baseline.save`, or a `Baseline`: its images are explained, at its layers, by its methods,
+            for its classes, and ``baseline_similarity`` tells how far maps agree with those kept.
         class_names: What the classes are called; by default found in the dataset's ``classes``.
         scale: ``"image"`` stretches every map to its own range, ``"shared"`` shows all on the scale of the largest
             evidence of any look so far, a number is the evidence that has the last colour everywhere.
@@ -70,10 +72,6 @@ class GradCAMCallback(AnyCallback):
 
     Raises:
         MisconfigurationException: An argument is wrong; here, or before training starts where the model has to tell.
-
-    Example::
-
-        trainer = Trainer(callbacks=[GradCAMCallback()])
     """
 
     def __init__(
@@ -85,6 +83,8 @@ class GradCAMCallback(AnyCallback):
         target: int | Callable[..., Any] | str | list[int] = "auto",
         probe: int | Probe | tuple[Tensor, Tensor] = 16,
         every_n_epochs: int = 1,
+        max_overhead: float | None = None,
+        chunk: int | None = None,
         pixels: Pixels | None = None,
         forward: Callable[..., Any] | None = None,
         fuse: Literal["mean", "max", "weighted"] | None = None,
@@ -116,14 +116,15 @@ class GradCAMCallback(AnyCallback):
                 fuse,
                 flips,
                 attack,
+                chunk=chunk,
             )
-            check_habits(every_n_epochs, tag, on_error)
+            check_habits(every_n_epochs, tag, on_error, max_overhead)
         self.every_n_epochs, self.tag, self.on_error = every_n_epochs, tag.strip("/"), on_error
-        self.baseline = baseline
+        self.baseline, self.max_overhead = baseline, max_overhead
         self._begin()
 
     def _begin(self) -> None:
-        self._run = Run(self.choices, self.tag, self.every_n_epochs, self.on_error == "raise")
+        self._run = Run(self.choices, self.tag, Pace(self.every_n_epochs, self.max_overhead), self.on_error == "raise")
 
     def __repr__(self) -> str:
         """The arguments that are not the default."""

@@ -36,6 +36,7 @@ class Choices:
         fuse: How several layers become one map, where they do.
         flips: Whether mirrored images are explained, too.
         attack: What images are attacked with, by name or as a callable; None for no attack.
+        chunk: How many images are explained at once; None is all.
         baseline: Whose images, layers, methods and classes are taken, and compared with.
 
     Raises:
@@ -54,6 +55,7 @@ class Choices:
     flips: bool = False
     attack: str | Attack | None = None
     baseline: Baseline | None = None
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
         display = self.display
@@ -70,6 +72,9 @@ class Choices:
         if self.attack is not None:
             coerce_attack(self.attack)
         check_flips(self.flips)
+        check_kind("chunk", self.chunk, (int, type(None)))
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"Expected `chunk` to be None or at least 1 image, but got {self.chunk}.")
         check_interpolation(display.interpolation)
         check_colormap(display.colormap)
         if isinstance(self.probe, int) and self.probe < 1:
@@ -118,10 +123,13 @@ def check_kind(name: str, value: object, kinds: tuple[type, ...], or_callable: b
     raise TypeError(f"Expected `{name}` to be {' or '.join(choices)}, but got {type(value).__name__}: {value!r}.")
 
 
-def check_habits(every_n_epochs: int, tag: str, on_error: str) -> None:
+def check_habits(every_n_epochs: int, tag: str, on_error: str, max_overhead: float | None) -> None:
     """Raise a TypeError or ValueError where the callback is told wrongly when to look, and what to do with it."""
     check_kind("every_n_epochs", every_n_epochs, (int,))
     check_kind("tag", tag, (str,))
+    check_kind("max_overhead", max_overhead, (int, float, type(None)))
+    if max_overhead is not None and not 0 < max_overhead < 1:
+        raise ValueError(f"Expected `max_overhead` to be None or a share between 0 and 1, but got {max_overhead}.")
     if every_n_epochs < 1:
         raise ValueError(f"Expected `every_n_epochs` of at least 1, but got {every_n_epochs}.")
     if not tag.strip("/"):

@@ -33,6 +33,7 @@ class Portions:
     plan: Plan
     ranks: Ranks = field(default_factory=Ranks)
     at_once: int | None = None
+    _ran_out: bool = False
 
     def __call__(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
         """As `Plan`: one explanation of the whole probe for each target; with several processes, in each of them.
@@ -64,7 +65,7 @@ class Portions:
         """A sentence where memory ran out in this process, else empty."""
         where = "" if self.ranks.is_first else f" in process {self.ranks.index}"
         said = f"Memory ran out{where}, so looks explain {self.at_once} images at once from here on."
-        return said if self.at_once is not None else ""
+        return said if self._ran_out else ""
 
     def _share(self, work: _Work[Rows], model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Rows]:
         share = self.ranks.rows(len(probe))
@@ -83,7 +84,7 @@ class Portions:
                 raise NotExplainableError(
                     f"Memory does not hold one image's explanation ({problem}). Try a later layer."
                 )
-            self.at_once = (at_once + 1) // 2
+            self.at_once, self._ran_out = (at_once + 1) // 2, True
 
 
 def _cut(

@@ -22,6 +22,7 @@ from lightning_gradcam.host import (
 )
 from lightning_gradcam.layers import check_layers
 from lightning_gradcam.loggers import safe_tag, show, write_numbers, write_text
+from lightning_gradcam.pace import Pace
 from lightning_gradcam.probe import Probe
 from lightning_gradcam.ranks import Ranks
 from lightning_gradcam.remarks import Remarks
@@ -38,19 +39,18 @@ class Run:
     Args:
         choices: What the user asked for.
         tag: What all names in the logger begin with.
-        every_n_epochs: In which epochs to look.
+        pace: In which epochs to look.
         raises: Whether faults are raised instead of named in one warning.
     """
 
-    def __init__(self, choices: Choices, tag: str, every_n_epochs: int, raises: bool) -> None:
-        self.choices, self.tag, self.every_n_epochs, self.raises = choices, tag, every_n_epochs, raises
+    def __init__(self, choices: Choices, tag: str, pace: Pace, raises: bool) -> None:
+        self.choices, self.tag, self.pace, self.raises = choices, tag, pace, raises
         self.session = Session(choices)
         self.restored: Mapping[str, Any] | None = None
         self.gave_up = False
         self.looked_at: int | None = None
         self.logged_at: int | None = None
         self._values: dict[str, Tensor | float] = {}
-        self._first_epoch: int | None = None
         self._step = 0
         self.say = Remarks()
 
@@ -115,7 +115,7 @@ class Run:
         with self._guarded(before_training):
             problems = self.session.complete(module, trainer.precision_plugin, data_of(trainer), self.restored)
             if self.session.watch and not self.session.watch.track.looks:  # what was restored, if anything, was other
-                self._values, self._first_epoch, self.looked_at = {}, None, None
+                self._values, self.pace.first_epoch, self.looked_at = {}, None, None
             self.restored = None
             if self.session.ranks.is_first:
                 self.say.warn(*problems)
@@ -129,11 +129,11 @@ class Run:
         if not self.session.watch and self._agreed(not wait):
             self.complete(trainer, module)
         epoch, looked = trainer.current_epoch, False
-        if self.session.watch and self._agreed(self.looked_at != batches_done(trainer)):
-            self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
-            if self._agreed((epoch - self._first_epoch) % self.every_n_epochs == 0 or is_last_epoch(trainer)):
-                self.look(trainer, module, f"epoch {epoch} · step {step}", step)
-                looked = not self.gave_up
+        if self.session.watch and self._agreed(
+            self.looked_at != batches_done(trainer) and self.pace.due(epoch, is_last_epoch(trainer))
+        ):
+            self.look(trainer, module, f"epoch {epoch} · step {step}", step)
+            looked = not self.gave_up
         self._log(trainer, module, looked)
 
     def finish(self, trainer: Any, module: nn.Module) -> None:
@@ -152,11 +152,13 @@ class Run:
         assert watch is not None
         self.looked_at = batches_done(trainer)
         with self._guarded(), trainer.profiler.profile(f"[GradCAMCallback]{self.tag}.look"):
-            look = watch.look(module, moment)
+            with self.pace.clocked(trainer.current_epoch):
+                look = watch.look(module, moment)
+                for key, picture in look.pictures.items():
+                    self._show(trainer, key, picture, step)
             self._values, self._step = {safe_tag(name): value for name, value in look.numbers.items()}, step
-            for key, picture in look.pictures.items():
-                self._show(trainer, key, picture)
-            self.say.warn(*watch.complaints(look))
+            self._values |= {} if self.pace.share is None else {"overhead": self.pace.share}
+            self.say.warn(self.pace.note, *watch.complaints(look))
             self.say.warn_here(watch.portions.note)  # each process has a memory of its own
 
     def show_film(self, trainer: Any) -> None:
@@ -164,11 +166,11 @@ class Run:
         with self._guarded():
             film = self.session.watch.draw_film() if self.session.watch else None
             if film is not None:
-                self._show(trainer, "film", film)
+                self._show(trainer, "film", film, self._step)
 
-    def _show(self, trainer: Any, key: str, picture: Tensor) -> None:
+    def _show(self, trainer: Any, key: str, picture: Tensor, step: int) -> None:
         if self.session.ranks.is_first and not getattr(trainer, "fast_dev_run", False):
-            self.say.warn(*show(trainer.loggers, trainer.default_root_dir, f"{self.tag}/{key}", picture, self._step))
+            self.say.warn(*show(trainer.loggers, trainer.default_root_dir, f"{self.tag}/{key}", picture, step))
 
     def _log(self, trainer: Any, module: Any, looked: bool) -> None:
         """Through `log`, so that callbacks can monitor; what they wait for is there, whatever happens to looks."""
@@ -230,7 +232,12 @@ class Run:
             return dict(self.restored)  # nothing has been looked at since
         state = self.session.state_dict()
         values = {name: float(value) for name, value in self._values.items()}
-        about = {"first_epoch": self._first_epoch, "looked_at": self.looked_at, "step": self._step, "values": values}
+        about = {
+            "first_epoch": self.pace.first_epoch,
+            "looked_at": self.looked_at,
+            "step": self._step,
+            "values": values,
+        }
         return {"version": STATE_VERSION, **state, **about} if state else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -239,5 +246,5 @@ class Run:
             self.say.warn("The checkpoint was written by another version of this callback: its looks start anew.")
         elif state:
             self.restored, self._step = state, state["step"]
-            self._first_epoch, self.looked_at = state["first_epoch"], state["looked_at"]
+            self.pace.first_epoch, self.looked_at = state["first_epoch"], state["looked_at"]
             self._values = dict(state["values"])

@@ -140,7 +140,7 @@ class Session:
                 " ".join([*warnings, "`target='label'` needs labels of shape (N,), and the batches hold none."]).strip()
             )
         target = choose_target(self.choices.target, probe, self.plan)
-        portions, draws = Portions(self.plan, self.ranks), self.ranks.is_first
+        portions, draws = Portions(self.plan, self.ranks, self.choices.chunk), self.ranks.is_first
         self.watch = self.ranks.all_do(
             lambda: Watch(
                 probe,

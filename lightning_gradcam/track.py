@@ -21,6 +21,7 @@ FIRST = {
     "concentration": 0.0,
     "accuracy": 0.0,
     "confidence": 0.0,
+    "overhead": 1.0,
     "baseline_similarity": -1.0,
     "adv_similarity": -1.0,
     "adv_similarity_held": -1.0,

@@ -141,7 +141,9 @@ BREAKS = {
         "if self._run.logged_at != batches_done(trainer):", "if False:",
         "epochs that end without a validation are looked at, too",
     ),
-    "every n": run("% self.every_n_epochs == 0", "% 1 == 0", "epochs between those that were asked for are left out"),
+    "every n": Break(
+        "pace.py", "% self.every_n_epochs == 0", "% 1 == 0", "epochs between those that were asked for are left out",
+    ),
     "start has no batch": run(
         "self.looked_at = None  # before", "pass  # before", "the look before the first step belongs to no batch",
     ),

@@ -24,6 +24,7 @@ FLOORS = [
         "calling",
         "outputs",
         "alarm",
+        "pace",
         "intervals",
         "identity",
         "vault",
