@@ -71,7 +71,7 @@ def compared(
         noise=first.about.noise,
         changed_predictions=changed,
         differences=_differences(first, candidate),
-        warnings=_warnings(first, candidate, chosen),
+        warnings=_warnings(first, candidate, chosen, min(finding.count for finding in findings)),
         pictures={} if images is None else strips(images, first.explanation, candidate.explanation, rows),
     )
 
@@ -229,11 +229,12 @@ def _differences(baseline: Kept, candidate: Kept) -> dict[str, tuple[str, str]]:
     return {n: (one.get(n, "–"), other.get(n, "–")) for n in names if one.get(n) != other.get(n)}
 
 
-def _warnings(baseline: Kept, candidate: Kept, profile: Profile) -> list[str]:
+def _warnings(baseline: Kept, candidate: Kept, profile: Profile, count: int) -> list[str]:
     found = []
-    if len(baseline) < LEAST_IMAGES:
+    if count < LEAST_IMAGES:
         found.append(
-            f"{len(baseline)} images are few: intervals are too narrow under {LEAST_IMAGES}, and 128 are a good number."
+            f"{count} images with an answer are few: intervals are too narrow under {LEAST_IMAGES}, and 128 are a good "
+            "number."
         )
     if baseline.images is not None and candidate.images is not None:
         most = float((baseline.images - candidate.images).abs().max())

@@ -37,15 +37,24 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Ma
     Raises:
         OSError: It could not be written; what was there is as it was.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(about, sort_keys=True)
     metadata = {"kind": KIND, "version": str(version), "about": text, "sha256": _digest(plain, version, text)}
-    handle, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    put(path, save(plain, metadata))
+
+
+def put(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that others, other processes that write it as well, see a whole one, the old or the new.
+
+    Raises:
+        OSError: It could not be written; what was there is as it was.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(prefix=".", suffix=".draft", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(save(plain, metadata))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(draft, 0o666 & ~_umask())

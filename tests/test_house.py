@@ -42,7 +42,7 @@ FLOORS = [
     {"account"},
     {"session"},
     {"run"},
-    {"callback"},
+    {"callback", "command", "pytest_plugin"},
 ]
 TYPES = FLOORS[0]  # may use one another
 DOORS = {

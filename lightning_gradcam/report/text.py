@@ -48,7 +48,7 @@ def as_markdown(report: Report) -> str:
 
 def as_json(report: Report) -> str:
     """For machines; numbers that are not there are null."""
-    return json.dumps(_finite(report.facts()), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    return json.dumps(_finite(report.facts()), indent=1, allow_nan=False) + "\n"
 
 
 def facts_of(finding: Finding, report: Report) -> list[tuple[str, str]]:
