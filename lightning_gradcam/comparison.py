@@ -101,7 +101,8 @@ def _hindrance(one: Kept, other: Kept) -> str:
     if mine.classes is not None and theirs.classes is not None and not torch.equal(mine.classes, theirs.classes):
         share = float((mine.classes != theirs.classes).float().mean())
         return (
-            f"They explain other classes in {share:.0%} of the images: record the candidate with `like=` the baseline."
+            f"They explain other classes in {share:.0%} of the images: record all with `like=` the same baseline, or "
+            "with labels."
         )
     return ""
 

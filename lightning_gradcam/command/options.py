@@ -148,6 +148,7 @@ def _baseline() -> ArgumentParser:
     add("--layers", type=str, nargs="+", default=["auto"], help="names of layers; auto is one, stages several")
     add("--method", type=str, nargs="+", default=["gradcam"], help="gradcam, layercam, hirescam, ...")
     add("--target", type=int | str, default="auto", help="auto (label, else predicted), label, predicted, or a class")
+    add("--like", type=str, help="take layers, methods, classes, and images without --data, from this baseline")
     add("--store", type=str, default="images", help="images, or hash: then comparing needs --data again")
     return _with_common(parser)
 

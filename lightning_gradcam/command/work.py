@@ -56,14 +56,15 @@ _KINDS: Mapping[str, Callable[[Shown], str]] = {
 def baseline(asked: Asked) -> int:
     """``lightning-gradcam baseline``."""
     options, out = asked.options, Path(asked.options.out)
-    if asked.model is None or asked.data is None:
+    if asked.model is None or (asked.data is None and options.like is None):
         raise WrongCallError("a baseline needs --model and --data")
     if options.store not in ("images", "hash"):
         raise WrongCallError(f"expected --store to be images or hash, but got {options.store!r}")
     if out.is_dir() or (out.exists() and not options.overwrite):
         raise WrongCallError(f"{str(out)!r} is there already: --overwrite replaces it")
+    like = None if options.like is None else Baseline.load(options.like)
     model = load_model(asked.model, options.ckpt_path, options.prefix, options.device)
-    probe = load_images(asked, options.images)
+    probe = load_images(asked, options.images) if like is None else _images_of(like, asked)
     layers = options.layers[0] if options.layers in (["auto"], ["stages"]) else options.layers
     with Progress("explaining", PASSES * len(probe)) as progress:
         try:
@@ -75,6 +76,7 @@ def baseline(asked: Asked) -> int:
                 target=options.target,
                 store=options.store,
                 forward=Counted(_forward(model), progress),
+                like=like,
             )
         except (ValueError, NotExplainableError) as error:
             raise WrongCallError(str(error)) from error
