@@ -94,7 +94,7 @@ def _hindrance(one: Kept, other: Kept) -> str:
         if one.images.shape != other.images.shape:
             return f"The baseline's images are {list(one.images.shape)}, the candidate's {list(other.images.shape)}."
         most = float((one.images - other.images).abs().max())
-        if most > NEARLY + 1e-6:
+        if not most <= NEARLY + 1e-6:  # NaN is not
             return f"They explain different images: pixels differ by up to {most * 255:.0f}/255 before normalisation."
     elif one.about.probe != other.about.probe:
         return "They explain different images: their hashes differ, and not both hold the images to see by how much."

@@ -41,7 +41,7 @@ class Inventory:
 
     def text(self) -> str:
         """For a terminal."""
-        return "\n".join(f"  {name:<20}{plain(words)}" for name, words in self.facts)
+        return "\n".join(f"  {plain(name):<20}{plain(words)}" for name, words in self.facts)
 
     def markdown(self) -> str:
         """For a pull request."""
