@@ -104,7 +104,15 @@ def from_file(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Kept:
         raise ValueError("images")
     layers = {key: Layer(str(n), int(c), str(r)) for key, (n, c, r) in zip(keys, places, strict=True)}
     explanation = Explanation(evidence, tensors["logits"], classes, size, layers, flaws)
-    words = [*keys, *about["methods"], *about["layers"], about["target"], about["probe"], about["weights"], about["recorded"]]
+    words = [
+        *keys,
+        *about["methods"],
+        *about["layers"],
+        about["target"],
+        about["probe"],
+        about["weights"],
+        about["recorded"],
+    ]
     words += [word for pair in about["surroundings"].items() for word in pair]
     if not all(isinstance(word, str) for word in words) or not isinstance(about["noise"], (int, float)):
         raise TypeError("about")

@@ -72,7 +72,9 @@ def _read(maker: Callable[..., Any], named: Named, what: str) -> dict[str, Any]:
         known = _parser(maker, set())[1]
         # What is not given keeps its own default, so it is not asked for either.
         parser, _ = _parser(maker, {name for name in known if name not in names})
-        found = parser.instantiate_classes(parser.parse_args(words))
+        read = parser.parse_args(words)
+        # instantiate_classes is what older releases call it.
+        found = parser.instantiate(read) if hasattr(parser, "instantiate") else parser.instantiate_classes(read)
     except (ArgumentError, ValueError, TypeError) as error:
         raise WrongCallError(f"--{what} {named.path}: {one_line(error)}") from error
     return {name: found[name] for name in names}

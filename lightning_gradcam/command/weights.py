@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,7 +60,9 @@ def read_checkpoint(path: str) -> Mapping[str, Any]:
     try:
         if path.endswith(".safetensors"):
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that are refused a moment later
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WrongCallError(f"--ckpt_path {path!r} cannot be read: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
