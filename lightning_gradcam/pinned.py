@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
@@ -84,6 +84,7 @@ class Pinned:
             ValueError: There is no such profile, threshold, layer or method.
         """
         from lightning_gradcam.baseline import Baseline
+        from lightning_gradcam.explanation import NotExplainableError
         from lightning_gradcam.profiles import PROFILES
 
         PROFILES.named(profile).overridden(thresholds)
@@ -96,13 +97,17 @@ class Pinned:
                 ),
             )
             return None
-        with self._told(path):
+        try:
             pinned = _there(path)
             _check_choices(pinned, layers, method, target)
             others = [each if isinstance(each, Baseline) else Baseline.load(each) for each in beside]
             report = pinned.compare(
                 model, profile=profile, thresholds=thresholds, probe=probe, beside=others, forward=forward
             )
+        except (ValueError, NotExplainableError) as error:  # also what is incompatible or unreadable
+            report, problem = None, str(error)
+        if report is None:  # outside of the handler, so that pytest does not show the error once more
+            self._fail(f"! incompatible: {problem}", path, [])
         lenient = self.allow_inconclusive if allow_inconclusive is None else allow_inconclusive
         if not (report.passed or (lenient and report.status == "inconclusive")):
             self._fail(report.text(), path, self._shown(report, path.stem))
@@ -118,6 +123,7 @@ class Pinned:
 
     def _write(self, path: Path, recorded: Baseline) -> None:
         from lightning_gradcam.baseline import Baseline
+        from lightning_gradcam.report.inventory import Inventory
         from lightning_gradcam.vault import UnreadableError
 
         with suppress(UnreadableError):
@@ -125,33 +131,19 @@ class Pinned:
                 self.written(f"unchanged {self.place.told(path)}")
                 return
         recorded.save(path)
-        self.written(f"wrote {self.place.told(path)}")
-
-    @contextmanager
-    def _told(self, path: Path) -> Iterator[None]:
-        """What stands in the way of comparing, as a failure that says what to do."""
-        from lightning_gradcam.explanation import NotExplainableError
-        from lightning_gradcam.kept import IncompatibleError
-        from lightning_gradcam.vault import UnreadableError
-
-        try:
-            yield
-        except (IncompatibleError, UnreadableError, NotExplainableError, ValueError) as error:
-            problem = str(error)
-        else:
-            return
-        self._fail(f"! incompatible: {problem}", path, [])
+        self.written(
+            f"wrote {self.place.told(path)}" + "".join(f" ({each})" for each in Inventory.of(recorded).warnings)
+        )
 
     def _shown(self, report: Report, stem: str) -> list[Path]:
         """Write a page, its words, and its pictures one by one."""
-        from torchvision.io import encode_png
-
+        from lightning_gradcam.report.html import png
         from lightning_gradcam.vault import put
 
         folder = self.place.report()
         files = {folder / f"{stem}.html": report.html().encode(), folder / f"{stem}.md": report.markdown().encode()}
         for index, picture in report.pictures.items():
-            files[folder / f"{stem}-image-{index}.png"] = encode_png(picture.cpu()).numpy().tobytes()
+            files[folder / f"{stem}-image-{index}.png"] = png(picture)
         for path, content in files.items():
             put(path, content)
         return list(files)

@@ -461,6 +461,10 @@ def test_reports_of_a_baseline_and_of_a_comparison(recorded, call):
     code, text, _ = call("report", recorded)
     assert code == 0
     assert "80 of 3×16×16" in text
+    assert "warning" not in text
+    assert (
+        call(*RECORD[:-1], 20, "--out", "few.safetensors")[1].splitlines()[-1].startswith("warning: 20 of 20 maps at")
+    )
     assert call("report", recorded, "--out", "b.html", "b.json", "b.md")[0] == 0
     assert Path("b.html").read_text("utf-8").count("data:image/png;base64,") == 16
     assert json.loads(Path("b.json").read_text())["method"] == "gradcam of the label"

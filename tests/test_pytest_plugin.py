@@ -36,9 +36,14 @@ def run(pytester):
 
     def call(body, *arguments, name="test_model"):
         pytester.makepyfile(**{name: MODEL + body})
-        return pytester.runpytest_inprocess(*PLUGIN, *arguments)
+        return pytester.runpytest_inprocess(*PLUGIN, "-Werror", *arguments)
 
     return call
+
+
+def test_a_few_readable_maps_are_told_when_a_baseline_is_written(run):
+    few = run("\ndef test_it(gradcam_regression):\n    gradcam_regression.check(net(), probe(8))\n", "--gradcam-update")
+    few.stdout.fnmatch_lines(["wrote *(6 of 8 maps at 1 can be read: comparisons want 64 at least*"])
 
 
 def test_record_change_fail_update_pass(run, pytester):
@@ -47,6 +52,8 @@ def test_record_change_fail_update_pass(run, pytester):
     missing.stdout.fnmatch_lines(
         ["*there is no baseline to compare with.", "no baseline yet: test_model/test_it.safetensors"]
     )
+    assert missing.stdout.str().count("there is no baseline") == 2  # in the failure and in pytest's summary
+    missing.stdout.no_fnmatch_line("*During handling of*")
     missing.stdout.fnmatch_lines(['*pytest "test_model.py::test_it" --gradcam-update'])
     file = pytester.path / "test_model" / "test_it.safetensors"
     assert not file.exists()
@@ -241,7 +248,7 @@ def test_it(gradcam_regression, turn, request):
     )
     written = pytester.runpytest_subprocess(*PLUGIN, "-n", "2", "--gradcam-update")
     written.assert_outcomes(passed=6)
-    written.stdout.fnmatch_lines(["wrote same.safetensors"])
+    written.stdout.fnmatch_lines(["wrote same.safetensors*"])
     assert len(Baseline.load(pytester.path / "same.safetensors")) == 8
     assert [p.name for p in pytester.path.iterdir() if "draft" in p.name] == []
 

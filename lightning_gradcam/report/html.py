@@ -64,16 +64,19 @@ def table_of(head: Sequence[str], rows: Iterable[Sequence[str]], pictures: Seque
         cells = "".join(f"<td>{_safe(cell)}</td>" for cell in row)
         picture = pictures[i] if i < len(pictures) else None
         image = (
-            f'<td><img alt="evidence" src="data:image/png;base64,{_png(picture)}"></td>' if picture is not None else ""
+            f'<td><img alt="evidence" src="data:image/png;base64,{base64.b64encode(png(picture)).decode()}"></td>'
+            if picture is not None
+            else ""
         )
         lines.append(f"<tr>{cells}{image}</tr>")
     return "\n".join([*lines, "</table>"])
 
 
-def _png(picture: Tensor) -> str:
+def png(picture: Tensor) -> bytes:
+    """A picture ``(3, h, w)`` uint8 as a file."""
     buffer = io.BytesIO()
     to_pil_image(picture).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 def _safe(words: str) -> str:

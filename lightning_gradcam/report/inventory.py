@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_gradcam.explanation import predictions
 from lightning_gradcam.kept import Kept
+from lightning_gradcam.profiles import LEAST_IMAGES
 from lightning_gradcam.render.strip import sights
 from lightning_gradcam.report.html import page, table_of
 from lightning_gradcam.report.text import number, plain, share, table
@@ -26,22 +27,26 @@ class Inventory:
         facts: Names and what they are, in words.
         rows: Of the images that are shown: index, label, and the class that was predicted.
         pictures: ``(3, h, w)`` uint8 of these, where images are kept.
+        warnings: What makes comparisons with it less sure.
     """
 
     facts: Sequence[tuple[str, str]]
     rows: Sequence[tuple[str, str, str]]
     pictures: Sequence[Tensor]
+    warnings: Sequence[str] = ()
 
     @staticmethod
     def of(kept: Kept) -> Inventory:
         """Look through a baseline."""
         shown = list(range(min(len(kept), PICTURES)))
         found = {} if kept.images is None else sights(kept.images, kept.explanation, shown)
-        return Inventory(_facts(kept), [_row(kept, i) for i in shown], [found[i] for i in shown if i in found])
+        pictures = [found[i] for i in shown if i in found]
+        return Inventory(_facts(kept), [_row(kept, i) for i in shown], pictures, _warnings(kept))
 
     def text(self) -> str:
         """For a terminal."""
-        return "\n".join(f"  {plain(name):<20}{plain(words)}" for name, words in self.facts)
+        lines = [f"  {plain(name):<20}{plain(words)}" for name, words in self.facts]
+        return "\n".join([*lines, *(f"warning: {plain(warning)}" for warning in self.warnings)])
 
     def markdown(self) -> str:
         """For a pull request."""
@@ -75,6 +80,16 @@ def _facts(kept: Kept) -> list[tuple[str, str]]:
     facts += [("normalisation", normalised), ("noise", f"{number(about.noise)} with the batch size")]
     facts += [("accuracy", share(_accuracy(kept))), ("weights", about.weights[:12]), ("recorded", about.recorded)]
     return [*facts, *((name, about.surroundings[name]) for name in sorted(about.surroundings))]
+
+
+def _warnings(kept: Kept) -> list[str]:
+    readable = {key: int((flaws == 0).sum()) for key, flaws in kept.explanation.flaws.items()}
+    return [
+        f"{count} of {len(kept)} maps at {key} can be read: comparisons want {LEAST_IMAGES} at least, so give more "
+        "images, or another layer"
+        for key, count in readable.items()
+        if count < LEAST_IMAGES
+    ]
 
 
 def _accuracy(kept: Kept) -> float:
