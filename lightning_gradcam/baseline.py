@@ -187,7 +187,7 @@ class Baseline(Kept):
         tensors, about = read(path, VERSION)
         try:
             return Baseline(**vars(from_file(tensors, about)))
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
             raise UnreadableError(
                 f"{os.fspath(path)!r} is no baseline: {type(error).__name__} in what it says."
             ) from error

@@ -71,7 +71,7 @@ def compared(
         noise=float("nan") if first.about.noise is None else first.about.noise,
         changed_predictions=changed,
         differences=_differences(first, candidate),
-        warnings=_warnings(first, candidate, chosen),
+        warnings=_warnings(first, candidate, chosen, min(finding.count for finding in findings)),
         pictures={} if images is None else strips(images, first.explanation, candidate.explanation, rows),
     )
 
@@ -94,14 +94,15 @@ def _hindrance(one: Kept, other: Kept) -> str:
         if one.images.shape != other.images.shape:
             return f"The baseline's images are {list(one.images.shape)}, the candidate's {list(other.images.shape)}."
         most = float((one.images - other.images).abs().max())
-        if most > NEARLY + 1e-6:
+        if not most <= NEARLY + 1e-6:  # NaN is not
             return f"They explain different images: pixels differ by up to {most * 255:.0f}/255 before normalisation."
     elif one.about.probe != other.about.probe:
         return "They explain different images: their hashes differ, and not both hold the images to see by how much."
     if mine.classes is not None and theirs.classes is not None and not torch.equal(mine.classes, theirs.classes):
         share = float((mine.classes != theirs.classes).float().mean())
         return (
-            f"They explain other classes in {share:.0%} of the images: record the candidate with `like=` the baseline."
+            f"They explain other classes in {share:.0%} of the images: record all with `like=` the same baseline, or "
+            "with labels."
         )
     return ""
 
@@ -229,11 +230,12 @@ def _differences(baseline: Kept, candidate: Kept) -> dict[str, tuple[str, str]]:
     return {n: (one.get(n, "–"), other.get(n, "–")) for n in names if one.get(n) != other.get(n)}
 
 
-def _warnings(baseline: Kept, candidate: Kept, profile: Profile) -> list[str]:
+def _warnings(baseline: Kept, candidate: Kept, profile: Profile, count: int) -> list[str]:
     found = []
-    if len(baseline) < LEAST_IMAGES:
+    if count < LEAST_IMAGES:
         found.append(
-            f"{len(baseline)} images are few: intervals are too narrow under {LEAST_IMAGES}, and 128 are a good number."
+            f"{count} images with an answer are few: intervals are too narrow under {LEAST_IMAGES}, and 128 are a good "
+            "number."
         )
     if baseline.images is not None and candidate.images is not None:
         most = float((baseline.images - candidate.images).abs().max())

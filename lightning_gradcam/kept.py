@@ -95,13 +95,25 @@ def from_file(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Kept:
     images, labels, classes = (tensors.get(name) for name in ("images", "labels", "classes"))
     if any(t is not None and (t.shape != (count,) or t.dtype != torch.int64) for t in (labels, classes)):
         raise ValueError("classes")
-    if tensors["logits"].ndim != 2 or (
-        images is not None and (len(images) != count or tuple(images.shape[2:]) != size)
+    if not 1 <= len(size) <= 3 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise ValueError("size")
+    if tensors["logits"].ndim != 2 or tensors["logits"].dtype != torch.float32:
+        raise ValueError("logits")
+    if images is not None and (
+        images.shape[:1] + images.shape[2:] != (count, *size) or 0 in images.shape or images.dtype != torch.float32
     ):
         raise ValueError("images")
     layers = {key: Layer(str(n), int(c), str(r)) for key, (n, c, r) in zip(keys, places, strict=True)}
     explanation = Explanation(evidence, tensors["logits"], classes, size, layers, flaws)
-    words = [*about["methods"], *about["layers"], about["target"], about["probe"], about["weights"], about["recorded"]]
+    words = [
+        *keys,
+        *about["methods"],
+        *about["layers"],
+        about["target"],
+        about["probe"],
+        about["weights"],
+        about["recorded"],
+    ]
     words += [word for pair in about["surroundings"].items() for word in pair]
     if not all(isinstance(word, str) for word in words) or not isinstance(about["noise"], (int, float, type(None))):
         raise TypeError("about")

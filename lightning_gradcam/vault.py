@@ -37,15 +37,24 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Ma
     Raises:
         OSError: It could not be written; what was there is as it was.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(about, sort_keys=True)
     metadata = {"kind": KIND, "version": str(version), "about": text, "sha256": _digest(plain, version, text)}
-    handle, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    put(path, save(plain, metadata))
+
+
+def put(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that others, other processes that write it as well, see a whole one, the old or the new.
+
+    Raises:
+        OSError: It could not be written; what was there is as it was.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(prefix=".", suffix=".draft", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(save(plain, metadata))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(draft, 0o666 & ~_umask())
@@ -72,12 +81,15 @@ def read(path: str | os.PathLike[str], version: int) -> tuple[dict[str, Tensor],
         if not Path(path).is_file() or size > LARGEST:
             raise UnreadableError(f"{name!r} is no baseline: {'a folder' if Path(path).is_dir() else f'{size} bytes'}.")
         content = Path(path).read_bytes()
-    except OSError as error:
-        raise UnreadableError(f"{name!r} cannot be read: {error.strerror or error}.") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnreadableError):
+            raise
+        raise UnreadableError(f"{name!r} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     metadata = _metadata(content, name)
     if metadata.get("kind") != KIND:
         raise UnreadableError(f"{name!r} is a safetensors file, but no baseline of lightning_gradcam.")
-    if not metadata.get("version", "").isdecimal() or int(metadata["version"]) > version:
+    written = _version(metadata)
+    if written is None or written > version:
         raise UnreadableError(
             f"{name!r} is of version {metadata.get('version', '')[:20]!r}, and this lightning_gradcam reads versions "
             f"up to {version}: upgrade it, or record the baseline anew."
@@ -87,7 +99,7 @@ def read(path: str | os.PathLike[str], version: int) -> tuple[dict[str, Tensor],
         about = json.loads(metadata["about"])
     except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
         raise UnreadableError(f"{name!r} is damaged: {_one_line(error)}.") from error
-    if _digest(tensors, int(metadata["version"]), metadata["about"]) != metadata.get("sha256"):
+    if _digest(tensors, written, metadata["about"]) != metadata.get("sha256"):
         raise UnreadableError(f"{name!r} is damaged or was changed: its checksum does not fit. Record it anew.")
     return tensors, about
 
@@ -103,6 +115,12 @@ def _metadata(content: bytes, name: str) -> dict[str, str]:
         return {str(key): value for key, value in metadata.items() if isinstance(value, str)}
     except (ValueError, AttributeError, RecursionError) as error:
         raise UnreadableError(f"{name!r} is no safetensors file: its header is damaged.") from error
+
+
+def _version(metadata: Mapping[str, str]) -> int | None:
+    """The version that a file says it is of; of a few digits, since Python refuses to read thousands."""
+    said = metadata.get("version", "")
+    return int(said) if said.isdecimal() and len(said) < 10 else None
 
 
 def _digest(tensors: Mapping[str, Tensor], version: int, about: str) -> str:

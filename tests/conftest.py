@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+pytest_plugins = "pytester"
+
 torch.set_num_threads(1)  # what the tests compute is so small that threads only wait for one another
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -28,6 +28,7 @@ FLOORS = [
         "intervals",
         "identity",
         "vault",
+        "place",
     },
     {"passes"},
     {"capture", "isolation"},
@@ -46,7 +47,8 @@ FLOORS = [
     {"account"},
     {"session"},
     {"run"},
-    {"callback"},
+    {"callback", "command", "pinned"},
+    {"pytest_plugin"},
 ]
 TYPES = FLOORS[0]  # may use one another
 DOORS = {
@@ -92,7 +94,7 @@ def test_imports_point_down(path):
             assert parts[0] not in LIGHTNING or room in ("callback", "packages", "loggers"), f"{room} imports {name}"
             continue
         other = parts[1]
-        if other == room:
+        if other in (room, "__version__"):
             continue
         assert floor_of(other) <= floor_of(room), f"{room} imports {other}, which is above"
         if floor_of(other) == floor_of(room) and room not in TYPES:
@@ -114,6 +116,25 @@ def test_the_core_loads_neither_lightning_nor_tensorboard():
 def test_the_package_itself_loads_nothing_heavy():
     loaded = loaded_by("import lightning_gradcam; assert 'explain' in dir(lightning_gradcam)")
     assert not loaded & {*LIGHTNING, "torch", "torchvision", "numpy", "matplotlib", "PIL"}
+
+
+def test_the_pytest_plugin_loads_nothing_heavy():
+    heavy = {*LIGHTNING, "torch", "torchvision", "numpy", "matplotlib", "PIL", "safetensors"}
+    loaded = loaded_by("import lightning_gradcam.pytest_plugin")
+    assert "pytest" in loaded
+    assert not loaded & heavy
+
+
+def test_help_of_the_command_loads_nothing_heavy():
+    loaded = loaded_by("import lightning_gradcam.command as c; assert c.main(['compare', '--help']) == 0")
+    assert "jsonargparse" in loaded
+    assert not loaded & {*LIGHTNING, "torch", "torchvision", "numpy", "matplotlib", "PIL"}
+
+
+def test_the_command_loads_lightning_only_where_the_user_does():
+    loaded = loaded_by("import lightning_gradcam.command.work")
+    assert "torch" in loaded
+    assert not loaded & LIGHTNING
 
 
 def test_every_name_that_is_offered_is_there():

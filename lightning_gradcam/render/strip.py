@@ -28,19 +28,29 @@ def strips(images: Tensor, before: Explanation, after: Explanation, rows: Sequen
         after: What was found then.
         rows: Which images.
     """
+    return _beside(images, [before, after], rows)
+
+
+@torch.no_grad()
+def sights(images: Tensor, found: Explanation, rows: Sequence[int]) -> Mapping[int, Tensor]:
+    """Pictures ``(3, h, w)`` uint8 by row: the image, and the overlay; arguments as for `strips`."""
+    return _beside(images, [found], rows)
+
+
+def _beside(images: Tensor, found: Sequence[Explanation], rows: Sequence[int]) -> Mapping[int, Tensor]:
     if not rows:
         return {}
-    key = next(iter(before.evidence))
+    key = next(iter(found[0].evidence))
     index = torch.tensor(list(rows))
     photos, _ = restore(images[index])
     size = scaled((photos.shape[-2], photos.shape[-1]), TILE) if photos.ndim == 4 else None
     arrangement = None if size is None else (len(rows), size)
     sheet = Sheet.of(Probe(images[index]), photos, ["0"], arrangement=arrangement)
-    sheet = sheet.steady(before.evidence[key][index])
+    sheet = sheet.steady(found[0].evidence[key][index])
     parts = [sheet.photos]
-    parts += [sheet.overlays(e.evidence[key][index], e.flaws[key][index]) for e in (before, after)]
-    if size is not None:
-        maps = [to_heatmaps(e.evidence[key][index], e.flaws[key][index], size) for e in (before, after)]
+    parts += [sheet.overlays(e.evidence[key][index], e.flaws[key][index]) for e in found]
+    if size is not None and len(found) > 1:
+        maps = [to_heatmaps(e.evidence[key][index], e.flaws[key][index], size) for e in found]
         parts.append(signed_overlay(grey(sheet.photos.float() / 255), maps[1] - maps[0]))
     height = max(part.shape[-2] for part in parts)
     seam = parts[0].new_full((len(rows), 3, height, SEAM), PAPER[0])

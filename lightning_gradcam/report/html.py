@@ -25,7 +25,7 @@ table {{ border-collapse: collapse; margin: .6rem 0; }} td, th {{ padding: .2rem
 td {{ border-top: 1px solid #ddd; font-variant-numeric: tabular-nums; }}
 img {{ image-rendering: pixelated; max-width: 100%; display: block; }} .note {{ color: #737380; }}
 </style></head><body>
-<h1><span>{mark}</span> · explanations, {profile}</h1>
+<h1><span>{mark}</span> · {about}</h1>
 <p>{reason}</p>
 {body}
 </body></html>
@@ -36,25 +36,27 @@ def as_html(report: Report) -> str:
     """One page; names are escaped, and it runs nothing and loads nothing."""
     parts = [f'<p class="note">Warning: {_safe(warning)}</p>' for warning in report.warnings]
     for i, finding in enumerate(report.findings):
-        parts += [f"<h2>{_safe(finding.key)}</h2>", _table((), facts_of(finding, report))]
+        parts += [f"<h2>{_safe(finding.key)}</h2>", table_of((), facts_of(finding, report))]
         rows = [[str(w.index), *worst_cells(w)] for w in finding.worst]
         pictures = [report.pictures.get(w.index) if i == 0 else None for w in finding.worst]
         head = ("worst image", report.metric, "label", "baseline predicts", "candidate predicts")
-        parts.append(_table((*head, "image | baseline | candidate | change (red more, blue less)"), rows, pictures))
+        parts.append(table_of((*head, "image | baseline | candidate | change (red more, blue less)"), rows, pictures))
     if report.differences:
         rows = [[name, *pair] for name, pair in report.differences.items()]
-        parts += ["<h2>What differs</h2>", _table(("", "baseline", "candidate"), rows)]
-    return _PAGE.format(
-        title=f"{MARKS[report.status]}: explanations",
-        color=_COLORS[report.status],
-        mark=MARKS[report.status],
-        profile=_safe(report.profile),
-        reason=_safe(report.reason),
-        body="\n".join(parts),
-    )
+        parts += ["<h2>What differs</h2>", table_of(("", "baseline", "candidate"), rows)]
+    mark = MARKS[report.status]
+    about = f"explanations, {report.profile}"
+    return page(f"{mark}: explanations", mark, about, report.reason, parts, _COLORS[report.status])
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], pictures: Sequence[Tensor | None] = ()) -> str:
+def page(title: str, mark: str, about: str, reason: str, body: Sequence[str], color: str = "#212126") -> str:
+    """A page of its own; all but ``body``, which is HTML, is escaped."""
+    words = {"title": title, "mark": mark, "about": about, "reason": reason, "color": color}
+    return _PAGE.format(**{name: _safe(value) for name, value in words.items()}, body="\n".join(body))
+
+
+def table_of(head: Sequence[str], rows: Iterable[Sequence[str]], pictures: Sequence[Tensor | None] = ()) -> str:
+    """Rows of words, which are escaped, and of pictures."""
     lines = ["<table>"]
     if head:
         lines.append("<tr>" + "".join(f"<th>{_safe(cell)}</th>" for cell in head) + "</tr>")
@@ -62,16 +64,19 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], pictures: Sequenc
         cells = "".join(f"<td>{_safe(cell)}</td>" for cell in row)
         picture = pictures[i] if i < len(pictures) else None
         image = (
-            f'<td><img alt="evidence" src="data:image/png;base64,{_png(picture)}"></td>' if picture is not None else ""
+            f'<td><img alt="evidence" src="data:image/png;base64,{base64.b64encode(png(picture)).decode()}"></td>'
+            if picture is not None
+            else ""
         )
         lines.append(f"<tr>{cells}{image}</tr>")
     return "\n".join([*lines, "</table>"])
 
 
-def _png(picture: Tensor) -> str:
+def png(picture: Tensor) -> bytes:
+    """A picture ``(3, h, w)`` uint8 as a file."""
     buffer = io.BytesIO()
     to_pil_image(picture).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 def _safe(words: str) -> str:

@@ -20,9 +20,9 @@ MARKS = {
 
 def as_text(report: Report) -> str:
     """For a terminal; control characters in names are taken out."""
-    lines = [f"{MARKS[report.status]} ({report.profile}): {plain(report.reason)}"]
+    lines = [f"{MARKS[report.status]} ({plain(report.profile)}): {plain(report.reason)}"]
     for finding in report.findings:
-        lines += ["", plain(finding.key), *(f"  {name:<28}{value}" for name, value in facts_of(finding, report))]
+        lines += ["", plain(finding.key), *(f"  {plain(n):<28}{plain(v)}" for n, v in facts_of(finding, report))]
         lines += ["  worst images"]
         lines += [f"    {plain(words)}" for words in map(worst_line, finding.worst)]
     if report.differences:
@@ -34,7 +34,7 @@ def as_text(report: Report) -> str:
 
 def as_markdown(report: Report) -> str:
     """For a comment on a pull request; names cannot break out of their cells."""
-    lines = [f"### {MARKS[report.status]}: explanations, {report.profile}", "", escaped(report.reason)]
+    lines = [f"### {MARKS[report.status]}: explanations, {escaped(report.profile)}", "", escaped(report.reason)]
     for finding in report.findings:
         lines += ["", f"**{escaped(finding.key)}**", "", *table(("", ""), facts_of(finding, report))]
         worst = ((str(w.index), *worst_cells(w)) for w in finding.worst)
@@ -48,7 +48,7 @@ def as_markdown(report: Report) -> str:
 
 def as_json(report: Report) -> str:
     """For machines; numbers that are not there are null."""
-    return json.dumps(_finite(report.facts()), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    return json.dumps(_finite(report.facts()), indent=1, allow_nan=False) + "\n"
 
 
 def facts_of(finding: Finding, report: Report) -> list[tuple[str, str]]:

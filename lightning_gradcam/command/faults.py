@@ -1,0 +1,26 @@
+"""What can be wrong with a call."""
+
+from __future__ import annotations
+
+import re
+
+
+class WrongCallError(Exception):
+    """The command was called in a way that it cannot serve; the message is one line with the remedy."""
+
+
+def one_line(error: BaseException) -> str:
+    r"""What an error says, in a line that a terminal can show.
+
+    >>> one_line(ValueError("a first\n\tand a \x1b[31msecond line"))
+    'a first and a ?[31msecond line'
+    """
+    said = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "?", said)
+
+
+def told(error: BaseException) -> str:
+    """The same with the kind of error in front, for errors of code that is not ours."""
+    said = one_line(error)
+    name = type(error).__name__
+    return said if said == name else f"{name}: {said}"

@@ -1,0 +1,282 @@
+"""The pytest plugin, in pytest runs of its own."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_gradcam import Baseline
+from lightning_gradcam.place import LONGEST, safe
+
+PLUGIN = ("-p", "lightning_gradcam.pytest_plugin", "-p", "no:cacheprovider")
+MODEL = """
+import pytest
+import torch
+from torch import nn
+
+torch.set_num_threads(1)
+
+def probe(count=80):
+    torch.manual_seed(1)
+    return torch.rand(count, 1, 8, 8)
+
+def net(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+"""
+TEST = "\ndef test_it(gradcam_regression):\n    gradcam_regression.check(net({seed}), probe())\n"
+
+
+@pytest.fixture
+def run(pytester):
+    """Runs tests in this process; returns how it ended and what it printed."""
+
+    def call(body, *arguments, name="test_model"):
+        pytester.makepyfile(**{name: MODEL + body})
+        return pytester.runpytest_inprocess(*PLUGIN, "-Werror", *arguments)
+
+    return call
+
+
+def test_a_few_readable_maps_are_told_when_a_baseline_is_written(run):
+    few = run("\ndef test_it(gradcam_regression):\n    gradcam_regression.check(net(), probe(8))\n", "--gradcam-update")
+    few.stdout.fnmatch_lines(["wrote *(6 of 8 maps at 1 can be read: comparisons want 64 at least*"])
+
+
+def test_record_change_fail_update_pass(run, pytester):
+    missing = run(TEST.format(seed=0))
+    missing.assert_outcomes(failed=1)
+    missing.stdout.fnmatch_lines(
+        ["*there is no baseline to compare with.", "no baseline yet: test_model/test_it.safetensors"]
+    )
+    assert missing.stdout.str().count("there is no baseline") == 2  # in the failure and in pytest's summary
+    missing.stdout.no_fnmatch_line("*During handling of*")
+    missing.stdout.fnmatch_lines(['*pytest "test_model.py::test_it" --gradcam-update'])
+    file = pytester.path / "test_model" / "test_it.safetensors"
+    assert not file.exists()
+
+    written = run(TEST.format(seed=0), "--gradcam-update")
+    written.assert_outcomes(passed=1)
+    written.stdout.fnmatch_lines(["*baselines of explanations*", "wrote test_model/test_it.safetensors"])
+    assert len(Baseline.load(file)) == 80
+
+    run(TEST.format(seed=0)).assert_outcomes(passed=1)
+    changed = run(TEST.format(seed=5), "--gradcam-report", "out")
+    changed.assert_outcomes(failed=1)
+    changed.stdout.fnmatch_lines(
+        ["*regressed (same-weights)*", "*mean spearman*", "*degenerate maps*", "*what differs*", "report out/*.html"]
+    )
+    assert "Traceback" not in changed.stdout.str()
+    assert "pinned.py" not in changed.stdout.str()
+    shown = re.findall(r"^report (out/test_model/test_it\S+)$", changed.stdout.str(), re.MULTILINE)
+    assert sorted(name.rsplit(".")[-1] for name in shown) == ["html", "md", *["png"] * 5]
+    assert all((pytester.path / name).stat().st_size > 100 for name in shown)
+
+    run(TEST.format(seed=5), "--gradcam-update").assert_outcomes(passed=1)
+    run(TEST.format(seed=5)).assert_outcomes(passed=1)
+
+
+def test_without_a_folder_of_reports_pictures_are_in_pytests_own(run, pytester):
+    run(TEST.format(seed=0), "--gradcam-update")
+    changed = run(TEST.format(seed=5), f"--basetemp={pytester.path / 'temporary'}")
+    changed.stdout.fnmatch_lines(["report temporary/gradcam0/test_model/test_it.html"])
+    assert (pytester.path / "temporary/gradcam0/test_model/test_it.html").exists()
+
+
+def test_what_has_not_changed_is_not_written(run, pytester):
+    run(TEST.format(seed=0), "--gradcam-update")
+    file = pytester.path / "test_model" / "test_it.safetensors"
+    before = file.read_bytes(), file.stat().st_mtime_ns
+    again = run(TEST.format(seed=0), "--gradcam-update")
+    again.stdout.fnmatch_lines(["unchanged test_model/test_it.safetensors"])
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == before
+    file.write_bytes(b"damaged")
+    run(TEST.format(seed=0), "--gradcam-update").stdout.fnmatch_lines(["wrote *"])
+
+
+CHECKS = """
+@pytest.mark.parametrize("value", ["a/b", "../../up", "é", "x" * 300, "1.5", "CON", ""])
+def test_names(gradcam_regression, value):
+    gradcam_regression.check(net(), probe(8), allow_inconclusive=True)
+
+class TestIt:
+    def test_several(self, gradcam_regression):
+        gradcam_regression.check(net(), probe(8), allow_inconclusive=True)
+        gradcam_regression.check(net(), probe(8), allow_inconclusive=True)
+        gradcam_regression.check(net(), probe(8), name="early/../one", layers="0", allow_inconclusive=True)
+"""
+
+
+def test_each_check_has_a_file_of_its_own(run, pytester):
+    run(CHECKS, "--gradcam-update").assert_outcomes(passed=8)
+    files = [p.relative_to(pytester.path) for p in pytester.path.rglob("*.safetensors")]
+    assert len(files) == 10
+    assert all(file.parent.name == "test_model" for file in files)
+    assert {"TestIt.test_several.safetensors", "TestIt.test_several@2.safetensors"} <= {f.name for f in files}
+    run(CHECKS).assert_outcomes(passed=8)
+
+
+def test_two_checks_of_one_name_fail(run):
+    body = "\ndef test_it(gradcam_regression):\n" + 2 * "    gradcam_regression.check(net(), probe(8), name='a')\n"
+    run(body, "--gradcam-update").stdout.fnmatch_lines(["Two checks of this test are named 'a'*"])
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.text(max_size=120), st.text(max_size=20)), min_size=2, max_size=2, unique=True))
+def test_files_of_different_checks_have_different_safe_names(pairs):
+    names = [safe(f"test_x[{value}]", name) for value, name in pairs]
+    assert names[0] != names[1]
+    for name in names:
+        assert re.fullmatch(r"[\w@-][\w.@-]*", name, re.ASCII)
+        assert len(name) <= LONGEST
+
+
+FEW = """
+def test_it(gradcam_regression):
+    model = net()
+    with torch.no_grad():
+        model[3].weight.add_(torch.randn_like(model[3].weight) * {noise})
+    gradcam_regression.check(model, probe(6), thresholds={{"mean": {mean}}}{more})
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more", "ini", "outcome"),
+    [
+        ((), "", "", "failed"),
+        (("--gradcam-allow-inconclusive",), "", "", "passed"),
+        ((), ", allow_inconclusive=True", "", "passed"),
+        ((), "", "gradcam_allow_inconclusive = true", "passed"),
+        (("--gradcam-allow-inconclusive",), ", allow_inconclusive=False", "", "failed"),
+    ],
+)
+def test_inconclusive_fails_unless_it_is_allowed(run, pytester, arguments, more, ini, outcome):
+    pytester.makeini(f"[pytest]\n{ini}\n")
+    run(FEW.format(noise=0, mean=0.9, more=more), "--gradcam-update")
+    result = run(FEW.format(noise=0.05, mean=0.12, more=more), *arguments)
+    result.assert_outcomes(**{outcome: 1})
+    if outcome == "failed":
+        result.stdout.fnmatch_lines(["*inconclusive*more images tell*"])
+
+
+def test_folders_are_chosen_by_option_or_ini(run, pytester):
+    pytester.makeini("[pytest]\ngradcam_baseline_dir = golden\ngradcam_report = pages\n")
+    run(TEST.format(seed=0), "--gradcam-update").stdout.fnmatch_lines(["wrote golden/test_model/test_it.safetensors"])
+    run(TEST.format(seed=5)).stdout.fnmatch_lines(["report pages/test_model/test_it.html"])
+    elsewhere = run(TEST.format(seed=0), "--gradcam-update", "--gradcam-baseline-dir", "other")
+    elsewhere.stdout.fnmatch_lines(["wrote other/test_model/test_it.safetensors"])
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("net(), probe(), layers='0'", "*asks for the layers ?'0'?, but its baseline holds ?'1'?."),
+        ("net(), probe(), method='layercam'", "*asks for the methods*layercam*"),
+        ("net(), probe(), target=2", "*asks for the target class 2, but its baseline holds predicted class."),
+        ("net(), probe(70)", "*"),
+        ("net(), probe() + 0.1", "*They explain different images*"),
+        ("nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), probe()", "*Expected a layer with a grid of places*"),
+        ("net(), probe(), profile='retrain'", "*at least 5 trainings*got 1*"),
+    ],
+)
+def test_what_cannot_be_compared_fails_with_its_reason(run, call, said):
+    run(TEST.format(seed=0), "--gradcam-update")
+    result = run(f"\ndef test_it(gradcam_regression):\n    gradcam_regression.check({call})\n")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*incompatible*", "*--gradcam-update"])
+    result.stdout.fnmatch_lines([said])
+    assert "Traceback" not in result.stdout.str()
+
+
+@pytest.mark.parametrize("call", ["net(), probe(), profile='nix'", "net(), probe(), thresholds={'nix': 1}"])
+def test_a_wrong_call_is_an_error_of_the_test(run, call):
+    result = run(f"\ndef test_it(gradcam_regression):\n    gradcam_regression.check({call})\n", "--gradcam-update")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E*ValueError: Expected*"])
+
+
+def test_a_damaged_baseline_fails_and_says_so(run, pytester):
+    pytester.mkdir("test_model").joinpath("test_it.safetensors").write_bytes(b"PK\x03\x04 a pickle, say")
+    result = run(TEST.format(seed=0))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*is no safetensors file.", "baseline test_model/test_it.safetensors"])
+
+
+def test_retrain_beside_other_trainings(run):
+    body = """
+from lightning_gradcam import Baseline
+def test_it(gradcam_regression, tmp_path):
+    first = Baseline.record(net(), probe())
+    others = [Baseline.record(net(seed), probe(), like=first) for seed in range(1, 5)]
+    others[0].save(tmp_path / "1.safetensors")
+    gradcam_regression.check(net(), probe(), "retrain", beside=[tmp_path / "1.safetensors", *others[1:]])
+"""
+    run(body, "--gradcam-update").assert_outcomes(passed=1)
+    run(body).assert_outcomes(passed=1)
+
+
+def test_nothing_heavy_is_imported_before_a_check(pytester):
+    pytester.makepyfile(
+        test_light="""
+import sys
+def heavy():
+    return sorted({name.split(".")[0] for name in sys.modules} & {"torch", "numpy", "PIL", "pytorch_lightning"})
+def test_none():
+    assert not heavy()
+def test_with_the_fixture(gradcam_regression):
+    assert not heavy()
+"""
+    )
+    # Other plugins that are installed (hypothesis) load NumPy where they find it.
+    options = ("-p", "no:hypothesispytest", "-p", "no:jaxtyping", "-q")
+    result = pytester.runpytest_subprocess(*PLUGIN, *options)
+    result.assert_outcomes(passed=2)
+
+
+def test_under_xdist_workers_write_whole_files_and_say_so(pytester):
+    pytester.makepyfile(
+        test_model=MODEL
+        + """
+@pytest.mark.parametrize("turn", range(6))
+def test_it(gradcam_regression, turn, request):
+    gradcam_regression.place.__class__.baseline = lambda self, name: request.config.rootpath / "same.safetensors"
+    gradcam_regression.check(net(turn), probe(8), allow_inconclusive=True)
+"""
+    )
+    written = pytester.runpytest_subprocess(*PLUGIN, "-n", "2", "--gradcam-update")
+    written.assert_outcomes(passed=6)
+    written.stdout.fnmatch_lines(["wrote same.safetensors*"])
+    assert len(Baseline.load(pytester.path / "same.safetensors")) == 8
+    assert [p.name for p in pytester.path.iterdir() if "draft" in p.name] == []
+
+
+def test_under_xdist_a_failure_shows_its_report(pytester):
+    pytester.makepyfile(test_model=MODEL + TEST.format(seed=0))
+    pytester.runpytest_inprocess(*PLUGIN, "--gradcam-update").assert_outcomes(passed=1)
+    pytester.makepyfile(test_model=MODEL + TEST.format(seed=5))
+    failed = pytester.runpytest_subprocess(*PLUGIN, "-n", "1", "--gradcam-report=out")
+    failed.assert_outcomes(failed=1)
+    failed.stdout.fnmatch_lines(["*regressed (same-weights)*", "report out/test_model/test_it.html"])
+
+
+def test_options_are_explained(pytester):
+    result = pytester.runpytest_inprocess(*PLUGIN, "--help")
+    result.stdout.fnmatch_lines(["*--gradcam-update*", "*--gradcam-baseline-dir=DIR*", "*gradcam_report (string)*"])
+
+
+def test_the_model_is_as_it_was(run):
+    run(
+        """
+def test_it(gradcam_regression):
+    model, images = net().train(), probe(8)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    gradcam_regression.check(model, images, allow_inconclusive=True)
+    assert model.training and torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+""",
+        "--gradcam-update",
+    ).assert_outcomes(passed=1)

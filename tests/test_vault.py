@@ -1,0 +1,393 @@
+"""Baseline files that cannot be trusted: damaged, hostile, from the future, half written."""
+
+from __future__ import annotations
+
+import errno
+import html
+import json
+import multiprocessing
+import os
+import pickle
+import re
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from lightning_gradcam import Baseline, vault
+from lightning_gradcam.kept import to_file
+from lightning_gradcam.trace import Layer
+from lightning_gradcam.vault import UnreadableError
+
+EXAMPLES = 1000
+
+
+def small(seed=0, **options):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 4, 3))
+    return Baseline.record(model, (torch.rand(3, 1, 4, 4), torch.arange(3)), **options)
+
+
+def content_of(baseline, folder):
+    baseline.save(folder / "whole.safetensors")
+    return (folder / "whole.safetensors").read_bytes()
+
+
+def as_file(tensors, about, version="1", checksum=True):
+    """A baseline file of these parts, with a checksum that fits or none."""
+    text = about if isinstance(about, str) else json.dumps(about)
+    metadata = {"kind": vault.KIND, "version": version, "about": text}
+    if checksum:
+        metadata["sha256"] = vault._digest(tensors, int(version) if len(version) < 9 else 1, text)
+    return save_tensors(tensors, metadata)
+
+
+def with_header(content, change):
+    """The same file with its header changed and the header's length put right."""
+    length = int.from_bytes(content[:8], "little")
+    header = change(content[8 : 8 + length])
+    return struct.pack("<Q", len(header)) + header + content[8 + length :]
+
+
+def ends_well(path, content, original):
+    """The file is read as what it was, or is unreadable in one line; nothing else may come out."""
+    path.write_bytes(content)
+    try:
+        found = Baseline.load(path)
+    except UnreadableError as error:
+        assert "\n" not in str(error)
+        return "unreadable"
+    tensors, about = to_file(found)
+    others, others_about = to_file(original)
+    assert tensors.keys() == others.keys()
+    assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
+    assert json.dumps(about, sort_keys=True) == json.dumps(others_about, sort_keys=True)
+    return "read"
+
+
+BYTES = st.binary(min_size=1, max_size=12)
+AT = st.integers(0, 1 << 30)
+MUTATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("flip"), AT, st.integers(1, 255)),
+        st.tuples(st.just("cut"), AT, st.integers(1, 4000)),
+        st.tuples(st.just("insert"), AT, BYTES),
+        st.tuples(st.just("end"), AT, st.just(0)),
+        st.tuples(st.just("header"), AT, BYTES),
+        st.tuples(st.just("digit"), AT, st.sampled_from([b"0", b"9", b"-1", b"1e9", b'"', b"[", b"{}", b"null"])),
+        st.tuples(st.just("length"), st.integers(0, (1 << 64) - 1), st.just(0)),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def mutated(content, mutations):
+    for kind, at, what in mutations:
+        if kind == "length":
+            content = struct.pack("<Q", at) + content[8:]
+            continue
+        at %= max(len(content), 1)
+        if kind == "flip" and content:
+            content = content[:at] + bytes([content[at] ^ what]) + content[at + 1 :]
+        elif kind == "cut":
+            content = content[:at] + content[at + what :]
+        elif kind == "insert":
+            content = content[:at] + what + content[at:]
+        elif kind == "end":
+            content = content[:at]
+        elif kind == "header" and len(content) > 8:
+            content = with_header(content, lambda h: h[: at % (len(h) + 1)] + what + h[at % (len(h) + 1) :])  # noqa: B023
+        elif kind == "digit" and len(content) > 8:
+            content = with_header(content, lambda h: _with_digit(h, at, what))  # noqa: B023
+    return content
+
+
+def _with_digit(header, at, what):
+    """Another number, or something else than one, in the place of a number of the header."""
+    numbers = list(re.finditer(rb"\d+", header))
+    if not numbers:
+        return header
+    chosen = numbers[at % len(numbers)]
+    return header[: chosen.start()] + what + header[chosen.end() :]
+
+
+def test_a_thousand_mutated_files_are_unreadable_or_read_as_they_were(tmp_path):
+    original = small()
+    content = content_of(original, tmp_path)
+    ends = {"unreadable": 0, "read": 0}
+
+    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
+    @given(MUTATIONS)
+    def each(mutations):
+        ends[ends_well(tmp_path / "mutated.safetensors", mutated(content, mutations), original)] += 1
+
+    each()
+    assert sum(ends.values()) >= EXAMPLES
+    assert ends["unreadable"] > 0.9 * EXAMPLES
+
+
+def test_every_truncation_is_unreadable(tmp_path):
+    original = small()
+    content = content_of(original, tmp_path)
+    for length in range(0, len(content), 7):
+        assert ends_well(tmp_path / "cut.safetensors", content[:length], original) == "unreadable"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def test_facts_that_lie_under_a_checksum_that_fits_are_unreadable_or_can_be_shown(tmp_path):
+    """Whoever writes a file can write its checksum as well, so facts are not believed because of it."""
+    original = small()
+    tensors, about = to_file(original)
+    names = sorted([*about, *tensors])
+    path = tmp_path / "lying.safetensors"
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 4, 3))
+
+    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
+    @given(st.sampled_from(names), JSON, st.sampled_from([torch.float64, torch.int32, torch.uint8, torch.bool]), AT)
+    def each(name, value, dtype, choice):
+        facts, kept = dict(about), dict(tensors)
+        if name in about:
+            facts[name] = value
+        else:
+            changes = [
+                lambda t: t.to(dtype),
+                lambda t: t[:2].clone(),
+                lambda t: t[None].clone(),
+                lambda t: t[:0].clone(),
+                lambda t: t + 200 if not t.is_floating_point() else t * float("nan"),
+                lambda t: torch.zeros(()),
+            ]
+            kept[name] = changes[choice % len(changes)](kept[name])
+        path.write_bytes(as_file(kept, facts))
+        try:
+            found = Baseline.load(path)
+        except UnreadableError as error:
+            assert "\n" not in str(error)
+            return
+        report = original.compare(found)
+        assert report.status in ("pass", "regressed", "inconclusive", "incompatible")
+        assert report.text()
+        assert report.html()
+        with_it = found.compare(original)
+        assert with_it.markdown()
+        assert with_it.json()
+        # A model may be told classes that it has not, and images of a shape that it does not take: that has its words.
+        try:
+            found.compare(model)
+        except (ValueError, RuntimeError) as error:
+            assert type(error).__name__ in ("ValueError", "ForwardError", "NotExplainableError", "IncompatibleError")
+
+    each()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "it is empty"),
+        (b"{}", "no safetensors file"),
+        (b"\x80\x04" + b"x" * 40, "no safetensors file"),
+        (struct.pack("<Q", 1 << 62) + b"{}" + b" " * 20, "no safetensors file"),
+        (struct.pack("<Q", 20) + b"{" * 20, "header is damaged"),
+        (struct.pack("<Q", 4000) + b'{"a":' * 800 + b" " * 10, "header is damaged"),
+        (struct.pack("<Q", 11) + b'{"\xff\xfe": 1}  ', "header is damaged"),
+        (struct.pack("<Q", 30) + b'{"__metadata__": [1, 2, 3]}   ', "header is damaged"),
+        (save_tensors({"a": torch.zeros(1)}), "no baseline of lightning_gradcam"),
+        (save_tensors({"a": torch.zeros(1)}, {"kind": vault.KIND}), "of version ''"),
+        (save_tensors({"a": torch.zeros(1)}, {"kind": vault.KIND, "version": "1"}), "damaged"),
+        (as_file({"a": torch.zeros(1)}, {}, version="2"), "of version '2'.*upgrade it"),
+        (as_file({"a": torch.zeros(1)}, {}, version="9" * 5000), "of version '99999"),
+        (as_file({"a": torch.zeros(1)}, {}, version="²", checksum=False), "of version '²'"),
+        (as_file({"a": torch.zeros(1)}, "[" * 100_000, checksum=False), "damaged"),
+        (as_file({"a": torch.zeros(1)}, "nonsense"), "damaged"),
+        (as_file({"a": torch.zeros(1)}, []), "no baseline"),
+        (as_file({"a": torch.zeros(1)}, {}, checksum=False), "checksum does not fit"),
+        (as_file({"a": torch.zeros(1)}, {}), "no baseline"),
+    ],
+)
+def test_what_is_no_baseline_says_so_in_a_line(content, said, tmp_path):
+    path = tmp_path / "b.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableError, match=said) as raised:
+        Baseline.load(path)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 400
+
+
+class Hostile:
+    """A pickle that runs code where it is loaded."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("write", [lambda x, p: p.write_bytes(pickle.dumps(x)), torch.save], ids=["pickle", "torch"])
+def test_a_pickle_in_disguise_runs_nothing(write, tmp_path):
+    path, mark = tmp_path / "b.safetensors", tmp_path / "ran"
+    write(Hostile(mark), path)
+    with pytest.raises(UnreadableError, match="no safetensors file"):
+        Baseline.load(path)
+    assert not mark.exists()
+
+
+def test_what_cannot_be_opened_is_unreadable(tmp_path, monkeypatch):
+    with pytest.raises(UnreadableError, match="No such file"):
+        Baseline.load(tmp_path / "none")
+    with pytest.raises(UnreadableError, match="a folder"):
+        Baseline.load(tmp_path)
+    with pytest.raises(UnreadableError):
+        Baseline.load("a\0b")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UnreadableError, match="no baseline"):
+        Baseline.load(tmp_path / "pipe")
+    (tmp_path / "b").write_bytes(b"x")
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda self: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+    )
+    with pytest.raises(UnreadableError, match="Permission denied"):
+        Baseline.load(tmp_path / "b")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_no_permission(tmp_path):
+    small().save(tmp_path / "b")
+    (tmp_path / "b").chmod(0)
+    with pytest.raises(UnreadableError, match="Permission denied"):
+        Baseline.load(tmp_path / "b")
+
+
+class HalfFull:
+    """A file on a disk that takes so many bytes more."""
+
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def write(self, content):
+        self.file.write(content[: self.room])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.file.close()
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+@pytest.mark.parametrize("fails", ["write", "fsync", "replace"])
+def test_a_full_disk_leaves_the_old_file_and_no_draft(fails, tmp_path, monkeypatch):
+    path = tmp_path / "b.safetensors"
+    small(0).save(path)
+    before = path.read_bytes()
+    opened = os.fdopen
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with monkeypatch.context() as patch:
+        if fails == "write":
+            patch.setattr(vault.os, "fdopen", lambda handle, mode: HalfFull(opened(handle, mode), len(before) // 2))
+        else:
+            patch.setattr(vault.os, fails, lambda *arguments: (_ for _ in ()).throw(full))
+        with pytest.raises(OSError, match="No space left"):
+            small(1).save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["b.safetensors"]
+
+
+def _save_often(path, seed, times):
+    baseline = small(seed)
+    for _ in range(times):
+        baseline.save(path)
+
+
+def test_two_processes_that_write_one_file_leave_a_whole_one(tmp_path):
+    path = tmp_path / "b.safetensors"
+    started = multiprocessing.get_context("spawn")
+    writers = [started.Process(target=_save_often, args=(path, seed, 60)) for seed in (0, 1)]
+    for writer in writers:
+        writer.start()
+    wholes = [to_file(small(seed))[0]["logits"] for seed in (0, 1)]
+    reads = 0
+    while any(writer.is_alive() for writer in writers):
+        if path.exists():
+            logits = Baseline.load(path).explanation.logits  # whatever moment this is
+            assert any(torch.equal(logits, whole) for whole in wholes)
+            reads += 1
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    assert reads > 5
+    assert any(torch.equal(Baseline.load(path).explanation.logits, whole) for whole in wholes)
+    assert [p.name for p in tmp_path.iterdir()] == ["b.safetensors"]
+
+
+def test_a_file_has_the_rights_that_any_file_would_have(tmp_path):
+    small().save(tmp_path / "b")
+    (tmp_path / "other").write_bytes(b"")
+    assert (tmp_path / "b").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+EVIL = "<script>alert(1)</script>|[x](javascript:a)\n# head `code` \x1b[31mred\x1b[0m \u202e\"'&lt; @all"
+
+
+def evil(baseline):
+    """The same with names that would break out of what they are shown in."""
+    explanation = baseline.explanation
+    [key] = explanation.evidence
+    explanation = replace(
+        explanation,
+        evidence={EVIL: explanation.evidence[key]},
+        flaws={EVIL: explanation.flaws[key]},
+        layers={EVIL: Layer(EVIL, -1, EVIL)},
+    )
+    words = {"target": EVIL, "methods": (EVIL,), "layers": (EVIL,), "recorded": EVIL, "surroundings": {EVIL: EVIL}}
+    return replace(baseline, explanation=explanation, about=replace(baseline.about, **words))
+
+
+def test_names_from_files_are_escaped_wherever_they_are_shown(tmp_path):
+    from lightning_gradcam.report.inventory import Inventory
+
+    evil(small(0)).save(tmp_path / "one")
+    one = Baseline.load(tmp_path / "one")
+    other = replace(evil(small(1)), about=replace(evil(small(1)).about, surroundings={EVIL: EVIL + "!"}))
+    alone = replace(other, about=replace(other.about, methods=("gradcam",)))
+    for shown in (one.compare(other), one.compare(alone), Inventory.of(one)):
+        page = shown.html()
+        inside = page.split("</style>")[1]
+        assert "<script" not in inside
+        assert "onerror" not in inside
+        assert not re.search(r"<(?!/?(table|tr|td|th|h1|h2|p|span|img|body|html|head)\b)", inside)
+        assert "<script>" in html.unescape(inside)  # shown, but as words
+        for words in (shown.text(), shown.markdown(), page):
+            assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", words)
+        markdown = shown.markdown()
+        assert "<script" not in markdown
+        assert "](" not in markdown
+        assert "\n# head" not in markdown
+        tables = [line for line in markdown.splitlines() if line.startswith("|")]
+        assert {line.count("|") for line in tables} <= {3, 4, 6}
+        assert json.loads(shown.json())
+
+
+def test_a_file_is_what_it_says_to_safetensors_itself(tmp_path):
+    """Nothing of ours is needed to read it."""
+    baseline = small()
+    tensors = load_tensors(content_of(baseline, tmp_path))
+    assert torch.equal(tensors["logits"], baseline.explanation.logits)
+    assert torch.equal(tensors["images"], baseline.images)
