@@ -238,7 +238,7 @@ def test_retraining_is_measured_by_how_much_trainings_differ():
 
 def test_few_images_and_a_noisy_baseline_are_warned_of(model):
     report = Baseline.record(model, bars(20)).compare(model)
-    assert any("20 images are few" in warning for warning in report.warnings)
+    assert any("images with an answer are few" in warning for warning in report.warnings)
     assert not Baseline.record(model, bars(64)).compare(model).warnings
 
 

@@ -67,7 +67,7 @@ def _facts(kept: Kept) -> list[tuple[str, str]]:
     about, explanation = kept.about, kept.explanation
     shape = "×".join(map(str, explanation.size if kept.images is None else kept.images.shape[1:]))
     held = "" if kept.images is not None else ", their hash only"
-    normalised = "none" if about.pixels is None else ", ".join(f"{n} {list(v)}" for n, v in about.pixels.items())
+    normalised = "none" if about.pixels is None else f"mean {list(about.pixels.mean)}, std {list(about.pixels.std)}"
     facts = [
         ("images", f"{len(kept)} of {shape}{held}"),
         ("method", f"{', '.join(about.methods)} of the {about.target}"),
@@ -77,7 +77,8 @@ def _facts(kept: Kept) -> list[tuple[str, str]]:
         degenerate = float((explanation.flaws[key] > 0).float().mean())
         words = f"maps {'×'.join(map(str, evidence.shape[1:]))}, {share(degenerate)} degenerate"
         facts.append((f"layer {key}", words + (f" ({reason})" if reason else "")))
-    facts += [("normalisation", normalised), ("noise", f"{number(about.noise)} with the batch size")]
+    noise = "not measured" if about.noise is None else f"{number(about.noise)} with the batch size"
+    facts += [("normalisation", normalised), ("noise", noise)]
     facts += [("accuracy", share(_accuracy(kept))), ("weights", about.weights[:12]), ("recorded", about.recorded)]
     return [*facts, *((name, about.surroundings[name]) for name in sorted(about.surroundings))]
 
