@@ -32,7 +32,7 @@ demo: .setup/demo   ## train a small CNN on handwritten digits and show how its 
 	$(BIN)/python examples/digits.py
 
 test: lint types    ## lint, types, tests and doctests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile  # files go to one of two processes, whole
 
 test-fast: .setup/dev  ## tests without the slow ones
 	$(BIN)/python -m pytest -q -m "not slow and not red and not whole"

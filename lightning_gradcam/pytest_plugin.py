@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from lightning_gradcam.pinned import Pinned
+    from lightning_gradcam.pinned.checks import Pinned
 
 _OPTIONS = {
     "baseline_dir": (
@@ -38,8 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def gradcam_regression(request: pytest.FixtureRequest) -> Pinned:
     """Compare what a model looks at with a baseline file: ``gradcam_regression.check(model, probe)``."""
-    from lightning_gradcam.pinned import Pinned
-    from lightning_gradcam.place import Place
+    from lightning_gradcam.pinned.checks import Pinned
+    from lightning_gradcam.pinned.place import Place
 
     config = request.config
     option = config.getoption("--gradcam-allow-inconclusive")

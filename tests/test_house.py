@@ -28,7 +28,6 @@ FLOORS = [
         "intervals",
         "identity",
         "vault",
-        "place",
     },
     {"passes"},
     {"capture", "isolation"},

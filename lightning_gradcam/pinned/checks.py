@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 import pytest
 
-from lightning_gradcam.place import Place
+from lightning_gradcam.pinned.place import Place
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
