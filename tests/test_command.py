@@ -52,6 +52,14 @@ class LitNet(LightningModule):
         self.net = Net(width)
 
 
+class LitOpen(LitNet):
+    """Takes whatever it is given, but not what is LightningCLI's."""
+
+    def __init__(self, **options):
+        assert not any(name.startswith("_") for name in options)
+        super().__init__(**options)
+
+
 def net(width: int = 4):
     return Net(width)
 
@@ -210,6 +218,7 @@ def test_lightnings_checkpoint_says_its_own_hyperparameters_and_a_child_is_calle
     assert len(found) == 80
     assert found.about.layers == ("net.features.1",)
     assert call("compare", "l.safetensors", *lit)[0] == 0
+    assert call("compare", "l.safetensors", "--model", "mine.LitOpen", *lit[2:])[0] == 0
     code, _, error = call("compare", "l.safetensors", *lit, "--model.width", 5)
     assert code == 2
     assert "size mismatch" in error
@@ -441,12 +450,15 @@ def test_a_model_that_the_baseline_does_not_fit_is_incompatible(recorded, call):
 
 def test_what_the_users_code_raises_never_ends_with_1(recorded, call, monkeypatch):
     Path("exits.py").write_text("import sys\nsys.exit(0)\n")
-    Path("fails.py").write_text("from torch import nn\n\ndef net():\n    raise RuntimeError('no\\nidea')\n")
+    Path("fails.py").write_text(
+        "import sys\n\ndef net():\n    raise RuntimeError('no\\n\\x1b[31midea')\n\ndef leaves():\n    sys.exit(0)\n"
+    )
+    assert call("compare", recorded, "--model", "fails.leaves")[0] == 2
     code, _, error = call("compare", recorded, "--model", "exits.net")
     assert code == 2
     assert "could not be imported: SystemExit: 0" in error
     code, _, error = call("compare", recorded, "--model", "fails.net")
-    assert (code, error) == (2, "lightning-gradcam: RuntimeError: no idea (--traceback shows where)\n")
+    assert (code, error) == (2, "lightning-gradcam: RuntimeError: no ?[31midea (--traceback shows where)\n")
 
 
 def test_a_traceback_is_shown_where_it_is_asked_for(recorded, capsys):

@@ -195,6 +195,50 @@ def test_facts_that_lie_under_a_checksum_that_fits_are_unreadable_or_can_be_show
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("size", ["4", "4"]),
+        ("size", [0, 0]),
+        ("size", [4.0, 4.0]),
+        ("places", [["1", float("inf"), ""]]),
+        ("keys", [None]),
+        ("noise", "much"),
+        ("pixels", {"mean": [0.5], "std": [0]}),
+        ("more", 1),
+    ],
+)
+def test_one_fact_that_lies(name, value, tmp_path):
+    tensors, about = to_file(small(store="hash"))  # so that there are no images to hold the size against
+    path = tmp_path / "b.safetensors"
+    path.write_bytes(as_file(tensors, about))
+    Baseline.load(path)
+    path.write_bytes(as_file(tensors, {**about, name: value}))
+    with pytest.raises(UnreadableError, match="is no baseline"):
+        Baseline.load(path)
+
+
+def test_images_that_are_no_numbers_are_other_images(tmp_path):
+    original = small()
+    tensors, about = to_file(original)
+    path = tmp_path / "b.safetensors"
+    path.write_bytes(as_file({**tensors, "images": tensors["images"] * float("nan")}, about))
+    assert original.compare(Baseline.load(path)).status == "incompatible"
+
+
+def test_what_counts_as_few_are_images_with_an_answer():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 4, 3))
+    images = torch.rand(80, 1, 4, 4)
+    baseline = Baseline.record(model, images)
+    [key] = baseline.explanation.evidence
+    evidence = baseline.explanation.evidence[key].abs() + torch.rand(80, 2, 2)
+    evidence[:30] = 0
+    flawed = replace(baseline.explanation, evidence={key: evidence})
+    [warning] = replace(baseline, explanation=flawed).compare(replace(baseline, explanation=flawed)).warnings
+    assert warning.startswith("50 images with an answer are few")
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
         (b"", "it is empty"),
