@@ -216,8 +216,8 @@ BREAKS = {
         "where memory runs out, half as many images are explained at once",
     ),
     "measured together": Break(
-        "watch.py", "self.portions.ranks.all_do(lambda: self.track.measure(explanations, self.labels))",
-        "self.track.measure(explanations, self.labels)", "what one process could not measure, none compares with",
+        "watch.py", "self.portions.ranks.all_do(measure)",
+        "measure()", "what one process could not measure, none compares with",
     ),
     "values of the first": run(
         "if ranks.count == 1:\n            return values", "if True:\n            return values",
