@@ -99,14 +99,14 @@ BREAKS = {
     ),
     "gradients": Break(
         "passes.py",
-        "found = torch.autograd.grad(total, tensors, retain_graph=self.shared, allow_unused=True)",
+        "found = torch.autograd.grad(total, tensors, retain_graph=kept, create_graph=again, allow_unused=True)",
         "[tensor.retain_grad() for tensor in tensors]\n"
         "        total.backward(retain_graph=True)\n"
         "        found = [tensor.grad for tensor in tensors]",
         "gradients are asked for at the layer: no weight collects any",
     ),
     "graph": Break(
-        "capture.py", "tensor_with_grad = tensor.detach().requires_grad_()", "tensor_with_grad = tensor",
+        "outputs.py", "(tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()", "tensor",
         "the graph begins at the layer, whatever is frozen",
     ),
     "hooks": Break("capture.py", "handle.remove()", "handle", "hooks are there during a look only"),
