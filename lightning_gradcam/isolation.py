@@ -198,8 +198,8 @@ def filled(model: nn.Module) -> Iterator[None]:
 def frozen(model: nn.Module) -> Iterator[None]:
     """Inside, parameters want no gradient: where only images do, nothing is kept for those of the weights.
 
-    That takes a quarter off the time of convolutions. Sharded parameters stay as they are, and so do matrices: with a
-    weight that wants no gradient, PyTorch multiplies batch by batch, which adds a third to a Vision Transformer's time.
+    Sharded parameters stay as they are, and so do matrices: with a weight that wants no gradient, PyTorch multiplies
+    batch by batch, which adds a third to a Vision Transformer's time.
     """
     free = [p for p in model.parameters() if type(p) is nn.Parameter and p.requires_grad and p.is_leaf and p.ndim != 2]
     free = [p for p in free if not hasattr(p, "_is_flat_param")]
