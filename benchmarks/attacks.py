@@ -41,9 +41,9 @@ Written by `make bench-attacks` (`python -m benchmarks.attacks`); the single rou
 on the same model in eval mode with random weights and the same images of 224x224 pixels. A ratio divides by the floor
 of the same round; shown is the median (smallest–largest). The *floor* is {steps} times a forward pass and the backward
 pass to the images, and nothing else, all parameters but matrices frozen: frozen matrices are slower on the CPU, since
-PyTorch multiplies batch by batch then. The goal is at most {goal} times the floor. `PGD` freezes likewise and leaves the
-model as it found it; torchattacks leaves parameters as they are, so autograd keeps what their gradients would need. It is
-as fast here. Everything runs on the CPU.
+PyTorch multiplies batch by batch then. The goal is at most {goal} times the floor. `PGD` freezes likewise and leaves
+the model as it found it; torchattacks leaves parameters as they are, so autograd keeps what their gradients would
+need, and is as fast here. Everything runs on the CPU.
 """
 
 Contestant = Callable[[nn.Module, Tensor, Tensor], Tensor]
