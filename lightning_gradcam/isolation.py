@@ -100,6 +100,10 @@ class _NotCheckpointed:
         return function(*args)
 
 
+_PLAIN = frozenset({bool, int, float, str, bytes, type(None), tuple, torch.Size, torch.dtype, torch.device})
+"""Kinds of attributes that no pass fills in place."""
+
+
 @contextmanager
 def _attributes(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Switch to evaluation, and put back every attribute, flags among them, that a forward pass sets or fills.
@@ -111,6 +115,8 @@ def _attributes(modules: Sequence[nn.Module]) -> Iterator[None]:
     try:
         for module, attributes in found:
             for name, value in attributes.items():
+                if type(value) in _PLAIN:
+                    continue  # nearly all; asking each what it is takes a tenth of a small model's pass
                 if isinstance(value, torch.Tensor):
                     vars(module)[name] = value.clone()
                 elif isinstance(value, (list, set, deque)) or (isinstance(value, dict) and name[0] != "_"):
