@@ -142,7 +142,7 @@ BREAKS = {
         "epochs that end without a validation are looked at, too",
     ),
     "every n": Break(
-        "pace.py", "% self.every_n_epochs == 0", "% 1 == 0", "epochs between those that were asked for are left out",
+        "pace.py", "% self.every_n_epochs != 0", "% 1 != 0", "epochs between those that were asked for are left out",
     ),
     "start has no batch": run(
         "self.looked_at = None  # before", "pass  # before", "the look before the first step belongs to no batch",

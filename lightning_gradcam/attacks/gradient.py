@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -131,15 +131,10 @@ class PGD:
         with left_as_found(model), torch.inference_mode(False):
             images, labels = _ordinary(images), _ordinary(labels)
             loss = against(model, images, labels, self.toward)
-            found: tuple[Tensor, Tensor] | None = None
-            for _ in range(self.restarts):
-                start = (images + ball.shifts(images[:1], generator)).clamp(0, 1) if self.random_start else images
-                end = ascend(loss, images, start, ball, self.steps, settled.step_size or 0.0, self.keep)
-                if self.restarts == 1 and self.keep == "last":
-                    return end  # nothing to choose from, so its loss need not be known
-                found = better(found, end, losses(loss, end))
-            assert found is not None
-            return found[0]
+            # One shift for all images, so that nothing hangs on the batch.
+            shifts = [ball.shifts(images[:1], generator) for _ in range(self.restarts)]
+            starts = [(images + shift).clamp(0, 1) for shift in shifts] if self.random_start else [images]
+            return highest(loss, images, starts, ball, settled)
 
 
 def usual_eps(images: Tensor, norm: Norm) -> float:
@@ -174,6 +169,26 @@ def ascend(
             found = better(found, place, values)
         place = ball.project(images, place + step_size * ball.steepest(gradient))
     return place if keep == "last" else better(found, place, losses(loss, place))[0]
+
+
+def highest(loss: Loss, images: Tensor, starts: Sequence[Tensor], ball: Ball, attack: PGD) -> Tensor:
+    """Per image, of the ends that an attack's steps reach from several starts, the one with the largest loss.
+
+    Args:
+        loss: What is made larger.
+        images: ``(N, C, *spatial)`` in [0, 1], the ball's centres.
+        starts: Where to begin, at least one.
+        ball: How far to go.
+        attack: A settled one, for its steps.
+    """
+    found: tuple[Tensor, Tensor] | None = None
+    for start in starts:
+        end = ascend(loss, images, start, ball, attack.steps, attack.step_size or 0.0, attack.keep)
+        if len(starts) == 1:
+            return end  # nothing to choose from, so its loss need not be known
+        found = better(found, end, losses(loss, end))
+    assert found is not None
+    return found[0]
 
 
 def slope(loss: Loss, place: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
@@ -111,7 +111,7 @@ class Report:
 
     def facts(self) -> dict[str, Any]:
         """Everything but the pictures, in plain values."""
-        return {name: value for name, value in asdict(_without_pictures(self)).items() if name != "pictures"}
+        return {name: value for name, value in asdict(replace(self, pictures={})).items() if name != "pictures"}
 
     def text(self) -> str:
         """For a terminal."""
@@ -136,9 +136,3 @@ class Report:
         from lightning_gradcam.report.html import as_html
 
         return as_html(self)
-
-
-def _without_pictures(report: Report) -> Report:
-    from dataclasses import replace
-
-    return replace(report, pictures={})

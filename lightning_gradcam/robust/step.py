@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.attacks import PGD, Ball, PixelSpace, pixels_of
-from lightning_gradcam.attacks.gradient import Loss, ascend, better, losses
+from lightning_gradcam.attacks.gradient import Loss, highest
 from lightning_gradcam.attacks.space import check_range
 from lightning_gradcam.isolation import frozen, isolated
 from lightning_gradcam.probe import Pixels, Probe
@@ -72,19 +72,8 @@ def attacked(
     starts = [start(clean, ball) for _ in range(attack.restarts)]  # inside of `isolated` every draw is the same
     with isolated(model), frozen(model):
         loss = objective(PixelSpace(model, pixels))
-        place = _highest(loss, clean, starts, ball, settled)
+        place = highest(loss, clean, starts, ball, settled)
     return place if pixels is None else pixels.normalise(place)
-
-
-def _highest(loss: Loss, clean: Tensor, starts: Sequence[Tensor], ball: Ball, attack: PGD) -> Tensor:
-    found: tuple[Tensor, Tensor] | None = None
-    for start in starts:
-        end = ascend(loss, clean, start, ball, attack.steps, attack.step_size or 0.0, attack.keep)
-        if len(starts) == 1:
-            return end
-        found = better(found, end, losses(loss, end))
-    assert found is not None
-    return found[0]
 
 
 def ordinary(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
