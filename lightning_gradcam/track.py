@@ -84,11 +84,13 @@ class Track:
         """
         drawn, then, at_start = explanations[0], explanations[-2 % len(explanations)], explanations[-1]
         numbers: dict[str, Tensor] = dict(beside or {})
-        self.agree = _agreement(self.previous, then)
+        self.agree = {}
         for i, (key, maps) in enumerate(drawn.maps.items()):
+            agree = _agreement(self.previous, then, key)
+            self.agree |= {} if agree is None else {key: agree}
             found = {
-                "drift": _drift(self.previous, then, key),
-                "drift_from_start": _drift(self.start, at_start, key),
+                "drift": _drift(agree, maps),
+                "drift_from_start": _drift(_agreement(self.start, at_start, key), maps),
                 "degenerate": ((drawn.flaws[key] > 0).float().mean(), None),
                 "concentration": (mean_and_error(gini(maps))[0], None),
             }
@@ -161,18 +163,11 @@ def to_log(
     return {name: 1.0 if gave_up and name.startswith("degenerate") else value for name, value in logged.items()}
 
 
-def _agreement(memory: Memory | None, now: Explanation) -> dict[str, Tensor]:
-    """Per layer, how far each image's map agrees with that of an earlier look, ``(N,)``."""
-    before = {} if memory is None else memory.maps
-    shared = {key: maps for key, maps in now.maps.items() if key in before and before[key].shape == maps.shape}
-    return {key: spearman(before[key], maps) for key, maps in shared.items()}
-
-
-def _drift(memory: Memory | None, now: Explanation, key: str) -> tuple[Tensor, Tensor | None]:
-    """1 - mean Spearman over the images that have one, with its standard error."""
+def _agreement(memory: Memory | None, now: Explanation, key: str) -> Tensor | None:
+    """How far each image's map agrees with that of an earlier look, ``(N,)``; None where there is none."""
     maps = now.maps[key]
     if memory is None or key not in memory.maps:
-        return maps.new_tensor(FIRST["drift"]), None
+        return None
     before = memory.maps[key]
     if before.shape != maps.shape:
         was, now_is = ("×".join(map(str, m.shape[1:])) for m in (before, maps))
@@ -180,5 +175,9 @@ def _drift(memory: Memory | None, now: Explanation, key: str) -> tuple[Tensor, T
             f"The maps of layer {key!r} were {was} and are {now_is} now: the model's structure has changed, and maps "
             "of two sizes cannot be compared. Name a layer that stays as it is: `layers=`."
         )
-    mean, error = mean_and_error(1 - spearman(before, maps))
-    return mean, error
+    return spearman(before, maps)
+
+
+def _drift(agree: Tensor | None, maps: Tensor) -> tuple[Tensor, Tensor | None]:
+    """1 - mean Spearman over the images that have one, with its standard error."""
+    return (maps.new_tensor(FIRST["drift"]), None) if agree is None else mean_and_error(1 - agree)

@@ -74,6 +74,7 @@ class Watch:
         plan = self.plan = portions.plan
         self.labels = probe.classes if plan.classes else None
         self.attack, self.alarm = attack, Alarm()
+        self._near: dict[str, Tensor] = {}  # similarities to the baseline's maps
         self.baseline = (
             {} if baseline is None else {k: m.to(probe.images.device) for k, m in baseline.explanation.maps.items()}
         )
@@ -134,7 +135,8 @@ class Watch:
         for i, (key, maps) in enumerate(drawn.maps.items()):
             if key in self.baseline:
                 suffix = f"/{key}" if i else ""
-                numbers[f"baseline_similarity{suffix}"] = mean_and_error(spearman(self.baseline[key], maps))[0]
+                self._near[key] = spearman(self.baseline[key], maps)
+                numbers[f"baseline_similarity{suffix}"] = mean_and_error(self._near[key])[0]
         return numbers
 
     def draw_film(self) -> Tensor | None:
@@ -159,12 +161,11 @@ class Watch:
         yield from self._sudden(look)
 
     def _sudden(self, look: Look) -> Iterator[str]:
-        maps = look.explanation.maps
         compared = {
             f"with the previous look's at layer {key!r}": (key, values) for key, values in self.track.agree.items()
         }
-        for key, before in self.baseline.items():
-            compared[f"with the baseline's at layer {key!r}"] = key, spearman(before, maps[key])
+        for key, values in self._near.items():
+            compared[f"with the baseline's at layer {key!r}"] = key, values
         for what, (key, values) in compared.items():
             said = self.alarm.notice(what, values)
             if said:
