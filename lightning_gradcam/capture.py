@@ -188,7 +188,7 @@ def capture(
     output, tensors, cut = _run_to_graph(model, probe, layers, forward)
     with torch.enable_grad():
         carries_grad = all(target(output, probe).requires_grad for target in targets)
-    if cut or not carries_grad:
+    if layers and (cut or not carries_grad):
         # The model has a no_grad block of its own around a layer, and grad was off again after it.
         with torch.enable_grad():
             output, tensors, _ = _run_to_graph(model, probe, layers, forward)
@@ -200,7 +200,14 @@ def capture(
         )
     by_key = {layer.key: layer for layer in layers}
     whole = Passes(
-        probe, targets[0], output, tensors, by_key, lambda rows: forward(model, rows), differentiable=differentiable
+        model,
+        probe,
+        targets[0],
+        output,
+        tensors,
+        by_key,
+        lambda rows: forward(model, rows),
+        differentiable=differentiable,
     )
     shared = [True] * (len(targets) - 1) + [keep]
     return [replace(whole, target=target, shared=each) for target, each in zip(targets, shared, strict=True)]

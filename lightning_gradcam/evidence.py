@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias, cast
 
 from torch import Tensor
 
 from lightning_gradcam.explanation import CONSTANT, NotExplainableError
-from lightning_gradcam.methods import METHODS, LayerMethod, PassMethod, cam, eigencam
+from lightning_gradcam.methods import METHODS, LayerMethod, PassMethod, arity, cam, eigencam, takes_passes
 from lightning_gradcam.passes import Passes
 from lightning_gradcam.variants import Variant
 
@@ -18,13 +17,18 @@ Methods: TypeAlias = str | Method | Sequence[str | Method]
 
 
 def apply(method: Method, passes: Passes) -> Mapping[str, Tensor]:
-    """Signed evidence ``(n, *s)`` per layer key, float32.
+    """Signed evidence ``(n, *s)`` per key, float32.
 
     Raises:
-        ValueError: The method returned another shape.
+        ValueError: The method returned another shape, or a key that is no place.
     """
     if takes_passes(method):
         evidence = dict(cast(PassMethod, method)(passes))
+        if not evidence.keys() <= passes.places.keys():
+            raise ValueError(
+                f"Expected evidence for {' or '.join(map(repr, passes.places))} from method {method_name(method)!r}, "
+                f"but got it for {', '.join(map(repr, evidence))}. Evidence that lies at no layer needs a `place`."
+            )
     else:
         equation = cast(LayerMethod, method)
         # A method that does not look at gradients gets something of their shape: they cost a backward pass.
@@ -94,7 +98,7 @@ def coerce_method(method: str | Method) -> Method:
     """
     if isinstance(method, str):
         return METHODS.named(method)
-    if not callable(method) or _arity(method) not in (1, 2):
+    if not callable(method) or arity(method) not in (1, 2):
         raise TypeError(
             "Expected a method's name, a callable of (activations, gradients), or one of (passes), but got "
             f"{method!r}. Names: {', '.join(METHODS)}."
@@ -112,14 +116,3 @@ def method_name(method: str | Method) -> str:
         return method
     registered = next((name for name, entry in METHODS.items() if entry is method), None)
     return str(registered or getattr(method, "name", None) or getattr(method, "__name__", type(method).__name__))
-
-
-def takes_passes(method: Method) -> bool:
-    """Whether it is a `PassMethod`, which may do anything with the graph; else a `LayerMethod`."""
-    return _arity(method) == 1
-
-
-def _arity(function: Callable[..., object]) -> int:
-    parameters = inspect.signature(function).parameters.values()
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in positional and p.default is p.empty for p in parameters)

@@ -28,10 +28,12 @@ def _rising(maps: Tensor) -> Tensor:
     return weights / weights.sum()
 
 
-def check_fuse(fuse: str | None, layers: Sequence[Layer] | None = None) -> None:
-    """Raise a ValueError where there is no such rule, or only one layer."""
+def check_fuse(fuse: str | None, layers: Sequence[Layer] | None = None, at_layers: bool = True) -> None:
+    """Raise a ValueError where there is no such rule, only one layer, or a method whose evidence lies at none."""
     if fuse is not None and fuse not in _RULES:
         raise ValueError(f"Expected `fuse` to be None, {', '.join(map(repr, get_args(Fuse)))}, but got {fuse!r}.")
+    if fuse is not None and not at_layers:
+        raise ValueError(f"Expected methods that are read at layers beside `fuse={fuse!r}`, but one of them is not.")
     if fuse is not None and layers is not None and len(layers) < 2:
         raise ValueError(
             f"Expected several layers for `fuse={fuse!r}`, but `layers` chose one, {layers[0].key!r}. Pass "

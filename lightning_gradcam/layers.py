@@ -13,7 +13,7 @@ from lightning_gradcam.capture import clean_name, named_layers
 from lightning_gradcam.explanation import NotExplainableError
 from lightning_gradcam.layout import channels_first
 from lightning_gradcam.registry import Registry, unknown
-from lightning_gradcam.trace import Layer, LayerShape, vanishing
+from lightning_gradcam.trace import ATTENTION, PIXELS, Layer, LayerShape, vanishing
 
 LayerRule: TypeAlias = Callable[[Sequence[LayerShape]], Sequence[Layer]]
 """Chooses from a trace, in order of execution; never sees the model, so plain lists can test it."""
@@ -171,7 +171,30 @@ def _listed(layers: str | nn.Module | Layer | Sequence[str | nn.Module | Layer])
         return [layers]
     if not isinstance(layers, Iterable):
         raise TypeError(f"{_EXPECTED}, or a list of these, but got {layers!r}.")
-    return list(layers)
+    return [layer for layer in layers if not (isinstance(layer, Layer) and not layer.is_module)]
+
+
+def elsewhere(places: Iterable[str | None], shapes: Sequence[LayerShape]) -> list[Layer]:
+    """The places of evidence that are no layers, each once.
+
+    Raises:
+        NotExplainableError: All attention is asked for, and the trace has seen no tokens.
+    """
+    found: dict[str, Layer] = {}
+    for place in places:
+        if place == PIXELS:
+            found[place] = Layer(place, reason="the images themselves")
+        elif place == ATTENTION:
+            tokens = [s for s in shapes if s.tokens]
+            if not tokens:
+                raise NotExplainableError(
+                    "Expected a model of tokens, whose attention could be followed, but no layer of it returns any. "
+                    "Choose a method that is read at layers, 'gradcam' say."
+                )
+            found[place] = Layer(place, reason="all layers of attention together", to_grid=tokens[-1].to_grid)
+        elif place is not None:
+            raise ValueError(f"Expected a method's `place` to be {PIXELS!r} or {ATTENTION!r}, but got {place!r}.")
+    return list(found.values())
 
 
 def check_layers(layers: Layers, model: nn.Module) -> None:

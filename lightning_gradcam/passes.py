@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_gradcam.explanation import NotExplainableError
-from lightning_gradcam.probe import Probe, Target
+from lightning_gradcam.probe import Choosing, Probe, Target
 from lightning_gradcam.trace import Layer
 
 
@@ -20,25 +20,34 @@ class Passes:
     """One forward pass, what it left at the layers, and the means for more: what a method may work with.
 
     Args:
+        model: Isolated, see `isolation.isolated`.
         probe: The images.
         target: The score that is explained.
         output: What the model returned for them.
         tensors: Per layer key, the layer's output as it came, part of the graph from there to the score.
         layers: Where it was captured.
-        run: Another forward pass, of any probe; nothing of it is captured and no grad is kept.
+        run: Another forward pass, of any probe; nothing of it is captured, and grad is kept only where it is on.
+        elsewhere: Places of evidence that are no layers.
         shared: Whether others work on the same graph after this one. Else it goes, piece by piece, while `gradients`
             are computed, which takes a tenth off the time of several layers: memory is used again while it is warm.
         differentiable: Whether activations and gradients are part of the graph, so that a loss can be made of them.
     """
 
+    model: nn.Module
     probe: Probe
     target: Target
     output: Any
     tensors: Mapping[str, Tensor]
     layers: Mapping[str, Layer]
     run: Callable[[Probe], Any]
+    elsewhere: Mapping[str, Layer] = field(default_factory=dict)
     shared: bool = True
     differentiable: bool = False
+
+    @property
+    def places(self) -> Mapping[str, Layer]:
+        """Where evidence may lie, by key."""
+        return {**self.layers, **self.elsewhere}
 
     @cached_property
     def activations(self) -> Mapping[str, Tensor]:
@@ -66,9 +75,21 @@ class Passes:
             for (key, tensor), gradient in zip(self.tensors.items(), found, strict=True)
         }
 
-    def scores(self, probe: Probe) -> Tensor:
-        """The explained score of other images (masked ones, say): a forward pass, ``(n,)`` or ``(n, k)``."""
-        return self.target(self.run(probe), probe)
+    @cached_property
+    def held(self) -> Target:
+        """The target with what it chose in this pass: the predicted class stays the same class in other images."""
+        return self.target.held(self.output, self.probe) if isinstance(self.target, Choosing) else self.target
+
+    def scores(self, probe: Probe, rows: Sequence[int] | None = None) -> Tensor:
+        """The explained score of other images (masked ones, say): a forward pass, ``(n,)`` or ``(n, k)``.
+
+        Args:
+            probe: The images, with all that belongs to them.
+            rows: Which rows of this pass's probe they come from; by default they are as many, in the same order.
+        """
+        held = self.held
+        target = held.for_rows(rows) if rows is not None and isinstance(held, Choosing) else held
+        return target(self.run(probe), probe)
 
     def _grid(self, key: str, tensor: Tensor) -> Tensor:
         grid = self.layers[key].to_grid(tensor)

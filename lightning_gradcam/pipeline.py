@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -18,18 +18,18 @@ from lightning_gradcam.evidence import (
     check_premise,
     coerce_methods,
     has_premise,
-    takes_passes,
     uses_gradients,
 )
 from lightning_gradcam.explanation import Explanation, NotExplainableError, flaws
 from lightning_gradcam.fusion import Fuse, check_flips, check_fuse, in_order, with_fused, with_mirrored
 from lightning_gradcam.hindrances import check_eager, check_model, check_reach, named
 from lightning_gradcam.isolation import filled, isolated
-from lightning_gradcam.layers import Layers, choose_layers
+from lightning_gradcam.layers import Layers, choose_layers, elsewhere
+from lightning_gradcam.methods import place_of, takes_passes
 from lightning_gradcam.passes import Passes
 from lightning_gradcam.probe import Forward, Probe, Target
 from lightning_gradcam.targets import ClassScore, check_classes, coerce_target, find_logits, for_rows, held, logits_of
-from lightning_gradcam.trace import Layer, LayerShape
+from lightning_gradcam.trace import Layer, LayerShape, split
 
 Targets: TypeAlias = str | int | Sequence[int] | Tensor | Target
 
@@ -102,7 +102,7 @@ class Plan:
     """What was decided before the first pass, once: where, how, and how the model is called.
 
     Args:
-        layers: Where evidence is read.
+        layers: Where evidence is read; of methods that need no layer, the place that is none.
         methods: How it is computed, by name.
         forward: How the model is called.
         shapes: The trace that the layers were chosen from.
@@ -132,7 +132,8 @@ class Plan:
 
     def _explain(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
         keep = any(takes_passes(method) for method in self.methods.values())
-        passes = capture(model, probe, self.layers, self._run, targets, keep)
+        modules, others = split(self.layers)
+        passes = [replace(each, elsewhere=others) for each in capture(model, probe, modules, self._run, targets, keep)]
         # The caller's autocast is for the model: the equations are float32.
         with torch.autocast(probe.images.device.type, enabled=False):
             return [self._explanation(each) for each in passes]
@@ -156,7 +157,7 @@ class Plan:
             for layer, tensor in apply(method, passes).items():
                 key = layer if len(self.methods) == 1 else f"{layer}/{name}"
                 gradients = passes.gradients[layer] if uses_gradients(method) else None
-                evidence[key], found[key], places[key] = tensor, flaws(tensor, gradients), passes.layers[layer]
+                evidence[key], found[key], places[key] = tensor, flaws(tensor, gradients), passes.places[layer]
         logits = find_logits(passes.output)
         target = passes.target
         return Explanation(
@@ -188,20 +189,22 @@ def prepare(
     call = Called(forward or default_forward(model))
     with named(model):
         shapes, output = traced(model, probe, call, target)
-        places = choose_layers(layers, shapes, model)
+        read = [each for each in methods.values() if place_of(each) is None]
+        places = choose_layers(layers, shapes, model) if read else []
         check_eager(places, model)
-        if any(uses_gradients(each) for each in methods.values()):
+        if any(uses_gradients(each) for each in read):
             check_reach(places, shapes)
+        check_fuse(fuse, places, len(read) == len(methods))
+        places += elsewhere((place_of(each) for each in methods.values()), shapes)
     logits = find_logits(output)
     if isinstance(target, ClassScore) and logits is not None:
         check_classes(target.choose(logits, probe), logits.shape[1])
     count = None if logits is None else logits.shape[1]
     plan = Plan(tuple(places), methods, call, shapes, count, fuse, flips)
-    check_fuse(fuse, plan.layers)
     if has_premise(methods.values()):
         rows = probe[:TRACED_ROWS]
         with isolated(model):
-            check_premise(capture(model, rows, plan.layers, call, [for_rows(target, slice(len(rows)))])[0])
+            check_premise(capture(model, rows, split(plan.layers)[0], call, [for_rows(target, slice(len(rows)))])[0])
     return plan
 
 

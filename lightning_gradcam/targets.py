@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.explanation import NotExplainableError
-from lightning_gradcam.probe import Probe, Target
+from lightning_gradcam.probe import Choosing, Probe, Target
 from lightning_gradcam.registry import Registry
 
 
@@ -75,6 +75,15 @@ class ClassScore:
         """The classes explained, ``(n,)`` int64."""
         return self.choose(logits_of(output), probe)
 
+    def held(self, output: Any, probe: Probe) -> ClassScore:
+        """The classes that are chosen now, for these rows for good."""
+        return held(self.classes(output, probe))
+
+    def for_rows(self, rows: slice | Sequence[int]) -> ClassScore:
+        """The same for some rows of the probe."""
+        given_here = self.per_image and isinstance(self.choose, _Given)
+        return replace(self, choose=self.choose[rows]) if given_here else self  # type: ignore[index]  # as just seen
+
     def __call__(self, output: Any, probe: Probe) -> Tensor:
         """The scores, ``(n,)``."""
         logits = logits_of(output)
@@ -104,8 +113,8 @@ TARGETS.register("label")(ClassScore(_label, "label"))
 class _Given:
     classes: Tensor
 
-    def __getitem__(self, rows: slice) -> _Given:
-        return _Given(self.classes[rows])
+    def __getitem__(self, rows: slice | Sequence[int]) -> _Given:
+        return _Given(self.classes[rows if isinstance(rows, slice) else list(rows)])
 
     def __call__(self, logits: Tensor, probe: Probe) -> Tensor:
         if len(self.classes) not in (1, len(probe)):
@@ -140,15 +149,13 @@ def held(classes: Tensor) -> ClassScore:
     return ClassScore(_Given(classes), "held classes", per_image=True)
 
 
-def for_rows(target: Target, rows: slice) -> Target:
-    """The same target for some rows of its probe; only one with a class per image has to be cut.
+def for_rows(target: Target, rows: slice | Sequence[int]) -> Target:
+    """The same target for some rows of its probe; only one that chooses for each image has to be cut.
 
     >>> for_rows(given([2, 0, 1]), slice(1, 2))(torch.tensor([[5.0, 6.0, 7.0]]), Probe(torch.rand(1, 1, 4, 4)))
     tensor([5.])
     """
-    if isinstance(target, ClassScore) and isinstance(target.choose, _Given) and target.per_image:
-        return replace(target, choose=target.choose[rows])
-    return target
+    return target.for_rows(rows) if isinstance(target, Choosing) else target
 
 
 def coerce_target(target: str | int | Sequence[int] | Tensor | Target) -> Target:

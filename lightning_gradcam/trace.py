@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from lightning_gradcam.layout import Tokens, channels_first
+
+PIXELS, ATTENTION = "input pixels", "all attention"
+"""Names of the places of evidence that are no module's output: the images, and all attention of a pass together."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class Layer:
     def key(self) -> str:
         """How explanations name this layer."""
         return self.name if self.call == -1 else f"{self.name}[{self.call}]"
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it is a module's output; else it is one of the places of another kind."""
+        return self.name not in (PIXELS, ATTENTION)
 
 
 @dataclass(frozen=True)
@@ -73,3 +81,13 @@ class LayerShape:
 def vanishing(shapes: Iterable[LayerShape]) -> bool:
     """Whether the gradient is zero at all places, so that nothing tells which tokens it could reach."""
     return not any(s.touched for s in shapes if s.cells > 1)
+
+
+def split(layers: Sequence[Layer]) -> tuple[list[Layer], dict[str, Layer]]:
+    """What modules return, and by their keys the places of another kind.
+
+    >>> split([Layer("conv"), Layer(PIXELS)])[1].keys()
+    dict_keys(['input pixels'])
+    """
+    modules, others = [layer for layer in layers if layer.is_module], [y for y in layers if not y.is_module]
+    return modules, {layer.key: layer for layer in others}

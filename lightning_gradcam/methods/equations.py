@@ -1,24 +1,11 @@
-"""How evidence is computed: equations on a layer's activations and gradients."""
+"""Equations on a layer's activations and gradients."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from lightning_gradcam.passes import Passes
-from lightning_gradcam.registry import Registry
-
-LayerMethod: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""``(activations, gradients)``, both ``(n, C, *s)``, to signed evidence ``(n, *s)``, without a final ReLU."""
-
-PassMethod: TypeAlias = Callable[[Passes], Mapping[str, Tensor]]
-"""What a layer method cannot say: from a pass and the means for more to signed evidence ``(n, *s)`` per layer key."""
-
-METHODS = Registry[LayerMethod | PassMethod]("method")
-"""Methods by name; ``@METHODS.register("name")`` adds one."""
+from lightning_gradcam.methods.kinds import METHODS
 
 SQUARINGS = 20
 """A matrix squared as often is its power of a million: of eigenvalues 1e-5 apart, one is left."""
