@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gradcam.explanation import Explanation
+from lightning_gradcam.explanation import FLAWS, Explanation
 from lightning_gradcam.probe import Pixels
 from lightning_gradcam.trace import Layer
 
@@ -83,40 +83,62 @@ def from_file(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Kept:
     """What `to_file` was given, where all parts fit together; any error that Python knows of where they do not."""
     about = dict(facts)
     keys, places, size = about.pop("keys"), about.pop("places"), tuple(about.pop("size"))
-    count = len(tensors["logits"])
-    evidence = {key: tensors[f"evidence.{i}"] for i, key in enumerate(keys)}
-    flaws = {key: tensors[f"flaws.{i}"] for i, key in enumerate(keys)}
-    if not keys or any(
-        len(t) != count or t.ndim != len(size) + 1 or t.dtype != torch.float32 for t in evidence.values()
-    ):
-        raise ValueError("evidence")
-    if any(t.shape != (count,) or t.dtype != torch.uint8 or int(t.max()) > 4 for t in flaws.values()):
-        raise ValueError("flaws")
-    images, labels, classes = (tensors.get(name) for name in ("images", "labels", "classes"))
-    if any(t is not None and (t.shape != (count,) or t.dtype != torch.int64) for t in (labels, classes)):
-        raise ValueError("classes")
     if not 1 <= len(size) <= 3 or not all(isinstance(side, int) and side > 0 for side in size):
         raise ValueError("size")
-    if tensors["logits"].ndim != 2 or tensors["logits"].dtype != torch.float32:
-        raise ValueError("logits")
-    if images is not None and (
-        images.shape[:1] + images.shape[2:] != (count, *size) or 0 in images.shape or images.dtype != torch.float32
-    ):
-        raise ValueError("images")
+    count = len(tensors["logits"])
+    images, labels, classes = (tensors.get(name) for name in ("images", "labels", "classes"))
+    if images is not None:
+        _check(images.shape[:1] + images.shape[2:] == (count, *size), images, torch.float32, "images")
+    for numbers in (labels, classes):
+        if numbers is not None:
+            _check(numbers.shape == (count,), numbers, torch.int64, "classes")
     layers = {key: Layer(str(n), int(c), str(r)) for key, (n, c, r) in zip(keys, places, strict=True)}
-    explanation = Explanation(evidence, tensors["logits"], classes, size, layers, flaws)
+    explanation = Explanation(
+        {key: tensors[f"evidence.{i}"] for i, key in enumerate(keys)},
+        tensors["logits"],
+        classes,
+        size,
+        layers,
+        {key: tensors[f"flaws.{i}"] for i, key in enumerate(keys)},
+    )
+    _check_explanation(explanation)
+    found = _about(about, [*keys])
+    if images is not None and found.pixels is not None and len(found.pixels.mean) not in (1, images.shape[1]):
+        raise ValueError("pixels")
+    return Kept(explanation, images, labels, found)
+
+
+def _check_explanation(found: Explanation) -> None:
+    if not found.evidence or found.logits.ndim != 2 or found.logits.dtype != torch.float32:
+        raise ValueError("logits")
+    for key, evidence in found.evidence.items():
+        fits = len(evidence) == len(found.logits) and evidence.ndim == len(found.size) + 1
+        _check(fits, evidence, torch.float32, "evidence")
+        flaws = found.flaws[key]
+        _check(flaws.shape == evidence.shape[:1], flaws, torch.uint8, "flaws")
+        if int(flaws.max()) >= len(FLAWS):
+            raise ValueError("flaws")
+
+
+def _check(fits: bool, tensor: Tensor, dtype: torch.dtype, what: str) -> None:
+    if not fits or not tensor.numel() or tensor.dtype != dtype:
+        raise ValueError(what)
+
+
+def _about(facts: dict[str, Any], keys: list[Any]) -> About:
     words = [
         *keys,
-        *about["methods"],
-        *about["layers"],
-        about["target"],
-        about["probe"],
-        about["weights"],
-        about["recorded"],
+        *facts["methods"],
+        *facts["layers"],
+        *(facts[n] for n in ("target", "probe", "weights", "recorded")),
     ]
-    words += [word for pair in about["surroundings"].items() for word in pair]
-    if not all(isinstance(word, str) for word in words) or not isinstance(about["noise"], (int, float, type(None))):
+    words += [word for pair in facts["surroundings"].items() for word in pair]
+    if not all(isinstance(word, str) for word in words) or not isinstance(facts["noise"], (int, float, type(None))):
         raise TypeError("about")
-    about["pixels"] = None if about["pixels"] is None else Pixels(**about["pixels"])
-    about |= {"methods": tuple(about["methods"]), "layers": tuple(about["layers"])}
-    return Kept(explanation, images, labels, About(**about))
+    read: dict[str, Any] = {
+        "methods": tuple(facts["methods"]),
+        "layers": tuple(facts["layers"]),
+        "pixels": None if facts["pixels"] is None else Pixels(**facts["pixels"]),
+        "noise": None if facts["noise"] is None else float(facts["noise"]),
+    }
+    return About(**{**facts, **read})

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from PIL import Image
 from torch import Tensor
 
+from lightning_gradcam.escapes import in_markdown
 from lightning_gradcam.registry import Registry
 
 PictureWriter: TypeAlias = Callable[[Any, str, Tensor, int], None]
@@ -44,16 +45,6 @@ def safe_tag(tag: str) -> str:
     'drift/net._b_x'
     """
     return "/".join(map(safe_name, tag.split("/")))
-
-
-def safe_text(text: str) -> str:
-    """Words from a model or data, with nothing that Markdown or HTML would act on.
-
-    >>> safe_text("<b>layer</b>")
-    '&lt;b&gt;layer&lt;/b&gt;'
-    """
-    escaped = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]#|!])", r"\\\1", escaped)
 
 
 def as_image(picture: Tensor) -> Image.Image:
@@ -173,7 +164,7 @@ def files_in(folder: str | Path) -> PictureWriter:
 
 def write_text(loggers: Sequence[Any], tag: str, facts: Mapping[str, str], step: int) -> list[str]:
     """Words as a TensorBoard text; other loggers have the console. Returns as `show`."""
-    rows = "\n".join(f"| {safe_text(name)} | {safe_text(text)} |" for name, text in facts.items())
+    rows = "\n".join(f"| {in_markdown(name)} | {in_markdown(' '.join(text.split()))} |" for name, text in facts.items())
     table = f"| what | choice and reason |\n| --- | --- |\n{rows}"
     complaints = []
     for logger in loggers:

@@ -5,6 +5,7 @@ pytest imports this file when it starts, with or without such a test, so nothing
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,17 @@ def gradcam_regression(request: pytest.FixtureRequest) -> Pinned:
         allow_inconclusive=bool(config.getini("gradcam_allow_inconclusive") if option is None else option),
         written=lambda words: request.node.user_properties.append((_WRITTEN, words)),
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Of a failed check, pytest's summary shows the headline only: in CI it would show the whole message once more."""
+    report = yield
+    headline = getattr(call.excinfo and call.excinfo.value, "headline", None)
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if isinstance(headline, str) and crash is not None:
+        crash.message = headline
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

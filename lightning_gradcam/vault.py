@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import secrets
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from torch import Tensor
 
 KIND = "lightning_gradcam baseline"
 LARGEST = 4 << 30
-"""Bytes that are read at most."""
+"""Bytes that are written and read at most."""
+LARGEST_HEADER = 16 << 20
+"""Bytes of names and facts that are read at most; a baseline has some thousands."""
 
 
 class UnreadableError(ValueError):
@@ -36,7 +39,14 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Ma
 
     Raises:
         OSError: It could not be written; what was there is as it was.
+        ValueError: It is too large to be read again.
     """
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    if size > LARGEST - (1 << 20):
+        raise ValueError(
+            f"Expected a baseline of at most {LARGEST >> 30} GiB, but this one takes {size / (1 << 30):.1f}: record "
+            "fewer or smaller images, or `store='hash'`."
+        )
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(about, sort_keys=True)
     metadata = {"kind": KIND, "version": str(version), "about": text, "sha256": _digest(plain, version, text)}
@@ -51,17 +61,18 @@ def put(path: str | os.PathLike[str], content: bytes) -> None:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=".", suffix=".draft", dir=target.parent)
+    draft = target.parent / f".{secrets.token_hex(8)}.draft"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(draft, "xb") as file:
+            if target.exists():
+                shutil.copymode(target, draft)  # patients' images may be for few eyes
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(draft, 0o666 & ~_umask())
         os.replace(draft, target)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(draft)
+            draft.unlink()
         raise
 
 
@@ -79,7 +90,8 @@ def read(path: str | os.PathLike[str], version: int) -> tuple[dict[str, Tensor],
     try:
         size = os.stat(path).st_size
         if not Path(path).is_file() or size > LARGEST:
-            raise UnreadableError(f"{name!r} is no baseline: {'a folder' if Path(path).is_dir() else f'{size} bytes'}.")
+            kind = "a folder" if Path(path).is_dir() else f"{size} bytes" if size > LARGEST else "not a plain file"
+            raise UnreadableError(f"{name!r} is no baseline: {kind}.")
         content = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         if isinstance(error, UnreadableError):
@@ -109,6 +121,8 @@ def _metadata(content: bytes, name: str) -> dict[str, str]:
     length = int.from_bytes(content[:8], "little")
     if len(content) < 10 or length > len(content) - 8 or content[8:9] != b"{":
         raise UnreadableError(f"{name!r} is no safetensors file{', it is empty' if not content else ''}.")
+    if length > LARGEST_HEADER:
+        raise UnreadableError(f"{name!r} is no baseline: its header is of {length} bytes.")
     try:
         header = json.loads(content[8 : 8 + length])
         metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
@@ -133,9 +147,3 @@ def _digest(tensors: Mapping[str, Tensor], version: int, about: str) -> str:
 
 def _one_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

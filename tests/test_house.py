@@ -28,6 +28,7 @@ FLOORS = [
         "intervals",
         "identity",
         "vault",
+        "escapes",
     },
     {"passes"},
     {"capture", "isolation"},

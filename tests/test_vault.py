@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import resource
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -203,6 +204,8 @@ def test_facts_that_lie_under_a_checksum_that_fits_are_unreadable_or_can_be_show
         ("places", [["1", float("inf"), ""]]),
         ("keys", [None]),
         ("noise", "much"),
+        ("noise", 10**400),
+        ("pixels", {"mean": "no", "std": "no"}),
         ("pixels", {"mean": [0.5], "std": [0]}),
         ("more", 1),
     ],
@@ -213,6 +216,25 @@ def test_one_fact_that_lies(name, value, tmp_path):
     path.write_bytes(as_file(tensors, about))
     Baseline.load(path)
     path.write_bytes(as_file(tensors, {**about, name: value}))
+    with pytest.raises(UnreadableError, match="is no baseline"):
+        Baseline.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "facts"),
+    [
+        ("images", torch.rand(3, 3, 4, 4), {"pixels": {"mean": [0.5, 0.5], "std": [1, 1]}}),
+        ("images", torch.rand(3, 0, 4, 4), {}),
+        ("evidence.0", torch.zeros(3, 0, 2), {}),
+        ("flaws.0", torch.full((3,), 5, dtype=torch.uint8), {}),
+        ("logits", torch.zeros(3), {}),
+        ("logits", torch.zeros(3, 2).double(), {}),
+    ],
+)
+def test_one_tensor_that_does_not_fit(name, tensor, facts, tmp_path):
+    tensors, about = to_file(small())
+    path = tmp_path / "b.safetensors"
+    path.write_bytes(as_file({**tensors, name: tensor}, {**about, **facts}))
     with pytest.raises(UnreadableError, match="is no baseline"):
         Baseline.load(path)
 
@@ -316,40 +338,23 @@ def test_no_permission(tmp_path):
         Baseline.load(tmp_path / "b")
 
 
-class HalfFull:
-    """A file on a disk that takes so many bytes more."""
-
-    def __init__(self, file, room):
-        self.file, self.room = file, room
-
-    def write(self, content):
-        self.file.write(content[: self.room])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.file.close()
-
-    def __getattr__(self, name):
-        return getattr(self.file, name)
-
-
 @pytest.mark.parametrize("fails", ["write", "fsync", "replace"])
 def test_a_full_disk_leaves_the_old_file_and_no_draft(fails, tmp_path, monkeypatch):
     path = tmp_path / "b.safetensors"
     small(0).save(path)
     before = path.read_bytes()
-    opened = os.fdopen
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with monkeypatch.context() as patch:
-        if fails == "write":
-            patch.setattr(vault.os, "fdopen", lambda handle, mode: HalfFull(opened(handle, mode), len(before) // 2))
+        if fails == "write":  # the system itself takes a half, and then no more
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
         else:
             patch.setattr(vault.os, fails, lambda *arguments: (_ for _ in ()).throw(full))
-        with pytest.raises(OSError, match="No space left"):
-            small(1).save(path)
+        try:
+            with pytest.raises(OSError, match="File too large" if fails == "write" else "No space left"):
+                small(1).save(path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["b.safetensors"]
 
@@ -381,13 +386,38 @@ def test_two_processes_that_write_one_file_leave_a_whole_one(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["b.safetensors"]
 
 
-def test_a_file_has_the_rights_that_any_file_would_have(tmp_path):
+def test_a_file_has_the_rights_that_any_file_would_have_and_keeps_those_that_it_had(tmp_path):
     small().save(tmp_path / "b")
     (tmp_path / "other").write_bytes(b"")
     assert (tmp_path / "b").stat().st_mode == (tmp_path / "other").stat().st_mode
+    (tmp_path / "b").chmod(0o600)
+    small(1).save(tmp_path / "b")
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o600
 
 
-EVIL = "<script>alert(1)</script>|[x](javascript:a)\n# head `code` \x1b[31mred\x1b[0m \u202e\"'&lt; @all"
+def test_what_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(vault, "LARGEST", (1 << 20) + 100)
+    with pytest.raises(ValueError, match=r"at most 0 GiB, but this one takes 0\.0: record fewer .* `store='hash'`"):
+        small().save(tmp_path / "b")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(vault, "LARGEST", 100)
+    (tmp_path / "b").write_bytes(b" " * 101)
+    with pytest.raises(UnreadableError, match="no baseline: 101 bytes"):
+        Baseline.load(tmp_path / "b")
+
+
+def test_a_header_of_many_megabytes_is_not_parsed(tmp_path, monkeypatch):
+    monkeypatch.setattr(vault, "LARGEST_HEADER", 1 << 10)
+    content = content_of(small(), tmp_path)
+    (tmp_path / "b").write_bytes(with_header(content, lambda header: header + b" " * 1000))
+    with pytest.raises(UnreadableError, match=r"its header is of \d{4} bytes"):
+        Baseline.load(tmp_path / "b")
+
+
+EVIL = (
+    "<script>alert(1)</script>|[x](javascript:a)\n# head `code` \x1b[31mred\x1b[0m \u202e\"'&lt; "
+    "@all #1 https://a.b www.a.b GH-1 \u2028\ud800"
+)
 
 
 def evil(baseline):
@@ -419,8 +449,14 @@ def test_names_from_files_are_escaped_wherever_they_are_shown(tmp_path):
         assert not re.search(r"<(?!/?(table|tr|td|th|h1|h2|p|span|img|body|html|head)\b)", inside)
         assert "<script>" in html.unescape(inside)  # shown, but as words
         for words in (shown.text(), shown.markdown(), page):
-            assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", words)
+            assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2028\ud800]", words)
+            assert words.encode()
         markdown = shown.markdown()
+        # What GitHub sees after it has read the entities, and before it looks for mentions, issues and addresses.
+        seen = html.unescape(markdown)
+        assert "@\u200ball" in seen
+        assert not re.search(r"@all|#1|https://|www\.a|GH-1", seen)
+        assert "&lt;script" not in seen  # an entity of the name's own stays what it was
         assert "<script" not in markdown
         assert "](" not in markdown
         assert "\n# head" not in markdown

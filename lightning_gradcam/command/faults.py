@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from lightning_gradcam.escapes import plain
 
 
 class WrongCallError(Exception):
@@ -15,8 +15,7 @@ def one_line(error: BaseException) -> str:
     >>> one_line(ValueError("a first\n\tand a \x1b[31msecond line"))
     'a first and a ?[31msecond line'
     """
-    said = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "?", said)
+    return plain(" ".join(str(error).split()) or type(error).__name__)
 
 
 def told(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 import pytest
 
+from lightning_gradcam.escapes import plain
 from lightning_gradcam.pinned.place import Place
 
 if TYPE_CHECKING:
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
     from lightning_gradcam.pipeline import Targets
     from lightning_gradcam.probe import Forward, Probe
     from lightning_gradcam.report import Report
+
+
+class CheckFailedError(pytest.fail.Exception):  # type: ignore[name-defined,misc]  # pytest offers the class as a value
+    """Fails a test with a message of many lines, of which the first is enough for a summary."""
+
+    @property
+    def headline(self) -> str:
+        """The first line."""
+        return str(self.msg).partition("\n")[0]
 
 
 @dataclass
@@ -86,6 +96,7 @@ class Pinned:
         from lightning_gradcam.baseline import Baseline
         from lightning_gradcam.explanation import NotExplainableError
         from lightning_gradcam.profiles import PROFILES
+        from lightning_gradcam.report.text import MARKS
 
         PROFILES.named(profile).overridden(thresholds)
         path = self.place.baseline(self._own(name))
@@ -107,7 +118,7 @@ class Pinned:
         except (ValueError, NotExplainableError) as error:  # also what is incompatible or unreadable
             report, problem = None, str(error)
         if report is None:  # outside of the handler, so that pytest does not show the error once more
-            self._fail(f"! incompatible: {problem}", path, [])
+            self._fail(f"{MARKS['incompatible']}: {plain(problem)}", path, [])
         lenient = self.allow_inconclusive if allow_inconclusive is None else allow_inconclusive
         if not (report.passed or (lenient and report.status == "inconclusive")):
             self._fail(report.text(), path, self._shown(report, path.stem))
@@ -155,7 +166,7 @@ class Pinned:
         lines.append(
             f'If this is meant, or new, look at it and commit what this writes: pytest "{test}" --gradcam-update'
         )
-        pytest.fail("\n".join(lines), pytrace=False)
+        raise CheckFailedError("\n".join(lines), pytrace=False)
 
 
 def same(one: Baseline, other: Baseline) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lightning_gradcam.explanation import Explanation, to_heatmaps
 from lightning_gradcam.probe import Probe
@@ -52,7 +53,8 @@ def _beside(images: Tensor, found: Sequence[Explanation], rows: Sequence[int]) -
     if size is not None and len(found) > 1:
         maps = [to_heatmaps(e.evidence[key][index], e.flaws[key][index], size) for e in found]
         parts.append(signed_overlay(grey(sheet.photos.float() / 255), maps[1] - maps[0]))
-    height = max(part.shape[-2] for part in parts)
+    height = max(part.shape[-2] for part in parts)  # curves stand below signals, and numbers below slices
+    parts = [F.pad(part, (0, 0, 0, height - part.shape[-2]), value=PAPER[0]) for part in parts]
     seam = parts[0].new_full((len(rows), 3, height, SEAM), PAPER[0])
     beside = [item for part in parts for item in (part, seam)][:-1]
     return dict(zip(rows, torch.cat(beside, dim=3), strict=True))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Sequence
-from html import escape
 
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from lightning_gradcam.escapes import in_html
 from lightning_gradcam.report.findings import Report
-from lightning_gradcam.report.text import MARKS, facts_of, plain, worst_cells
+from lightning_gradcam.report.text import MARKS, facts_of, worst_cells
 
 _COLORS = {"pass": "#1a7f37", "regressed": "#b3261e", "inconclusive": "#8a6100", "incompatible": "#5b5f66"}
 
@@ -34,9 +34,9 @@ img {{ image-rendering: pixelated; max-width: 100%; display: block; }} .note {{ 
 
 def as_html(report: Report) -> str:
     """One page; names are escaped, and it runs nothing and loads nothing."""
-    parts = [f'<p class="note">Warning: {_safe(warning)}</p>' for warning in report.warnings]
+    parts = [f'<p class="note">Warning: {in_html(warning)}</p>' for warning in report.warnings]
     for i, finding in enumerate(report.findings):
-        parts += [f"<h2>{_safe(finding.key)}</h2>", table_of((), facts_of(finding, report))]
+        parts += [f"<h2>{in_html(finding.key)}</h2>", table_of((), facts_of(finding, report))]
         rows = [[str(w.index), *worst_cells(w)] for w in finding.worst]
         pictures = [report.pictures.get(w.index) if i == 0 else None for w in finding.worst]
         head = ("worst image", report.metric, "label", "baseline predicts", "candidate predicts")
@@ -52,16 +52,16 @@ def as_html(report: Report) -> str:
 def page(title: str, mark: str, about: str, reason: str, body: Sequence[str], color: str = "#212126") -> str:
     """A page of its own; all but ``body``, which is HTML, is escaped."""
     words = {"title": title, "mark": mark, "about": about, "reason": reason, "color": color}
-    return _PAGE.format(**{name: _safe(value) for name, value in words.items()}, body="\n".join(body))
+    return _PAGE.format(**{name: in_html(value) for name, value in words.items()}, body="\n".join(body))
 
 
 def table_of(head: Sequence[str], rows: Iterable[Sequence[str]], pictures: Sequence[Tensor | None] = ()) -> str:
     """Rows of words, which are escaped, and of pictures."""
     lines = ["<table>"]
     if head:
-        lines.append("<tr>" + "".join(f"<th>{_safe(cell)}</th>" for cell in head) + "</tr>")
+        lines.append("<tr>" + "".join(f"<th>{in_html(cell)}</th>" for cell in head) + "</tr>")
     for i, row in enumerate(rows):
-        cells = "".join(f"<td>{_safe(cell)}</td>" for cell in row)
+        cells = "".join(f"<td>{in_html(cell)}</td>" for cell in row)
         picture = pictures[i] if i < len(pictures) else None
         image = (
             f'<td><img alt="evidence" src="data:image/png;base64,{base64.b64encode(png(picture)).decode()}"></td>'
@@ -77,7 +77,3 @@ def png(picture: Tensor) -> bytes:
     buffer = io.BytesIO()
     to_pil_image(picture).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _safe(words: str) -> str:
-    return escape(plain(words))

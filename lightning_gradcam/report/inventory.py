@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lightning_gradcam.escapes import plain
 from lightning_gradcam.explanation import predictions
 from lightning_gradcam.kept import Kept
 from lightning_gradcam.profiles import LEAST_IMAGES
 from lightning_gradcam.render.strip import sights
 from lightning_gradcam.report.html import page, table_of
-from lightning_gradcam.report.text import number, plain, share, table
+from lightning_gradcam.report.text import number, share, table
 
 PICTURES = 16
 """Images that a page shows."""

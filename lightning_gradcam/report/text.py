@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lightning_gradcam.escapes import in_markdown, plain
 from lightning_gradcam.report.findings import Finding, Report, Worst
 
 MARKS = {
@@ -34,15 +34,15 @@ def as_text(report: Report) -> str:
 
 def as_markdown(report: Report) -> str:
     """For a comment on a pull request; names cannot break out of their cells."""
-    lines = [f"### {MARKS[report.status]}: explanations, {escaped(report.profile)}", "", escaped(report.reason)]
+    lines = [f"### {MARKS[report.status]}: explanations, {in_markdown(report.profile)}", "", in_markdown(report.reason)]
     for finding in report.findings:
-        lines += ["", f"**{escaped(finding.key)}**", "", *table(("", ""), facts_of(finding, report))]
+        lines += ["", f"**{in_markdown(finding.key)}**", "", *table(("", ""), facts_of(finding, report))]
         worst = ((str(w.index), *worst_cells(w)) for w in finding.worst)
         lines += ["", *table(("worst image", report.metric, "label", "baseline", "candidate"), worst)]
     if report.differences:
         differing = ((name, *pair) for name, pair in report.differences.items())
         lines += ["", *table(("what differs", "baseline", "candidate"), differing)]
-    lines += ["", *(f"> {escaped(warning)}" for warning in report.warnings)] if report.warnings else []
+    lines += ["", *(f"> {in_markdown(warning)}" for warning in report.warnings)] if report.warnings else []
     return "\n".join(lines) + "\n"
 
 
@@ -100,18 +100,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """In Markdown."""
     lines = [list(head), ["---"] * len(head), *rows]
     return [
-        "| " + " | ".join(line if set(line) == {"-"} else escaped(line) for line in cells) + " |" for cells in lines
+        "| " + " | ".join(line if set(line) == {"-"} else in_markdown(line) for line in cells) + " |" for cells in lines
     ]
-
-
-def plain(words: str) -> str:
-    """Without control characters, which a terminal would obey."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "?", words)
-
-
-def escaped(words: str) -> str:
-    """Without what Markdown, or HTML inside of it, would obey."""
-    return re.sub(r"([\\`*_{}\[\]<>()#!|~@])", lambda found: f"&#{ord(found[1])};", plain(words))
 
 
 def _finite(value: Any) -> Any:
