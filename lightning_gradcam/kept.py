@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gradcam.explanation import Explanation
+from lightning_gradcam.explanation import FLAWS, Explanation
 from lightning_gradcam.probe import Pixels
 from lightning_gradcam.trace import Layer
 
@@ -90,7 +90,7 @@ def from_file(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Kept:
         len(t) != count or t.ndim != len(size) + 1 or t.dtype != torch.float32 for t in evidence.values()
     ):
         raise ValueError("evidence")
-    if any(t.shape != (count,) or t.dtype != torch.uint8 or int(t.max()) > 4 for t in flaws.values()):
+    if any(t.shape != (count,) or t.dtype != torch.uint8 or int(t.max()) >= len(FLAWS) for t in flaws.values()):
         raise ValueError("flaws")
     images, labels, classes = (tensors.get(name) for name in ("images", "labels", "classes"))
     if any(t is not None and (t.shape != (count,) or t.dtype != torch.int64) for t in (labels, classes)):

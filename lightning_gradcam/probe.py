@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -137,6 +137,11 @@ class Probe:
             return None
         return self.labels.long()
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether each image has a label for every class, ``(N, K)``."""
+        return self.labels is not None and self.labels.ndim == 2 and self.labels.shape[1:] != self.size
+
     def to(self, device: torch.device | str) -> Probe:
         """The same probe with its tensors on another device."""
         return self._map(lambda rows: rows.to(device) if isinstance(rows, Tensor) else rows)
@@ -216,3 +221,14 @@ Forward: TypeAlias = Callable[[torch.nn.Module, Probe], Any]
 
 Target: TypeAlias = Callable[[Any, Probe], Tensor]
 """``(output, the same rows of the probe) -> scores``, ``(n,)`` or ``(n, k)``: what is explained."""
+
+
+@runtime_checkable
+class Choosing(Protocol):
+    """A `Target` that chooses for each image what is explained, the predicted class say."""
+
+    def held(self, output: Any, probe: Probe) -> Target:
+        """The target that stays with what is chosen for this output, whatever other images of these rows give."""
+
+    def for_rows(self, rows: slice | Sequence[int]) -> Target:
+        """The target for some rows of its probe."""
