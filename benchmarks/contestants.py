@@ -26,7 +26,8 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from lightning_gradcam.explanation import Explanation
 from lightning_gradcam.gallery import Display
 from lightning_gradcam.loggers import find_writer
-from lightning_gradcam.pipeline import Plan, explain, prepare
+from lightning_gradcam.pipeline import explain, prepare
+from lightning_gradcam.plan import Plan
 from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Probe, Target
 from lightning_gradcam.targets import TARGETS

@@ -16,7 +16,8 @@ from benchmarks.contestants import Case, Contestant
 from benchmarks.report import BARE, STAGES
 from lightning_gradcam.fusion import in_order
 from lightning_gradcam.methods import METHODS
-from lightning_gradcam.pipeline import Plan, prepare
+from lightning_gradcam.pipeline import prepare
+from lightning_gradcam.plan import Plan
 
 GRAD_CAM = {
     "gradcam": "GradCAM",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lightning_gradcam.pipeline import explain
     from lightning_gradcam.probe import Pixels, Probe
     from lightning_gradcam.robust import ConsistencyLoss, FastFGSMLoss, PGDLoss, TRADESLoss
+    from lightning_gradcam.targets import CosineSimilarity, EachLabel, EmbeddingNorm, Margin, TopK
     from lightning_gradcam.trace import Layer
     from lightning_gradcam.variants import Variant
 
@@ -25,16 +26,21 @@ _HOMES = {
     "PGD": "attacks",
     "Baseline": "baseline",
     "ConsistencyLoss": "robust",
+    "CosineSimilarity": "targets",
+    "EachLabel": "targets",
+    "EmbeddingNorm": "targets",
     "Explanation": "explanation",
     "FastFGSMLoss": "robust",
     "GradCAMCallback": "callback",
     "Layer": "trace",
+    "Margin": "targets",
     "NotExplainableError": "explanation",
     "PGDLoss": "robust",
     "Pixels": "probe",
     "PixelSpace": "attacks",
     "Probe": "probe",
     "TRADESLoss": "robust",
+    "TopK": "targets",
     "Variant": "variants",
     "attack_probe": "attacks",
     "explain": "pipeline",
@@ -47,16 +53,21 @@ __all__ = [
     "PGD",
     "Baseline",
     "ConsistencyLoss",
+    "CosineSimilarity",
+    "EachLabel",
+    "EmbeddingNorm",
     "Explanation",
     "FastFGSMLoss",
     "GradCAMCallback",
     "Layer",
+    "Margin",
     "NotExplainableError",
     "PGDLoss",
     "PixelSpace",
     "Pixels",
     "Probe",
     "TRADESLoss",
+    "TopK",
     "Variant",
     "attack_probe",
     "explain",

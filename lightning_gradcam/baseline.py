@@ -19,7 +19,8 @@ from lightning_gradcam.identity import pixels_hash, surroundings_of, weights_has
 from lightning_gradcam.kept import About, IncompatibleError, Kept, from_file, to_file
 from lightning_gradcam.layers import Layers
 from lightning_gradcam.methods import METHODS
-from lightning_gradcam.pipeline import Plan, Targets, prepare
+from lightning_gradcam.pipeline import Targets, prepare
+from lightning_gradcam.plan import Plan
 from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Forward, Probe, Target
 from lightning_gradcam.profiles import PROFILES

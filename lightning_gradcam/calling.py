@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_gradcam.endings import NotingEndings
 from lightning_gradcam.explanation import ForwardError, NotExplainableError
 from lightning_gradcam.probe import Forward, Probe
 
@@ -17,7 +18,7 @@ _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "_A
 
 @dataclass(frozen=True)
 class Called:
-    """A forward pass whose errors say with what the model was called."""
+    """A forward pass whose errors say with what the model was called; it notes what the last softmax was given."""
 
     forward: Forward
 
@@ -28,7 +29,8 @@ class Called:
             ForwardError: The model raised; but memory that runs out stays what it is.
         """
         try:
-            return self.forward(model, probe)
+            with NotingEndings():
+                return self.forward(model, probe)
         except NotExplainableError:
             raise
         except Exception as error:

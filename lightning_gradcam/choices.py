@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from lightning_gradcam.attacks import Attack, coerce_attack
 from lightning_gradcam.baseline import Baseline
 from lightning_gradcam.evidence import Methods, coerce_methods
-from lightning_gradcam.explanation import check_interpolation
 from lightning_gradcam.fusion import Fuse, check_flips, check_fuse
 from lightning_gradcam.gallery import Display
+from lightning_gradcam.heatmaps import check_interpolation
 from lightning_gradcam.layers import Layers
 from lightning_gradcam.probe import Forward, Pixels, Probe, Target
 from lightning_gradcam.render.colors import check_colormap
@@ -83,7 +83,8 @@ class Choices:
             raise ValueError(f"Expected `scale` to be 'image', 'shared' or a number over 0, but got {display.scale!r}.")
         if display.film != 0 and not 2 <= display.film <= 16:
             raise ValueError(f"Expected `film` to be 0 (none) or 2 to 16 looks, but got {display.film}.")
-        if isinstance(self.probe, Probe) and self.target is TARGETS["label"] and self.probe.classes is None:
+        unlabelled = isinstance(self.probe, Probe) and self.probe.classes is None and not self.probe.multilabel
+        if self.target is TARGETS["label"] and unlabelled:
             raise ValueError("Expected labels of shape (N,) in `probe` for `target='label'`, but it has none.")
         if isinstance(self.probe, int) and isinstance(self.target, ClassScore) and self.target.per_image:
             raise ValueError(

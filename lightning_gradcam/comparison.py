@@ -8,7 +8,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from lightning_gradcam.explanation import predictions
+from lightning_gradcam.explanation import degenerate_share, predictions
 from lightning_gradcam.intervals import bounds_of_mean
 from lightning_gradcam.kept import Kept
 from lightning_gradcam.profiles import (
@@ -125,7 +125,7 @@ def _finding(key: str, profile: Profile, baselines: Sequence[Kept], candidate: K
     if profile.relative:
         values, threshold = _behind(maps, own, profile)
     there = values[values.isfinite()]
-    shares = tuple(float((k.explanation.flaws[key] > 0).float().mean()) for k in (baselines[0], candidate))
+    shares = tuple(float(degenerate_share(k.explanation.flaws[key])) for k in (baselines[0], candidate))
     others = {n: float(similarity(maps[0], own, n).nanmean()) for n in SIMILARITIES if n != profile.metric}
     quantiles = (
         {quantile_name(q): float(nearness[nearness.isfinite()].quantile(q)) for q in QUANTILES} if len(there) else {}

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from lightning_gradcam.heatmaps import Interpolation, to_heatmaps
 from lightning_gradcam.trace import Layer
 
-FLAWS: tuple[str | None, ...] = (None, "not finite", "no gradient", "all zero", "constant")
+FLAWS: tuple[str | None, ...] = (None, "not finite", "no gradient", "all zero", "constant", "no label")
 """Why a map cannot be read. The first that applies is reported; None says that nothing is wrong."""
+
+REFERENCE = "reference"
+"""What the keys of the second side of a pair end in."""
+
+UNASKED = FLAWS.index("no label")
+"""There is nothing to explain in this image, so the map is not degenerate: it is none."""
 
 CONSTANT = 1e-3
 """A map whose range is under this part of its maximum is constant: stretching it would show rounding errors."""
 
-Interpolation: TypeAlias = Literal["bilinear", "nearest", "bicubic"]
 
-_MODES = {
-    "bilinear": {1: "linear", 2: "bilinear", 3: "trilinear"},
-    "nearest": dict.fromkeys((1, 2, 3), "nearest-exact"),
-    "bicubic": {2: "bicubic"},
-}
+def _changed(tensors: Mapping[str, Tensor], change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    return {key: change(tensor) for key, tensor in tensors.items()}
+
+
+def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
 class NotExplainableError(RuntimeError):
@@ -60,23 +65,37 @@ def flaws(evidence: Tensor, gradients: Tensor | None = None) -> Tensor:
     return code.masked_fill_(~flat.isfinite().all(1), 1)
 
 
-def probabilities(logits: Tensor) -> Tensor:
-    """Softmax ``(N, K)``; rows that already are probabilities stay as they are.
+def degenerate_share(codes: Tensor) -> Tensor:
+    """The share of maps that cannot be read among those that were asked for, from ``(N,)`` flaws; 0-dimensional.
+
+    >>> degenerate_share(torch.tensor([0, 3, UNASKED]))
+    tensor(0.5000)
+    """
+    asked = codes != UNASKED
+    return ((codes > 0) & asked).sum() / asked.sum().clamp_min(1)
+
+
+def probabilities(logits: Tensor, multilabel: bool = False) -> Tensor:
+    """Softmax ``(N, K)``, or where each class has a label of its own, sigmoid.
+
+    Rows that already are probabilities that add up to 1 stay as they are.
 
     >>> probabilities(torch.tensor([[0.25, 0.75], [0.0, 0.0]]))
     tensor([[0.2500, 0.7500], [0.5000, 0.5000]])
     """
+    if multilabel:
+        return logits.sigmoid()
     given = ((logits >= 0).all(1) & ((logits.sum(1) - 1).abs() < 1e-3))[:, None]
     return torch.where(given, logits, logits.softmax(1))
 
 
-def predictions(logits: Tensor) -> tuple[Tensor, Tensor]:
+def predictions(logits: Tensor, multilabel: bool = False) -> tuple[Tensor, Tensor]:
     """Probability ``(N,)`` and class ``(N,)`` of the best class; NaN and -1 where logits are not finite.
 
     >>> predictions(torch.tensor([[0.0, 0.0, 9.0], [torch.nan, 0.0, 0.0]]))[1]
     tensor([ 2, -1])
     """
-    sure, predicted = probabilities(logits).max(1)
+    sure, predicted = probabilities(logits, multilabel).max(1)
     finite = logits.isfinite().all(1)
     return sure.masked_fill(~finite, torch.nan), predicted.masked_fill(~finite, -1)
 
@@ -85,16 +104,21 @@ def predictions(logits: Tensor) -> tuple[Tensor, Tensor]:
 class Explanation:
     """Where the evidence for a score lies, for each image of a probe.
 
-    Mappings have one key per layer, or ``"layer/method"`` where several methods were asked for. Tensors lie on the
-    images' device.
+    Mappings have one key per layer, or ``"layer/method"`` where several methods were asked for. Where a target explains
+    several scores, or both images of a pair, keys end in their names: ``"layer/top 1"``, ``"layer/reference"``. Tensors
+    lie on the images' device.
 
     Args:
         evidence: ``(N, *s)`` float32, signed, before the final ReLU, on the layer's own grid.
         logits: What the model put out for the images, ``(N, K)`` float32.
-        classes: ``(N,)`` the classes explained; None where the target was not a class.
+        classes: ``(N,)`` the classes explained; None where the target was not a class. Of several scores, the first
+            one's.
         size: The images' spatial dimensions.
         layers: Where the evidence was read.
         flaws: ``(N,)`` uint8 per key, indices into `FLAWS`.
+        explained: What was chosen to be explained, see `targets.ClassScore`, by the end of the keys: ``"top 1"``, or
+            ``""`` where there is one score; empty where that is no class.
+        scores: ``(N,)`` the scores explained, by the end of the keys.
     """
 
     evidence: Mapping[str, Tensor]
@@ -103,6 +127,8 @@ class Explanation:
     size: tuple[int, ...]
     layers: Mapping[str, Layer] = field(default_factory=dict)
     flaws: Mapping[str, Tensor] = field(default_factory=dict)
+    explained: Mapping[str, Tensor] = field(default_factory=dict)
+    scores: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def degenerate(self) -> Mapping[str, tuple[str | None, ...]]:
@@ -114,14 +140,20 @@ class Explanation:
         """``(N, *s)`` float32 class activation maps: ``relu(evidence)``, at their own magnitude."""
         return {key: evidence.relu() for key, evidence in self.evidence.items()}
 
+    def part(self, key: str) -> str:
+        """Which of `scores` a key is of."""
+        return next((part for part in self.scores if part and key.endswith(f"/{part}")), "")
+
     def map(self, change: Callable[[Tensor], Tensor]) -> Explanation:
         """The same with each of its tensors, all ``(N, ...)``, changed."""
         return replace(
             self,
-            evidence={key: change(tensor) for key, tensor in self.evidence.items()},
+            evidence=_changed(self.evidence, change),
             logits=change(self.logits),
             classes=None if self.classes is None else change(self.classes),
-            flaws={key: change(codes) for key, codes in self.flaws.items()},
+            flaws=_changed(self.flaws, change),
+            explained=_changed(self.explained, change),
+            scores=_changed(self.scores, change),
         )
 
     @staticmethod
@@ -135,11 +167,44 @@ class Explanation:
         first = parts[0]
         return replace(
             first,
-            evidence={key: torch.cat([part.evidence[key] for part in parts]) for key in first.evidence},
+            evidence=_joined([part.evidence for part in parts]),
             logits=torch.cat([part.logits for part in parts]),
             classes=None if first.classes is None else torch.cat([p.classes for p in parts if p.classes is not None]),
-            flaws={key: torch.cat([part.flaws[key] for part in parts]) for key in first.flaws},
+            flaws=_joined([part.flaws for part in parts]),
+            explained=_joined([part.explained for part in parts]),
+            scores=_joined([part.scores for part in parts]),
         )
+
+    @staticmethod
+    def together(parts: Mapping[str, Explanation]) -> Explanation:
+        """Explanations of several scores of the same images, by the ends that their keys get; "" for none.
+
+        >>> one = Explanation({"a": torch.ones(1, 2, 2)}, torch.zeros(1, 3), None, (4, 4), scores={"": torch.ones(1)})
+        >>> list(Explanation.together({"top 1": one, "top 2": one}).evidence)
+        ['a/top 1', 'a/top 2']
+        """
+        first = next(iter(parts.values()))
+        keys = [(f"{key}/{part}" if part else key, key, one) for key in first.evidence for part, one in parts.items()]
+        return replace(
+            first,
+            evidence={whole: one.evidence[key] for whole, key, one in keys},
+            flaws={whole: one.flaws[key] for whole, key, one in keys if key in one.flaws},
+            layers={whole: one.layers[key] for whole, key, one in keys if key in one.layers},
+            explained={part: one.explained[""] for part, one in parts.items() if one.explained},
+            scores={part: one.scores[""] for part, one in parts.items() if one.scores},
+        )
+
+    def sides(self) -> Explanation:
+        """Of a batch of images and behind them their references, the images' explanation with that of the references.
+
+        >>> both = Explanation({"a": torch.tensor([[[1.0]], [[2.0]]])}, torch.zeros(2, 0), None, (4, 4))
+        >>> both.sides().evidence
+        {'a': tensor([[[1.]]]), 'a/reference': tensor([[[2.]]])}
+        """
+        half = len(self.logits) // 2
+        images, references = self.map(lambda rows: rows[:half]), self.map(lambda rows: rows[half:])
+        merged = Explanation.together({"": images, REFERENCE: references})
+        return replace(merged, scores=images.scores, explained=images.explained)
 
     def heatmaps(
         self,
@@ -170,54 +235,3 @@ class Explanation:
             key: to_heatmaps(evidence, self.flaws[key], asked, scale, interpolation)
             for key, evidence in self.evidence.items()
         }
-
-
-@torch.no_grad()
-def to_heatmaps(
-    evidence: Tensor,
-    flaws: Tensor,
-    size: tuple[int, ...],
-    scale: float | Tensor | None = None,
-    interpolation: Interpolation = "bilinear",
-) -> Tensor:
-    """`Explanation.heatmaps` for the evidence ``(N, *s)`` of one layer."""
-    usable = (flaws == 0).reshape(-1, *[1] * (evidence.ndim - 1))
-    maps = torch.where(usable, evidence.relu(), 0)
-    if scale is None:
-        maps = _stretch(maps)
-    else:
-        # Constant maps have a magnitude, so on a common scale they can be shown.
-        shown = ((flaws == 0) | (flaws == 4)).reshape(usable.shape)
-        unit = torch.as_tensor(scale, device=maps.device).clamp_min(1e-38)
-        maps = (torch.where(shown, evidence.relu(), 0) / unit).clamp_max(1e6)  # finite, also where the scale is tiny
-    maps = resize(maps, size, interpolation)
-    # Interpolation can cut the peak, so pytorch-grad-cam stretches once more.
-    return _stretch(maps) if scale is None else maps.clamp(0, 1)
-
-
-def check_interpolation(interpolation: str, dimensions: int = 2) -> None:
-    """Raise a ValueError where there is no such interpolation in as many dimensions."""
-    choices = [name for name, modes in _MODES.items() if dimensions in modes]
-    if interpolation not in choices:
-        raise ValueError(
-            f"Expected `interpolation` of {dimensions}-dimensional maps to be {', '.join(map(repr, choices))}, but got "
-            f"{interpolation!r}."
-        )
-
-
-def resize(maps: Tensor, size: tuple[int, ...], interpolation: Interpolation = "bilinear") -> Tensor:
-    """Maps ``(N, *s)``, none below zero, at another size; errors as of `check_interpolation`."""
-    check_interpolation(interpolation, len(size))
-    mode = _MODES[interpolation][len(size)]
-    if mode == "nearest-exact":
-        return F.interpolate(maps[:, None], size=size, mode=mode)[:, 0]
-    enlarged = F.interpolate(maps[:, None], size=size, mode=mode, align_corners=False)[:, 0]
-    return enlarged.clamp_min(0) if mode == "bicubic" else enlarged  # which swings below zero beside a peak
-
-
-def _stretch(maps: Tensor) -> Tensor:
-    flat = maps.flatten(1)
-    low, high = flat.aminmax(dim=1, keepdim=True)
-    extent = high - low
-    # No epsilon: a map whose maximum is 1e-9 is a map. Where there is no extent, there is nothing to divide.
-    return ((flat - low) / torch.where(extent > 0, extent, 1)).reshape(maps.shape)

@@ -9,7 +9,8 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from lightning_gradcam.explanation import FLAWS, Explanation, flaws, resize
+from lightning_gradcam.explanation import FLAWS, UNASKED, Explanation, flaws
+from lightning_gradcam.heatmaps import resize
 from lightning_gradcam.trace import Layer, LayerShape
 
 Fuse: TypeAlias = Literal["mean", "max", "weighted"]
@@ -117,5 +118,6 @@ def with_mirrored(straight: Explanation, mirrored: Explanation) -> Explanation:
     dead, found = FLAWS.index("no gradient"), {}
     for key, tensor in evidence.items():
         both_dead = (straight.flaws[key] == dead) & (mirrored.flaws[key] == dead)
-        found[key] = torch.where(both_dead, straight.flaws[key], flaws(tensor))
+        stays = both_dead | (straight.flaws[key] == UNASKED)
+        found[key] = torch.where(stays, straight.flaws[key], flaws(tensor))
     return replace(straight, evidence=evidence, flaws=found)

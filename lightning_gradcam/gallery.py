@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from itertools import product
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from lightning_gradcam.explanation import Explanation, Interpolation
+from lightning_gradcam.explanation import REFERENCE, UNASKED, Explanation
+from lightning_gradcam.heatmaps import Interpolation
 from lightning_gradcam.pairs import Attacked
-from lightning_gradcam.pipeline import Plan
+from lightning_gradcam.plan import Plan
 from lightning_gradcam.probe import Pixels, Probe, Target
 from lightning_gradcam.render.canvas import restore
 from lightning_gradcam.render.duel import Duel
@@ -19,7 +21,8 @@ from lightning_gradcam.render.film import Film
 from lightning_gradcam.render.rows import Row, arrange_beside, draw_rows
 from lightning_gradcam.render.sheet import Sheet
 from lightning_gradcam.stability import spearman
-from lightning_gradcam.targets import target_name
+from lightning_gradcam.targets import parts_of, target_name
+from lightning_gradcam.targets.embeddings import compares_images
 
 Scale: TypeAlias = Literal["image", "shared"] | float
 
@@ -56,6 +59,14 @@ class Display:
             )
 
 
+def row_names(plan: Plan, target: Target, probe: Probe) -> list[str]:
+    """What stands beside the overlays of an image: methods, scores and sides, as far as there are several."""
+    sides = ["image", REFERENCE] if compares_images(target, probe) else [""]
+    methods = list(plan.methods) if len(plan.methods) > 1 else [""]
+    ways = product(methods, parts_of(target), sides)
+    return ["/".join(name for name in way if name) for way in ways]
+
+
 class Gallery:
     """Draws looks, and remembers what the next ones need: the largest evidence so far.
 
@@ -76,8 +87,13 @@ class Gallery:
         self.duel: Duel | None = None
         if attack and len(probe.size) == 2:
             self.duel = Duel.of(probe, self.photos, names, display.colormap, display.interpolation)
-        several = arrange_beside(list(plan.methods), self.photos) if len(plan.methods) > 1 else None
+        names_of_rows = row_names(plan, target, probe)
+        several = arrange_beside(names_of_rows, self.photos) if len(names_of_rows) > 1 else None
         self.sheet = Sheet.of(probe, self.photos, names, display.colormap, several, display.interpolation)
+        self.references: Sheet | None = None
+        if compares_images(target, probe) and probe.references is not None:
+            theirs = restore(probe.references, display.pixels or probe.pixels)[0]
+            self.references = Sheet.of(probe, theirs, names, display.colormap, several, display.interpolation)
         self._largest: dict[str, Tensor] = {}
 
     def draw(
@@ -115,8 +131,7 @@ class Gallery:
         facts = self._facts(drawn, [key], found, moment, first)
         pixels = self.display.pixels or self.probe.pixels
         images = attacked.images if pixels is None else pixels.restore(attacked.images)
-        method = None if len(self.plan.methods) == 1 else key[len(drawn.layers[key].key) + 1 :]
-        title = self._title(drawn, key, method)
+        title = self._title(drawn, key, key[len(drawn.layers[key].key) + 1 :])
         both = (drawn, attacked.explanation)
         agree = spearman(drawn.maps[key], attacked.explanation.maps[key])
         return self.duel.draw(both, key, images, agree, title=title, facts=facts, scale=self.scale(key))
@@ -127,19 +142,29 @@ class Gallery:
         key, sheet = keys[0], self.sheet
         facts = self._facts(drawn, keys, found, moment, first)
         title = self._title(drawn, key)
-        if len(self.plan.methods) == 1:
-            return sheet.draw(
-                drawn.evidence[key], drawn.flaws[key], drawn.logits, title=title, facts=facts, scale=self.scale(key)
-            )
-        end = len(drawn.layers[key].key) + 1
-        rows = [Row(each[end:], drawn.evidence[each], drawn.flaws[each], self.scale(each)) for each in keys]
-        own = self.display.scale == "shared"
-        return draw_rows(sheet, rows, drawn.logits, title=title, facts=facts, own_scales=own)
+        scores = next(iter(drawn.scores.values()), None)
+        said: Mapping[str, Any] = {"title": title, "facts": facts, "scores": scores}
+        if len(keys) == 1:
+            return sheet.draw(drawn.evidence[key], drawn.flaws[key], drawn.logits, scale=self.scale(key), **said)
+        rows = [self._row(drawn, each) for each in keys]
+        return draw_rows(sheet, rows, drawn.logits, own_scales=self.display.scale == "shared", **said)
+
+    def _row(self, drawn: Explanation, key: str) -> Row:
+        name, part = key[len(drawn.layers[key].key) + 1 :], drawn.part(key)
+        return Row(
+            name or "image",
+            drawn.evidence[key],
+            drawn.flaws[key],
+            self.scale(key),
+            classes=drawn.explained.get(part) if part else None,
+            sheet=self.references if name.endswith(REFERENCE) else None,
+        )
 
     def _facts(
         self, drawn: Explanation, keys: Sequence[str], found: Mapping[str, Tensor], moment: str, first: bool
     ) -> list[str | Tensor]:
         flaws, font = torch.cat([drawn.flaws[each] for each in keys]), self.sheet.font
+        degenerate = (flaws > 0) & (flaws != UNASKED)
         suffix = "" if keys[0] == next(iter(drawn.evidence)) else f"/{keys[0]}"
         facts: list[str | Tensor] = [f"{moment} · first look"]
         if not first:
@@ -147,15 +172,16 @@ class Gallery:
             facts = [f"{moment} · drift ", font.fixed(drift, 1, 2), " ± ", font.fixed(error, 1, 2)]
         counts = font.encode([f" · {i} of {len(flaws)} maps degenerate" for i in range(len(flaws) + 1)])
         # Plain indexing by a number on the device would wait for it.
-        facts.append(counts.index_select(0, (flaws > 0).sum().reshape(1))[0])
+        facts.append(counts.index_select(0, degenerate.sum().reshape(1))[0])
         return facts
 
-    def _title(self, drawn: Explanation, key: str, method: str | None = None) -> str:
+    def _title(self, drawn: Explanation, key: str, row: str = "") -> str:
         layer = drawn.layers[key].key
         grid = "×".join(map(str, drawn.evidence[key].shape[1:])) + " cells" * (drawn.evidence[key].ndim == 2)
         count = len(self.plan.methods)
-        method = method or (f"{count} methods, each" if count > 1 else next(iter(self.plan.methods)))
-        return f"{layer} · {grid} · {method} of the {target_name(self.target)}"
+        method = (row or f"{count} methods, each") if count > 1 else next(iter(self.plan.methods))
+        which = f" · {row}" if row and count == 1 else ""
+        return f"{layer} · {grid} · {method} of the {target_name(self.target)}{which}"
 
     def scale(self, key: str) -> Tensor | None:
         """The evidence that has the last colour; None where every image is scaled by itself."""

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.attacks import Attack, attack_probe
-from lightning_gradcam.explanation import Explanation, predictions
-from lightning_gradcam.pipeline import Plan
+from lightning_gradcam.explanation import Explanation, degenerate_share, predictions
+from lightning_gradcam.plan import Plan
 from lightning_gradcam.probe import Probe, Target
 from lightning_gradcam.stability import mean_and_error, spearman, ssim, topk_overlap
-from lightning_gradcam.targets import held
+from lightning_gradcam.targets import held_to
 
 SIMILARITIES = {"adv_similarity": spearman, "adv_topk": topk_overlap, "adv_ssim": ssim}
 """What is measured between the maps of an image and of its attacked twin, by the curve's name."""
@@ -66,7 +66,7 @@ def to_attack(probe: Probe, clean: Explanation) -> Probe:
 
 def same_classes(target: Target, clean: Explanation) -> Target:
     """The target for attacked images: the clean ones' class, also where the attack changes the prediction."""
-    return target if clean.classes is None else held(clean.classes)
+    return held_to(target, clean.explained)
 
 
 def agreement(clean: Explanation, attacked: Explanation, labels: Tensor | None) -> dict[str, Tensor]:
@@ -86,7 +86,7 @@ def agreement(clean: Explanation, attacked: Explanation, labels: Tensor | None) 
             values = measure(maps, attacked.maps[key])
             numbers[f"{name}{suffix}"] = mean_and_error(values)[0]
             numbers[f"{name}_held{suffix}"] = mean_and_error(values.masked_fill(~stays, torch.nan))[0]
-        numbers[f"adv_degenerate{suffix}"] = (attacked.flaws[key] > 0).float().mean()
+        numbers[f"adv_degenerate{suffix}"] = degenerate_share(attacked.flaws[key])
     if labels is not None and attacked.logits.shape[1]:
         numbers["adv_accuracy"] = (predictions(attacked.logits)[1] == labels).float().mean()
     return numbers

@@ -12,7 +12,7 @@ from lightning_gradcam.attacks import Attack
 from lightning_gradcam.calling import memory_ran_out
 from lightning_gradcam.explanation import Explanation, NotExplainableError
 from lightning_gradcam.pairs import Attacked, AttackedPlan
-from lightning_gradcam.pipeline import Plan
+from lightning_gradcam.plan import Plan
 from lightning_gradcam.probe import Forward, Probe, Target
 from lightning_gradcam.ranks import Ranks, Rows
 from lightning_gradcam.targets import for_rows

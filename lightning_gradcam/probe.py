@@ -137,6 +137,11 @@ class Probe:
             return None
         return self.labels.long()
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether each image has a label for every class, ``(N, K)``."""
+        return self.labels is not None and self.labels.ndim == 2 and self.labels.shape[1:] != self.size
+
     def to(self, device: torch.device | str) -> Probe:
         """The same probe with its tensors on another device."""
         return self._map(lambda rows: rows.to(device) if isinstance(rows, Tensor) else rows)

@@ -29,7 +29,7 @@ from lightning_gradcam.remarks import Remarks
 from lightning_gradcam.session import Session
 from lightning_gradcam.track import to_log
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 """Of what checkpoints hold; another one is not read."""
 
 

@@ -17,12 +17,13 @@ from lightning_gradcam.explanation import NotExplainableError
 from lightning_gradcam.gallery import Display
 from lightning_gradcam.gathering import Gatherer, without_foreign_labels
 from lightning_gradcam.host import InPrecision
-from lightning_gradcam.pipeline import Plan, prepare
+from lightning_gradcam.pipeline import prepare
+from lightning_gradcam.plan import Plan
 from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Forward, Probe
 from lightning_gradcam.ranks import Ranks
 from lightning_gradcam.surroundings import find_class_names, find_forward, find_pixels
-from lightning_gradcam.targets import TARGETS
+from lightning_gradcam.targets import TARGETS, with_labels
 from lightning_gradcam.watch import Watch, check_attackable, choose_target
 
 LIMIT = 64 << 20
@@ -92,7 +93,7 @@ class Session:
                 probe,
                 layers=self.choices.layers,
                 method=self.choices.method,
-                target=target or TARGETS["predicted"],
+                target=with_labels(target or TARGETS["predicted"], probe),
                 forward=forward,
                 fuse=self.choices.fuse,
                 flips=self.choices.flips,
@@ -131,11 +132,12 @@ class Session:
         if self.plan is None:
             self.prepare(module, precision)
         assert self.plan is not None
+        warnings.append(self.plan.note)
         probe = self._at_hand(module, precision)
         if self._gatherer is not None:
             probe, warning = without_foreign_labels(probe, self.plan.classes)
             warnings.append(warning)
-        if self.choices.target is TARGETS["label"] and probe.classes is None:
+        if self.choices.target is TARGETS["label"] and probe.classes is None and not probe.multilabel:
             raise NotExplainableError(
                 " ".join([*warnings, "`target='label'` needs labels of shape (N,), and the batches hold none."]).strip()
             )

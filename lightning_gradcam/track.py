@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gradcam.explanation import Explanation, NotExplainableError, predictions
+from lightning_gradcam.explanation import Explanation, NotExplainableError, degenerate_share, predictions
 from lightning_gradcam.probe import Target
 from lightning_gradcam.stability import gini, mean_and_error, spearman
-from lightning_gradcam.targets import TARGETS, held
+from lightning_gradcam.targets import held_to, moves
 
 FIRST = {
     "drift": 1.0,
@@ -37,10 +37,10 @@ FIRST = {
 
 @dataclass(frozen=True)
 class Memory:
-    """What one look leaves for the next: ``(N, *s)`` maps per layer, and the ``(N,)`` classes that they explain."""
+    """What one look leaves for the next: ``(N, *s)`` maps per key, and `Explanation.explained`."""
 
     maps: Mapping[str, Tensor]
-    classes: Tensor | None
+    explained: Mapping[str, Tensor]
 
 
 @dataclass
@@ -48,11 +48,13 @@ class Track:
     """The looks of a run, as far as numbers need them: the first one and the previous one.
 
     Args:
-        target: What is explained. For the predicted class, every look explains the class of the look that it is
-            compared with too: a map that changes because the explained class changed is no drift.
+        target: What is explained. For the predicted class, and others that move, every look explains the class of the
+            look that it is compared with too: a map that changes because the explained class changed is no drift.
+        multilabel: Whether each image may have several labels.
     """
 
     target: Target
+    multilabel: bool = False
     start: Memory | None = None
     previous: Memory | None = None
     last: dict[str, Tensor] = field(default_factory=dict)
@@ -62,10 +64,10 @@ class Track:
 
     def targets(self) -> list[Target]:
         """What the next look explains: what is drawn, and to compare, the previous and the first look's classes."""
-        compared = [memory.classes for memory in (self.previous, self.start) if memory and memory.classes is not None]
-        if self.target is not TARGETS["predicted"] or len(compared) < 2:
+        compared = [memory.explained for memory in (self.previous, self.start) if memory]
+        if not moves(self.target) or not compared:
             return [self.target]
-        return [self.target, *(held(classes) for classes in compared)]
+        return [self.target, *(held_to(self.target, explained) for explained in compared)]
 
     def measure(
         self, explanations: Sequence[Explanation], labels: Tensor | None, beside: Mapping[str, Tensor] | None = None
@@ -91,7 +93,7 @@ class Track:
             found = {
                 "drift": _drift(agree, maps),
                 "drift_from_start": _drift(_agreement(self.start, at_start, key), maps),
-                "degenerate": ((drawn.flaws[key] > 0).float().mean(), None),
+                "degenerate": (degenerate_share(drawn.flaws[key]), None),
                 "concentration": (mean_and_error(gini(maps))[0], None),
             }
             suffix = f"/{key}" if i else ""
@@ -99,11 +101,11 @@ class Track:
             error = found["drift"][1]
             numbers[f"drift_error{suffix}"] = maps.new_tensor(torch.nan) if error is None else error
         if drawn.logits.shape[1]:
-            sure, predicted = predictions(drawn.logits)
+            sure, predicted = predictions(drawn.logits, self.multilabel)
             numbers["confidence"] = mean_and_error(sure)[0]
             if labels is not None:
                 numbers["accuracy"] = (predicted == labels).float().mean()
-        self.previous = Memory(drawn.maps, drawn.classes)
+        self.previous = Memory(drawn.maps, drawn.explained)
         self.start = self.start or self.previous
         self.found, self.looks = numbers, self.looks + 1
         self.last = {
@@ -124,7 +126,7 @@ class Track:
             "memories": {
                 name: {
                     "maps": {key: maps.cpu() for key, maps in memory.maps.items()},
-                    "classes": None if memory.classes is None else memory.classes.cpu(),
+                    "explained": {part: chosen.cpu() for part, chosen in memory.explained.items()},
                 }
                 for name, memory in memories.items()
                 if memory
@@ -138,7 +140,7 @@ class Track:
         loaded = {
             name: Memory(
                 {key: maps.to(device) for key, maps in memory["maps"].items()},
-                None if memory["classes"] is None else memory["classes"].to(device),
+                {part: chosen.to(device) for part, chosen in memory["explained"].items()},
             )
             for name, memory in state["memories"].items()
         }

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from lightning_gradcam.alarm import Alarm
 from lightning_gradcam.attacks import Attack, check_range, pixels_of
-from lightning_gradcam.explanation import FLAWS, Explanation, NotExplainableError
+from lightning_gradcam.explanation import FLAWS, UNASKED, Explanation, NotExplainableError
 from lightning_gradcam.gallery import Display, Gallery
 from lightning_gradcam.kept import Kept
 from lightning_gradcam.pairs import Attacked, agreement, same_classes, to_attack
-from lightning_gradcam.pipeline import Plan
+from lightning_gradcam.plan import Plan
 from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Probe, Target
 from lightning_gradcam.render.film import Film, Frame
 from lightning_gradcam.stability import mean_and_error, spearman
-from lightning_gradcam.targets import TARGETS, ClassScore, check_classes, target_name
+from lightning_gradcam.targets import TARGETS, check_classes, class_scores, moves, target_name, with_labels
 from lightning_gradcam.track import Track
 
 
@@ -73,6 +73,7 @@ class Watch:
         self.probe, self.portions, self.target, self.display = probe, portions, target, display
         plan = self.plan = portions.plan
         self.labels = probe.classes if plan.classes else None
+        multilabel = probe.multilabel and probe.labels is not None and probe.labels.shape[1] == plan.classes
         self.attack, self.alarm = attack, Alarm()
         self._near: dict[str, Tensor] = {}  # similarities to the baseline's maps
         self.baseline = (
@@ -80,9 +81,11 @@ class Watch:
         )
         self._check()
         self.names = list(display.names or map(str, range(plan.classes or 1)))
-        self.track = Track(target)
+        self.track = Track(target, multilabel)
         self.film = Film(max(display.film, 2))
-        self._shown = replace(probe, labels=self.labels, pixels=display.pixels or probe.pixels)
+        self._shown = replace(
+            probe, labels=probe.labels if multilabel else self.labels, pixels=display.pixels or probe.pixels
+        )
         self.gallery = Gallery(self._shown, self.names, plan, target, display, attack is not None) if draws else None
 
     def _check(self) -> None:
@@ -154,8 +157,8 @@ class Watch:
             )
         elif self.track.looks > 2:  # an untrained model may well have nothing to say
             for key, flaws in look.explanation.flaws.items():
-                codes = set(flaws.tolist())
-                if 0 not in codes:
+                codes = set(flaws.tolist()) - {UNASKED}
+                if codes and 0 not in codes:
                     why = " and ".join(sorted(str(FLAWS[code]) for code in codes))
                     yield f"All maps of layer {key!r} are degenerate: {why}. Another layer may serve: `layers=`."
         yield from self._sudden(look)
@@ -180,8 +183,9 @@ class Watch:
         """What looks must have in common to be compared."""
         layers = [layer.key for layer in self.plan.layers]
         target: list[Any] = [target_name(self.target)]
-        if isinstance(self.target, ClassScore) and self.target is not TARGETS["predicted"]:
-            target += self.target.choose(self.probe.images.new_empty(1, 1), self.probe).tolist()
+        if not moves(self.target):
+            logits = self.probe.images.new_empty(len(self.probe), self.plan.classes or 1)
+            target += [part.choose(logits, self.probe).tolist() for part in class_scores(self.target)]
         how = {"methods": list(self.plan.methods), "fuse": self.plan.fuse, "flips": self.plan.flips}
         return {"layers": layers, **how, "target": target}
 
@@ -213,8 +217,9 @@ def check_attackable(plan: Plan) -> None:
 
 def choose_target(target: Target | None, probe: Probe, plan: Plan) -> Target:
     """``target``, or where it is None ("auto") the label where there is one, else the predicted class."""
-    if target is not None:
-        if isinstance(target, ClassScore) and not plan.classes:
-            raise NotExplainableError("The model returns no logits (N, classes): pass `target=` or `forward=`.")
-        return target
-    return TARGETS["label" if probe.classes is not None and plan.classes else "predicted"]
+    if target is None:
+        suits = probe.multilabel and probe.labels is not None and probe.labels.shape[1] == plan.classes
+        target = TARGETS["label" if (probe.classes is not None and plan.classes) or suits else "predicted"]
+    elif class_scores(target) and not plan.classes:
+        raise NotExplainableError("The model returns no logits (N, classes): pass `target=` or `forward=`.")
+    return with_labels(target, probe)

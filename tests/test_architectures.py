@@ -10,7 +10,8 @@ from architectures import END, FAMILIES, NAMES, PAGE, START, build, last_grid, r
 
 from lightning_gradcam import Probe
 from lightning_gradcam.layers import ENOUGH_CELLS
-from lightning_gradcam.pipeline import Plan, prepare
+from lightning_gradcam.pipeline import prepare
+from lightning_gradcam.plan import Plan
 from lightning_gradcam.targets import TARGETS, coerce_target
 
 

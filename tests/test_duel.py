@@ -9,7 +9,8 @@ from models import find, read
 from test_pairs import NORM, undecided, watched
 
 from lightning_gradcam import PGD, Probe
-from lightning_gradcam.explanation import predictions, to_heatmaps
+from lightning_gradcam.explanation import predictions
+from lightning_gradcam.heatmaps import to_heatmaps
 from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.render.duel import Duel

@@ -12,7 +12,8 @@ from models import examples
 from torch import nn
 
 from lightning_gradcam import explain
-from lightning_gradcam.explanation import CONSTANT, FLAWS, Explanation, flaws, probabilities, to_heatmaps
+from lightning_gradcam.explanation import CONSTANT, FLAWS, Explanation, flaws, probabilities
+from lightning_gradcam.heatmaps import to_heatmaps
 
 NONE, NOT_FINITE, NO_GRADIENT, ALL_ZERO, CONSTANT_MAP = range(5)
 

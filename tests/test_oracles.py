@@ -12,7 +12,8 @@ from replicas import REPLICAS
 from torch import nn
 
 from lightning_gradcam import explain
-from lightning_gradcam.explanation import flaws, to_heatmaps
+from lightning_gradcam.explanation import flaws
+from lightning_gradcam.heatmaps import to_heatmaps
 from lightning_gradcam.methods import METHODS
 
 ORACLES = {

@@ -53,7 +53,7 @@ def test_a_checkpoint_of_either_is_resumed_by_either(package, then, tmp_path):
     saves = {"enable_checkpointing": True, "logger": False}
     trainer = fit(tmp_path, first, max_epochs=1, **saves, **package.run)
     path = trainer.checkpoint_callback.best_model_path
-    assert torch.load(path, weights_only=True)["callbacks"][first.state_key]["version"] == 1
+    assert torch.load(path, weights_only=True)["callbacks"][first.state_key]["version"] == 2
     fit(tmp_path, [resumed], max_epochs=2, ckpt_path=path, **saves, **package_of(then).run)
     assert torch.equal(first.watch.probe.images, resumed.watch.probe.images)
     assert [f.name for f in resumed.watch.film.frames] == ["start", "epoch 0", "epoch 1"]

@@ -128,8 +128,9 @@ def test_portions_and_processes_attack_as_the_whole(images):
     ]
     for one, other in zip(tensors, others, strict=True):
         made[id(one)] = torch.stack([one, other])
-    for one, other in zip(first.explanation.flaws.values(), mine[1].explanation.flaws.values(), strict=True):
-        made[id(one)] = torch.stack([one, other])
+    for name in ("flaws", "explained", "scores"):
+        both = [getattr(part.explanation, name).values() for part in (first, mine[1])]
+        made |= {id(one): torch.stack([one, other]) for one, other in zip(*both, strict=True)}
     joined = Ranks(Both("cpu"), 0, 2).joined(first, 7)
     assert ((joined.images - whole.images).abs() < 1e-5).float().mean() > 0.99
 

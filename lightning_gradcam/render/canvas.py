@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from lightning_gradcam.explanation import Interpolation
+from lightning_gradcam.heatmaps import Interpolation
 from lightning_gradcam.probe import Pixels
 from lightning_gradcam.render.colors import Ramp
 from lightning_gradcam.render.photos import Photos, restore_photos

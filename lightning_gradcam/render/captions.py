@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.explanation import predictions
+from lightning_gradcam.explanation import predictions, probabilities
 from lightning_gradcam.render.canvas import Canvas
 from lightning_gradcam.render.colors import BAR, FAINT, INK, PAPER, Ramp, overlay
 from lightning_gradcam.render.text import Font, paint
@@ -24,7 +24,9 @@ def label_line(font: Font, names: Tensor, labels: Tensor, characters: int) -> Te
     return F.pad(line, (0, max(characters - line.shape[1], 0)))[:, :characters]
 
 
-def prediction_line(font: Font, names: Tensor, logits: Tensor, right: Tensor | None, characters: int) -> Tensor:
+def prediction_line(
+    font: Font, names: Tensor, logits: Tensor, right: Tensor | None, characters: int, multilabel: bool = False
+) -> Tensor:
     """``✓ pine   98%``: ``(N, characters)`` codes; without labels there is no mark.
 
     ``names`` are `name_width` characters wide.
@@ -33,11 +35,29 @@ def prediction_line(font: Font, names: Tensor, logits: Tensor, right: Tensor | N
     def all_rows(text: str) -> Tensor:
         return font.encode([text]).expand(len(logits), -1)
 
-    sure, predicted = predictions(logits)
+    sure, predicted = predictions(logits, multilabel)
     mark = all_rows(" ") if right is None else torch.where(right[:, None], all_rows("✓"), all_rows("✗"))
     percent = font.fixed(sure * 100, 3, 0)
     name = torch.where(predicted[:, None] < 0, 0, names[predicted.clamp(0, len(names) - 1)])
     return torch.cat([mark, all_rows(" "), name, all_rows(" "), percent, all_rows("%")], 1)[:, :characters]
+
+
+def class_line(
+    font: Font, names: Tensor, logits: Tensor, classes: Tensor, characters: int, multilabel: bool = False
+) -> Tensor:
+    """``  oak     1%``, a class and its probability: ``(N, characters)`` codes, blank where the class is -1."""
+    known = classes.clamp_min(0)
+    sure = probabilities(logits, multilabel).gather(1, known[:, None])[:, 0]
+    space, percent = (font.encode([text]).expand(len(logits), -1) for text in (" ", "%"))
+    said = torch.cat([space, space, names[known], space, font.fixed(sure * 100, 3, 0), percent], 1)
+    return torch.where(classes[:, None] < 0, 0, said)[:, :characters]
+
+
+def score_line(font: Font, scores: Tensor, characters: int) -> Tensor:
+    """``score  0.83``: ``(N, characters)`` codes."""
+    word = font.encode(["score"]).expand(len(scores), -1)
+    sign = font.encode(["-", " "])[(~(scores < 0)).long()]
+    return torch.cat([word, sign, font.fixed(scores.abs(), 3, 2)], 1)[:, :characters]
 
 
 def name_width(characters: int) -> int:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
-from lightning_gradcam.explanation import Explanation, Interpolation, predictions, to_heatmaps
+from lightning_gradcam.explanation import Explanation, predictions
+from lightning_gradcam.heatmaps import Interpolation, to_heatmaps
 from lightning_gradcam.probe import Probe
 from lightning_gradcam.render.captions import (
     GAP,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
-from lightning_gradcam.explanation import Interpolation
+from lightning_gradcam.heatmaps import Interpolation
 from lightning_gradcam.probe import Probe
 from lightning_gradcam.render.canvas import kind_of
 from lightning_gradcam.render.captions import GAP, foot, head, stack

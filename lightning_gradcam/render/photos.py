@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.explanation import Interpolation, to_heatmaps
+from lightning_gradcam.heatmaps import Interpolation, to_heatmaps
 from lightning_gradcam.probe import Pixels
 from lightning_gradcam.render.colors import Ramp, grey, overlay, to_bytes
 from lightning_gradcam.render.text import Font

@@ -1,4 +1,4 @@
-"""The picture of several methods side by side: every image once, and below it one overlay per method."""
+"""The picture of several maps of each image: the image once, and below it one overlay per method, score or side."""
 
 from __future__ import annotations
 
@@ -24,19 +24,23 @@ _CHARACTER = 7  # pixels, as wide as the font is
 
 @dataclass(frozen=True)
 class Row:
-    """What one method says.
+    """What one method says, or of one of several scores, or of one side of a pair.
 
     Args:
-        name: Of the method.
+        name: Of the method, the score or the side.
         evidence: ``(N, *s)`` signed.
         flaws: ``(N,)`` as in `Explanation`.
         scale: The evidence that has the last colour; None scales every image by itself.
+        classes: ``(N,)`` which class of each image it explains, where rows differ in that; -1 is none.
+        sheet: Where it is of other photos than the row above, theirs: they are shown first.
     """
 
     name: str
     evidence: Tensor
     flaws: Tensor
     scale: Tensor | None = None
+    classes: Tensor | None = None
+    sheet: Sheet | None = None
 
 
 def arrange_beside(names: Sequence[str], photos: Tensor) -> tuple[int, tuple[int, int]]:
@@ -54,42 +58,47 @@ def draw_rows(
     title: str,
     facts: Sequence[str | Tensor] = (),
     own_scales: bool = False,
+    scores: Tensor | None = None,
 ) -> Tensor:
     """The picture, ``(3, height, width)`` uint8 on the probe's device.
 
     Args:
         sheet: Prepared with `arrange_beside`.
-        rows: One per method, from top to bottom.
+        rows: From top to bottom.
         logits: ``(N, K)``.
         title: The head line.
         facts: The line below it.
         own_scales: Whether each row has a scale of its own, so that the foot cannot tell it.
+        scores: ``(N,)`` what is explained, said where there are no classes.
     """
     sheet = sheet.steady(rows[0].evidence)
     between = sheet.photos.new_full((len(sheet.photos), 3, 2, sheet.photos.shape[-1]), PAPER[0])
-    overlays = [sheet.overlays(row.evidence, row.flaws, row.scale) for row in rows]
-    parts = [sheet.photos]
-    for tiles in overlays:
+    parts, middles = [sheet.photos], []
+    for row in rows:
+        own = row.sheet.steady(row.evidence) if row.sheet else sheet
+        parts += [between, own.photos] if row.sheet else []
+        tiles = own.overlays(row.evidence, row.flaws, row.scale)
+        middles.append(sum(part.shape[2] for part in parts) + 2 + tiles.shape[2] // 2)
         parts += [between, tiles]
-    cells = torch.cat([*parts, sheet.captions(logits)], dim=2)
+        parts += [] if row.classes is None else [sheet.of_class(logits, row.classes)]
+    cells = torch.cat([*parts, sheet.captions(logits, scores=scores)], dim=2)
     grid = make_grid(cells, nrow=sheet.columns, padding=GAP, pad_value=PAPER[0])
     if len(cells) == 1:  # which make_grid leaves without padding
         grid = F.pad(cells[0], (GAP, GAP, GAP, GAP), value=PAPER[0])
-    body = torch.cat(
-        [_names(sheet, [row.name for row in rows], overlays[0].shape[2], cells.shape[2], grid.shape[1]), grid], dim=2
-    )
+    names = _names(sheet, [row.name for row in rows], middles, cells.shape[2], grid.shape[1])
+    body = torch.cat([names, grid], dim=2)
     scale = None if own_scales else rows[0].scale
     most = "the most of its method in all looks" if own_scales else ""
     foot_line = foot(sheet.font, sheet.ramp, scale, sheet.labels is not None, body.shape[-1], sheet.canvas, most)
     return stack([head(title, facts, sheet.font, sheet.bold, foot_line.shape[-1]), body, foot_line])
 
 
-def _names(sheet: Sheet, names: Sequence[str], overlay: int, cell: int, height: int) -> Tensor:
-    """The methods' names at the middles of their overlays, ``(3, height, width)``, for every row of photos."""
+def _names(sheet: Sheet, names: Sequence[str], middles: Sequence[int], cell: int, height: int) -> Tensor:
+    """The rows' names at the middles of their overlays, ``(3, height, width)``, for every row of photos."""
     coverage = sheet.font.draw(sheet.font.encode(list(names), min(max(map(len, names)), _NAME)))
-    photo, line = sheet.photos.shape[-2], coverage.shape[-2]
-    above = max((overlay - line) // 2, 0)
-    each = F.pad(coverage, (GAP, GAP, 2 + above, overlay - line - above))  # as high as an overlay with the gap above it
-    block = F.pad(torch.cat(list(each)), (0, 0, GAP + photo, cell - photo - len(names) * (overlay + 2)))
+    block = coverage.new_zeros(cell + GAP, coverage.shape[2] + 2 * GAP)
+    for name, middle in zip(coverage, middles, strict=True):
+        top = GAP + middle - len(name) // 2
+        block[top : top + len(name), GAP:-GAP] = name[: max(len(block) - top, 0)]
     beside = block.repeat(height // (cell + GAP), 1)
     return paint(F.pad(beside, (0, 0, 0, height - beside.shape[0])), INK, PAPER)

@@ -11,10 +11,22 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
-from lightning_gradcam.explanation import FLAWS, Interpolation, predictions
+from lightning_gradcam.explanation import FLAWS, predictions
+from lightning_gradcam.heatmaps import Interpolation
 from lightning_gradcam.probe import Probe
 from lightning_gradcam.render.canvas import Canvas, kind_of
-from lightning_gradcam.render.captions import GAP, caption, foot, head, label_line, name_width, prediction_line, stack
+from lightning_gradcam.render.captions import (
+    GAP,
+    caption,
+    class_line,
+    foot,
+    head,
+    label_line,
+    name_width,
+    prediction_line,
+    score_line,
+    stack,
+)
 from lightning_gradcam.render.colors import INK, PAPER, Ramp
 from lightning_gradcam.render.photos import SEAM
 from lightning_gradcam.render.text import Font, paint
@@ -39,6 +51,7 @@ class Sheet:
         labels: ``(N,)`` classes, where there are labels.
         columns: Photos per row.
         interpolation: How maps are enlarged.
+        multilabel: Whether each image may have several labels, so that probabilities are each class's own.
     """
 
     canvas: Canvas
@@ -49,6 +62,7 @@ class Sheet:
     labels: Tensor | None
     columns: int
     interpolation: Interpolation = "bilinear"
+    multilabel: bool = False
 
     @staticmethod
     def of(
@@ -84,6 +98,7 @@ class Sheet:
             labels=probe.classes,
             columns=columns,
             interpolation=interpolation,
+            multilabel=probe.multilabel,
         )
 
     @property
@@ -110,6 +125,7 @@ class Sheet:
         title: str,
         facts: Sequence[str | Tensor] = (),
         scale: Tensor | None = None,
+        scores: Tensor | None = None,
     ) -> Tensor:
         """The picture, ``(3, height, width)`` uint8 on the probe's device, at most 1024 pixels wide.
 
@@ -120,11 +136,12 @@ class Sheet:
             title: The head line.
             facts: The line below it: words, and codes of `Font` for numbers that are on the device.
             scale: The evidence that has the last colour, for all images; None scales every image by itself.
+            scores: ``(N,)`` what is explained, said where there are no classes.
         """
         sheet = self.steady(evidence)
         tiles = sheet.overlays(evidence, flaws, scale)
         between = tiles.new_full((len(tiles), 3, SEAM, tiles.shape[-1]), PAPER[0])
-        cells = torch.cat([sheet.photos, between, tiles, sheet.captions(logits)], dim=2)
+        cells = torch.cat([sheet.photos, between, tiles, sheet.captions(logits, scores=scores)], dim=2)
         grid = make_grid(cells, nrow=self.columns, padding=GAP, pad_value=PAPER[0])
         foot_line = foot(self.font, self.ramp, scale, self.labels is not None, grid.shape[-1], self.canvas)
         width = foot_line.shape[-1]
@@ -146,16 +163,23 @@ class Sheet:
         """``(N,)`` whether the predicted class is the label, where there are labels and classes."""
         return predictions(logits)[1] == self.labels if self.labels is not None and logits.shape[1] else None
 
-    def captions(self, logits: Tensor, with_label: bool = True) -> Tensor:
-        """Label and prediction under each photo, ``(N, 3, height, w)``."""
+    def captions(self, logits: Tensor, with_label: bool = True, scores: Tensor | None = None) -> Tensor:
+        """Label and prediction under each photo, or without classes the score, ``(N, 3, height, w)``."""
         lines, right = [], self.right(logits)
         if self.labels is not None and with_label:
             lines.append(label_line(self.font, self.names, self.labels, self.characters))
         if logits.shape[1]:
-            lines.append(prediction_line(self.font, self.names, logits, right, self.characters))
+            lines.append(prediction_line(self.font, self.names, logits, right, self.characters, self.multilabel))
+        elif scores is not None:
+            lines.append(score_line(self.font, scores, self.characters))
         if not lines:
             return self.photos.new_empty(len(self.photos), 3, 0, self.photos.shape[-1])
         return caption(self.font, lines, self.photos.shape[-1], right)
+
+    def of_class(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Which class an overlay explains, and how sure the model is of it, ``(N, 3, height, w)``."""
+        line = class_line(self.font, self.names, logits, classes, self.characters, self.multilabel)
+        return caption(self.font, [line], self.photos.shape[-1], None)
 
 
 def arrange(count: int, size: tuple[int, int], views: int = 1, width: int = WIDTH) -> tuple[int, tuple[int, int]]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.explanation import Explanation, to_heatmaps
+from lightning_gradcam.explanation import Explanation
+from lightning_gradcam.heatmaps import to_heatmaps
 from lightning_gradcam.probe import Probe
 from lightning_gradcam.render.canvas import restore
 from lightning_gradcam.render.colors import PAPER, grey, signed_overlay

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lightning_gradcam.escapes import plain
-from lightning_gradcam.explanation import predictions
+from lightning_gradcam.explanation import degenerate_share, predictions
 from lightning_gradcam.kept import Kept
 from lightning_gradcam.profiles import LEAST_IMAGES
 from lightning_gradcam.render.strip import sights
@@ -75,7 +75,7 @@ def _facts(kept: Kept) -> list[tuple[str, str]]:
     ]
     for key, evidence in explanation.evidence.items():
         reason = explanation.layers[key].reason
-        degenerate = float((explanation.flaws[key] > 0).float().mean())
+        degenerate = float(degenerate_share(explanation.flaws[key]))
         words = f"maps {'×'.join(map(str, evidence.shape[1:]))}, {share(degenerate)} degenerate"
         facts.append((f"layer {key}", words + (f" ({reason})" if reason else "")))
     noise = "not measured" if about.noise is None else f"{number(about.noise)} with the batch size"

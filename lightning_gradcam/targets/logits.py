@@ -1,0 +1,67 @@
+"""Where the logits are in what a model returned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_gradcam.endings import PROBABILITIES, before
+from lightning_gradcam.explanation import NotExplainableError
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits ``(n, K)`` in what a classifier returned: a tensor, or the first one in a tuple, list or mapping.
+
+    A mapping's ``"logits"`` and an object's ``.logits`` come first. One logit per image, ``(n,)`` or ``(n, 1)``, is a
+    binary classifier's: it becomes ``(n, 2)``, whose softmax is its sigmoid. Of probabilities, the scores that they
+    were made of are taken where they are known, see `endings`.
+
+    Raises:
+        NotExplainableError: There are none.
+
+    >>> logits_of({"loss": torch.zeros(()), "logits": torch.tensor([[2.0]])})
+    tensor([[-1.,  1.]])
+    """
+    logits = find_logits(output)
+    if logits is None:
+        shape = f" of shape {tuple(output.shape)}" if isinstance(output, Tensor) else ""
+        raise NotExplainableError(
+            f"Expected logits of shape (N, classes) in the model's output, but got a {type(output).__name__}{shape}. "
+            "Pass `target=`, a callable of (output, probe) that returns one score per image, or `forward=`, a callable "
+            "of (model, probe) that returns logits."
+        )
+    return logits
+
+
+def find_logits(output: Any) -> Tensor | None:
+    """As `logits_of`, but None where there are none."""
+    if isinstance(output, Tensor):
+        if not output.is_floating_point() or output.ndim not in (1, 2):
+            return None
+        scores = before(output, PROBABILITIES)
+        logits = (output if scores is None else scores).reshape(len(output), -1)
+        if logits.shape[1] > 1:
+            return logits
+        if scores is None and "Sigmoid" in type(output.grad_fn).__name__:
+            logits = logits.logit(1e-6)  # a probability: back to what it was made of
+        return torch.cat([-logits / 2, logits / 2], dim=1)
+    if isinstance(output, Mapping):
+        items = [output[k] for k in ("logits", *(k for k in output if k != "logits")) if k in output]
+    elif hasattr(output, "logits"):
+        items = [output.logits]
+    else:
+        items = list(output) if isinstance(output, (tuple, list)) else []
+    return next((found for item in items if (found := find_logits(item)) is not None), None)
+
+
+def are_probabilities(logits: Tensor) -> bool:
+    """Whether all rows ``(n, K)`` are probabilities that add up to 1, or their logarithms. (Waits for the device.)
+
+    >>> are_probabilities(torch.tensor([[0.25, 0.75]])), are_probabilities(torch.tensor([[0.25, 1.75]]))
+    (True, False)
+    """
+    plain = (logits >= 0).all() & ((logits.sum(1) - 1).abs() < 1e-3).all()
+    return bool(plain | ((logits <= 0).all() & (logits.logsumexp(1).abs() < 1e-3).all()))
