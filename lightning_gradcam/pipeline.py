@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.calling import Called, default_forward
+from lightning_gradcam.calling import Called, as_called_here, default_forward
 from lightning_gradcam.capture import capture, trace
 from lightning_gradcam.evidence import (
     Method,
@@ -133,10 +133,11 @@ class Plan:
     def _explain(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
         keep = any(takes_passes(method) for method in self.methods.values())
         modules, others = split(self.layers)
-        passes = [replace(each, elsewhere=others) for each in capture(model, probe, modules, self._run, targets, keep)]
+        passes = capture(model, probe, modules, self._run, targets, keep)
+        again = as_called_here(passes[0].run, probe.images.device.type)
         # The caller's autocast is for the model: the equations are float32.
         with torch.autocast(probe.images.device.type, enabled=False):
-            return [self._explanation(each) for each in passes]
+            return [self._explanation(replace(each, elsewhere=others, run=again)) for each in passes]
 
     def _run(self, model: nn.Module, probe: Probe) -> Any:
         output = self.forward(model, probe)
