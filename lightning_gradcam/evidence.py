@@ -8,7 +8,7 @@ from typing import TypeAlias, cast
 from torch import Tensor
 
 from lightning_gradcam.explanation import CONSTANT, NotExplainableError
-from lightning_gradcam.methods import METHODS, LayerMethod, PassMethod, arity, cam, eigencam, takes_passes
+from lightning_gradcam.methods import METHODS, LayerMethod, PassMethod, arity, cam, check_extra, eigencam, takes_passes
 from lightning_gradcam.passes import Passes
 from lightning_gradcam.variants import Variant
 
@@ -93,17 +93,17 @@ def coerce_method(method: str | Method) -> Method:
     """The method of that name, or the callable itself.
 
     Raises:
-        ValueError: No method has that name.
+        ValueError: No method has that name, or it needs an extra that is not installed.
         TypeError: It is neither a name nor a callable of one or two arguments.
     """
-    if isinstance(method, str):
-        return METHODS.named(method)
-    if not callable(method) or arity(method) not in (1, 2):
+    found = METHODS.named(method) if isinstance(method, str) else method
+    if not callable(found) or arity(found) not in (1, 2):
         raise TypeError(
             "Expected a method's name, a callable of (activations, gradients), or one of (passes), but got "
-            f"{method!r}. Names: {', '.join(METHODS)}."
+            f"{found!r}. Names: {', '.join(METHODS)}."
         )
-    return method
+    check_extra(found)
+    return found
 
 
 def method_name(method: str | Method) -> str:

@@ -57,12 +57,7 @@ def _random_state(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     states = [module.get_rng_state(*_index(device)) for module, device in accelerators]
     try:
-        random.seed(SEED)
-        np.random.seed(SEED)
-        torch.default_generator.manual_seed(SEED)
-        for module, device in accelerators:
-            with module.device(device) if hasattr(module, "device") else nullcontext():
-                module.manual_seed(SEED)
+        reseed(*devices)
         yield
     finally:
         random.setstate(python)
@@ -70,6 +65,18 @@ def _random_state(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
         torch.set_rng_state(cpu)
         for (module, device), state in zip(accelerators, states, strict=True):
             module.set_rng_state(state, *_index(device))
+
+
+def reseed(*devices: torch.device) -> None:
+    """Random numbers start anew, on the CPU and on these devices; only inside of `isolated`, which puts them back."""
+    random.seed(SEED)
+    np.random.seed(SEED)
+    torch.default_generator.manual_seed(SEED)
+    for device in devices:
+        if device.type not in ("cpu", "meta"):
+            module = torch.get_device_module(device)
+            with module.device(device) if hasattr(module, "device") else nullcontext():
+                module.manual_seed(SEED)
 
 
 def _index(device: torch.device) -> tuple[torch.device, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_gradcam.calling import as_called_here
 from lightning_gradcam.capture import capture
 from lightning_gradcam.evidence import Method, apply, uses_gradients
 from lightning_gradcam.explanation import UNASKED, Explanation, NotExplainableError, flaws
@@ -66,9 +67,10 @@ class Plan:
     def _explain(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
         keep = any(takes_passes(method) for method in self.methods.values())
         passes = captured(model, probe, self.layers, self._run, targets, keep)
+        again = as_called_here(passes[0].run, probe.images.device.type)
         # The caller's autocast is for the model: the equations are float32.
         with torch.autocast(probe.images.device.type, enabled=False):
-            return [self._explanation(each) for each in passes]
+            return [self._explanation(replace(each, run=again)) for each in passes]
 
     def _run(self, model: nn.Module, probe: Probe) -> Any:
         output = self.forward(model, probe)

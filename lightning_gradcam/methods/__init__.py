@@ -1,7 +1,19 @@
 """How evidence is computed: equations on a layer's activations and gradients, and what takes more than those."""
 
 from lightning_gradcam.methods.equations import cam, eigencam, eigengradcam, gradcam, principal
-from lightning_gradcam.methods.kinds import METHODS, LayerMethod, PassMethod, arity, place_of, takes_passes
+from lightning_gradcam.methods.gradients import IntegratedGradients, Saliency, SmoothGrad
+from lightning_gradcam.methods.guided import Deconvolution, GuidedBackprop, GuidedGradCAM
+from lightning_gradcam.methods.kinds import (
+    METHODS,
+    LayerMethod,
+    PassMethod,
+    arity,
+    check_extra,
+    place_of,
+    takes_passes,
+)
+from lightning_gradcam.methods.occlusion import Occlusion
+from lightning_gradcam.methods.surrogates import KernelShap, Lime
 
 EQUATIONS = tuple(name for name, method in METHODS.items() if not takes_passes(method))
 """The names of the methods of (activations, gradients)."""
@@ -9,10 +21,20 @@ EQUATIONS = tuple(name for name, method in METHODS.items() if not takes_passes(m
 __all__ = [
     "EQUATIONS",
     "METHODS",
+    "Deconvolution",
+    "GuidedBackprop",
+    "GuidedGradCAM",
+    "IntegratedGradients",
+    "KernelShap",
     "LayerMethod",
+    "Lime",
+    "Occlusion",
     "PassMethod",
+    "Saliency",
+    "SmoothGrad",
     "arity",
     "cam",
+    "check_extra",
     "eigencam",
     "eigengradcam",
     "gradcam",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import TypeAlias
 
 from torch import Tensor
@@ -33,6 +34,16 @@ def takes_passes(method: LayerMethod | PassMethod) -> bool:
 def place_of(method: LayerMethod | PassMethod) -> str | None:
     """Where its evidence lies, if not at layers."""
     return getattr(method, "place", None)
+
+
+def check_extra(method: LayerMethod | PassMethod) -> None:
+    """Raise a ValueError where a method needs an extra of this package that is not installed; nothing is imported."""
+    extra = getattr(method, "extra", None)
+    if extra is not None and find_spec(extra) is None:
+        raise ValueError(
+            f"Expected {extra} to be installed, which the method {getattr(method, 'name', method)!r} calls: "
+            f"pip install 'lightning_gradcam[{extra}]'"
+        )
 
 
 def arity(function: Callable[..., object]) -> int:
