@@ -132,7 +132,8 @@ class Plan:
 
     def _explain(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
         keep = any(takes_passes(method) for method in self.methods.values())
-        passes = capture(model, probe, self.layers, self._run, targets, keep)
+        with named(model):
+            passes = capture(model, probe, self.layers, self._run, targets, keep)
         # The caller's autocast is for the model: the equations are float32.
         with torch.autocast(probe.images.device.type, enabled=False):
             return [self._explanation(each) for each in passes]

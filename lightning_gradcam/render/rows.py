@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
+from lightning_gradcam.explanation import to_heatmaps
 from lightning_gradcam.render.canvas import kind_of
 from lightning_gradcam.render.captions import GAP, foot, head, stack
 from lightning_gradcam.render.colors import INK, PAPER
-from lightning_gradcam.render.sheet import WIDTH, Sheet, arrange
+from lightning_gradcam.render.sheet import WIDTH, Arrangement, Sheet, arrange
 from lightning_gradcam.render.text import paint
 
 _NAME = 24
@@ -39,10 +40,11 @@ class Row:
     scale: Tensor | None = None
 
 
-def arrange_beside(names: Sequence[str], photos: Tensor) -> tuple[int, tuple[int, int]]:
-    """As `arrange`, with room for the methods' names at the left and one view of each of ``photos``."""
+def arrange_beside(names: Sequence[str], photos: Tensor) -> Arrangement:
+    """As `arrange`, with room for the methods' names at the left."""
     margin = min(max(map(len, names)), _NAME) * _CHARACTER + 2 * GAP
-    return arrange(len(photos), kind_of(photos).extent(photos)[:2], width=WIDTH - margin)
+    height, width, views = kind_of(photos).extent(photos)
+    return arrange(len(photos), (height, width), views, WIDTH - margin)
 
 
 @torch.no_grad()
@@ -65,7 +67,7 @@ def draw_rows(
         facts: The line below it.
         own_scales: Whether each row has a scale of its own, so that the foot cannot tell it.
     """
-    sheet = sheet.steady(rows[0].evidence)
+    canvas, sheet = sheet.canvas, sheet.steady(_together(rows))
     between = sheet.photos.new_full((len(sheet.photos), 3, 2, sheet.photos.shape[-1]), PAPER[0])
     overlays = [sheet.overlays(row.evidence, row.flaws, row.scale) for row in rows]
     parts = [sheet.photos]
@@ -80,8 +82,14 @@ def draw_rows(
     )
     scale = None if own_scales else rows[0].scale
     most = "the most of its method in all looks" if own_scales else ""
-    foot_line = foot(sheet.font, sheet.ramp, scale, sheet.labels is not None, body.shape[-1], sheet.canvas, most)
+    foot_line = foot(sheet.font, sheet.ramp, scale, sheet.labels is not None, body.shape[-1], canvas, most)
     return stack([head(title, facts, sheet.font, sheet.bold, foot_line.shape[-1]), body, foot_line])
+
+
+def _together(rows: Sequence[Row]) -> Tensor:
+    """What all methods find, ``(N, *s)``, each with the same weight: none alone decides what is shown of a volume."""
+    size = tuple(rows[0].evidence.shape[1:])
+    return torch.stack([to_heatmaps(row.evidence, row.flaws, size) for row in rows]).mean(0)
 
 
 def _names(sheet: Sheet, names: Sequence[str], overlay: int, cell: int, height: int) -> Tensor:
