@@ -37,10 +37,12 @@ class Called:
         except Exception as error:
             if memory_ran_out(error):
                 raise
+            # Three dimensions are signals (N, C, L), or a photo (C, H, W) of which nobody can tell.
+            single = " A single image needs a batch dimension: image[None]." if probe.images.ndim == 3 else ""
             raise ForwardError(
                 f"The forward pass of {type(model).__name__} failed on images of shape {tuple(probe.images.shape)} "
                 f"({probe.images.dtype}): {type(error).__name__}: {error}. If it needs other input, pass `forward=`, a "
-                "callable of (model, probe)."
+                f"callable of (model, probe).{single}"
             ) from error
 
 

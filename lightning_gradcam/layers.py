@@ -45,20 +45,30 @@ def feature_maps(shapes: Sequence[LayerShape]) -> list[LayerShape]:
     reached = [s for s in spatial if s.reaches and (s.touched or dark)]
     features = [s for s in reached if not _NOT_FEATURES.search(s.kind)]
     if not features:
-        found = (
-            "no module returns a spatial output"
-            if not spatial
-            else f"no gradient of the score reaches the {len(spatial)} spatial outputs (no_grad, detach or "
-            "inference_mode cut it off)"
-            if not reached
-            else "the only spatial outputs are poolings"
-        )
+        found, remedy = _why_none(shapes, len(spatial), len(reached))
         listed = ", ".join(f"{s.name} {list(s.shape)}" for s in shapes[-5:]) or "none"
-        raise NotExplainableError(
-            f"No layer to explain: {found}. The last outputs were: {listed}. Where tokens or vectors do have places in "
-            "the image, pass `layers=Layer(name, to_grid=...)`, which turns them into (n, C, *grid)."
-        )
+        raise NotExplainableError(f"No layer to explain: {found}. The last outputs were: {listed}. {remedy}")
     return features
+
+
+def _why_none(shapes: Sequence[LayerShape], spatial: int, reached: int) -> tuple[str, str]:
+    """What was found instead of a feature map, and what to do."""
+    if not shapes:
+        return "no module returns a tensor of the images", (
+            "What functions do, or the graph of an exported model, has no layers to look at: give the map a module of "
+            "its own in `forward`, or pass the model that was exported."
+        )
+    if not spatial:
+        return "no module returns a spatial output", (
+            "Where tokens or vectors do have places in the image, pass `layers=Layer(name, to_grid=...)`, which turns "
+            "them into (n, C, *grid)."
+        )
+    if not reached:
+        return f"no gradient of the score reaches the {spatial} spatial outputs", (
+            "A detach, a no_grad behind them, an inference_mode or a step outside of PyTorch cuts it off: take it out "
+            "of `forward`, or pass a `target=` that hangs on them."
+        )
+    return "the only spatial outputs are poolings", "Name one in `layers=` to have it explained all the same."
 
 
 _REASON_TOKENS = "the last place where patch tokens are on the way to the score"

@@ -14,6 +14,7 @@ from lightning_gradcam.capture import capture
 from lightning_gradcam.evidence import Method, apply, uses_gradients
 from lightning_gradcam.explanation import UNASKED, Explanation, NotExplainableError, flaws
 from lightning_gradcam.fusion import Fuse, in_order, with_fused, with_mirrored
+from lightning_gradcam.hindrances import named
 from lightning_gradcam.isolation import isolated
 from lightning_gradcam.methods import takes_passes
 from lightning_gradcam.passes import Passes
@@ -66,7 +67,8 @@ class Plan:
 
     def _explain(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
         keep = any(takes_passes(method) for method in self.methods.values())
-        passes = captured(model, probe, self.layers, self._run, targets, keep)
+        with named(model):
+            passes = captured(model, probe, self.layers, self._run, targets, keep)
         again = as_called_here(passes[0].run, probe.images.device.type)
         # The caller's autocast is for the model: the equations are float32.
         with torch.autocast(probe.images.device.type, enabled=False):

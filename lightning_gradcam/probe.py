@@ -91,7 +91,9 @@ class Probe:
         if self.images.ndim not in (3, 4, 5) or 0 in self.images.shape:
             raise ValueError(
                 "Expected images of shape (N, C, *spatial) with one to three spatial dimensions and no empty one, "
-                f"but got {tuple(self.images.shape)}. A single image needs a batch dimension: image[None]."
+                f"but got {tuple(self.images.shape)}. A single image needs a batch dimension, image[None]; signals "
+                "(N, L) one for their channel, signals[:, None]: where the model takes them without, pass "
+                "`forward=lambda model, probe: model(probe.images[:, 0])`."
             )
         for name, rows in self._rows():
             if len(rows) != len(self.images):

@@ -102,6 +102,25 @@ class Detached(nn.Module):
         return self.head(self.body(images).detach().flatten(1))
 
 
+class Guarded(Detached):
+    """The functions behind its map, or what makes the map as well, in a block of its own."""
+
+    def __init__(self, block, whole):
+        super().__init__()
+        self.block, self.whole = block, whole
+
+    def forward(self, images):
+        found = None if self.whole else self.body(images)
+        with self.block():
+            flat = (self.body(images) if self.whole else found).flatten(1) * 1
+        return self.head(flat)
+
+
+class Functional(nn.Module):
+    def forward(self, images):
+        return images.flatten(2).mean(2)
+
+
 class Beside(nn.Module):
     """Two branches, of which the score is computed from one."""
 
@@ -119,7 +138,12 @@ class Beside(nn.Module):
     (scripted, NotExplainableError, r"is a TorchScript module, whose layers take no hooks\. Pass the eager model"),
     (lambda: nn.Sequential(scripted()), NotExplainableError, r"no module returns a.*this model, 0 is TorchScript"),
     (lambda: nn.Sequential(nn.Flatten(), nn.Linear(432, 3)), NotExplainableError, r"no module returns a spatial"),
-    (Detached, NotExplainableError, r"no gradient of the score reaches the 2 spatial outputs \(no_grad, detach or"),
+    (Detached, NotExplainableError, r"no gradient .* reaches the 2 spatial outputs\. .* A detach, .* cuts it off"),
+    (lambda: Guarded(torch.no_grad, False), NotExplainableError, r"A detach, a no_grad behind them, .* cuts it off"),
+    (lambda: Guarded(torch.inference_mode, True), NotExplainableError, r"an inference_mode or .* out of `forward`"),
+    (lambda: nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(108, 3)), NotExplainableError,
+     r"the only spatial outputs are poolings\. .*: 0 \[2, 3, 6, 6\].*Name one in `layers=`"),
+    (Functional, NotExplainableError, r"no module returns a tensor .*What functions do, or .* an exported model"),
 ])  # fmt: skip
 def test_what_cannot_be_explained_says_why(make, error, message):
     model, images = make(), torch.rand(2, 3, 12, 12)
@@ -134,8 +158,19 @@ def test_a_quantised_model_says_so():
     for ask in (explain, recommended_layers):
         with pytest.raises(NotExplainableError, match=r"In this model, 0\.\d is quantised, and .*floating-point model"):
             ask(quantised(to_the_end=True), images)
+    with pytest.raises(
+        NotExplainableError, match=r"Layer '0.1' returned no floating.* In this model, 0\.\d is quantised"
+    ):
+        explain(quantised(to_the_end=True), images, layers="0.1")
     behind = explain(quantised(to_the_end=False), images)
     assert list(behind.evidence) == ["1"]  # what was turned back into floating-point numbers has a gradient
+
+
+def test_what_is_not_chosen_can_be_named():
+    pooled = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(108, 3))
+    assert explain(pooled, torch.rand(2, 3, 12, 12), layers="0").evidence["0"].shape == (2, 6, 6)
+    whole = explain(Guarded(torch.no_grad, True), torch.rand(2, 3, 12, 12), layers="body.0")  # no_grad is lifted there
+    assert whole.evidence["body.0"].any()
 
 
 def test_a_layer_that_no_gradient_reaches():

@@ -49,5 +49,5 @@ def test_the_foot_says_what_is_shown():
 
 
 def test_views_of_one_image_share_a_column():
-    assert arrange(16, (32, 32), 3) == (4, (64, 64))
-    assert arrange(16, (100, 100), 3) == (4, (82, 82))  # 3 * 82 and two seams make 250 of at most 251
+    assert arrange(16, (32, 32), 3) == (4, (64, 64), 3)
+    assert arrange(16, (100, 100), 3) == (4, (82, 82), 3)  # 3 * 82 and two seams make 250 of at most 251

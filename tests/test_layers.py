@@ -118,7 +118,7 @@ def test_rules_on_plain_lists(shapes):
     usable = [s for s in shapes if s.kind in KINDS[:3] and s.reaches and s.grid not in (None, (1, 1))]
     if not usable:
         for rule in RULES.values():
-            with pytest.raises(NotExplainableError, match=r"No layer to explain: .*to_grid"):
+            with pytest.raises(NotExplainableError, match=r"No layer to explain: .*`(layers=|forward|target=)"):
                 rule(shapes)
         return
     for rule in RULES.values():

@@ -16,7 +16,7 @@ from lightning_gradcam.probe import Pixels, Probe
 from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import INK, PAPER, Ramp, grey, overlay
 from lightning_gradcam.render.photos import fit, restore_photos
-from lightning_gradcam.render.sheet import WIDTH, Sheet, arrange
+from lightning_gradcam.render.sheet import WIDTH, Arrangement, Sheet, arrange
 
 NAMES = ["pine", "oak", "sailing boat on a lake"]
 
@@ -92,7 +92,7 @@ def test_overlay_equals_a_replica(colormap, step, under):
 
 def test_no_evidence_leaves_the_grey_photo_alone_and_more_moves_to_the_end_of_the_ramp():
     photos = torch.rand(1, 3, 64, 64)
-    sheet = sheet_of(photos, arrangement=(1, (64, 64)))
+    sheet = sheet_of(photos, arrangement=Arrangement(1, (64, 64)))
     evidence = torch.linspace(-1, 1, 64).expand(1, 64, 64)  # rises to the right; nothing in the left half
     tile = sheet.overlays(evidence, flaws(evidence))[0].float()
     left = tile[:, :, :32]
@@ -181,7 +181,7 @@ def test_head_and_foot_say_what_is_shown():
 @pytest.mark.parametrize("count", [1, 3, 16, 40])
 def test_every_size_and_count_fits(size, count):
     facts, codes = ["facts " * 40], torch.arange(count) % len(FLAWS)
-    columns, tile = arrange(count, size)
+    columns, tile, _ = arrange(count, size)
     assert GAP + columns * (tile[1] + GAP) <= WIDTH
     assert tile[1] >= 84 or tile[1] > 84 - size[1] > 42  # twelve characters, or the last whole multiple below
     if min(tile) > 8:

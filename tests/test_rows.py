@@ -1,21 +1,25 @@
-"""Several methods side by side in one picture of a look."""
+"""Several methods side by side in one picture of a look, of photos, signals and volumes."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from lit import Bars, Lit
+from canvases import sheet_of
+from lit import BODIES, Bars, Lit, bodies
 from models import find, perturbed, read
 from test_watch import Waits
 
 from lightning_gradcam import Probe, Variant
 from lightning_gradcam.evidence import coerce_methods
+from lightning_gradcam.explanation import flaws
 from lightning_gradcam.gallery import Display
 from lightning_gradcam.methods import METHODS
 from lightning_gradcam.pipeline import prepare
 from lightning_gradcam.portions import Portions
 from lightning_gradcam.render.captions import GAP
-from lightning_gradcam.render.colors import INK, PAPER
+from lightning_gradcam.render.colors import FAINT, INK, PAPER
+from lightning_gradcam.render.photos import SEAM
+from lightning_gradcam.render.rows import Row, arrange_beside, draw_rows
 from lightning_gradcam.render.sheet import WIDTH
 from lightning_gradcam.targets import TARGETS
 from lightning_gradcam.watch import Watch
@@ -83,3 +87,47 @@ def test_the_film_and_a_resumed_run_follow_the_first_method():
     other, _ = watched(methods=["layercam", "gradcam"], film=2, scale="shared")
     other.load_state_dict(watch.state_dict())
     assert torch.equal(other.look(model, "now").pictures["features"], watch.look(model, "now").pictures["features"])
+
+
+def test_signals_stand_over_their_curves():
+    images, labels, _ = bodies(4, 1)
+    probe, model, methods = Probe(images, labels=labels), perturbed(BODIES[1]()), ["gradcam", "layercam"]
+    plan = prepare(model, probe, target=TARGETS["label"], method=methods)
+    watch = Watch(probe, Portions(plan), TARGETS["label"], Display())
+    look = watch.look(model, "start")
+    [(layer, picture)], sheet = look.pictures.items(), watch.gallery.sheet
+    for i in range(4):
+        [(y, x)] = find(picture, sheet.photos[i])
+        top = y + sheet.photos.shape[-2]
+        for method in methods:
+            key = f"{layer}/{method}"
+            tile = sheet.overlays(look.explanation.evidence[key], look.explanation.flaws[key])[i]
+            top += SEAM
+            assert torch.equal(picture[:, top : top + tile.shape[1], x : x + tile.shape[2]], tile)
+            top += tile.shape[1]
+
+
+def test_what_is_shown_of_a_volume_is_what_all_methods_find():
+    volumes, loud, faint = torch.randint(0, 256, (1, 1, 12, 20, 20)) / 255, *torch.zeros(2, 1, 12, 5, 5)
+    loud[0, 0], loud[0, 1], faint[0, 10] = 9e6, 8e6, 3e-6
+    loud[0, 3], loud[0, 4] = 1e3, 1e3  # more than all that the faint one has
+    names = ["loud", "faint"]
+    sheet = sheet_of(volumes, arrangement=arrange_beside(names, volumes))
+    rows = [Row(name, evidence, flaws(evidence)) for name, evidence in zip(names, (loud, faint), strict=True)]
+    picture = draw_rows(sheet, rows, torch.eye(3)[:1], title="t")
+    side = sheet.canvas.size[0]
+    large = volumes.mul(255).round().byte().repeat_interleave(side // 20, 3).repeat_interleave(side // 20, 4)
+    at = [find(picture, large[0, :, z].expand(3, -1, -1)) for z in range(12)]
+    assert [z for z in range(12) if at[z]] == [0, 1, 10]
+    [(y, x)] = at[10]
+    below = picture[:, y + side : y + side + sheet.font.height, x : x + side]
+    assert read(sheet.font, below, INK, PAPER).split()[-3:] == ["11", "of", "12"]
+    tiles = sheet.photos.shape[-2] + SEAM
+    overlays = [picture[:, y + tiles + i * (side + SEAM) :, x : x + side][:, :side].float() for i in range(2)]
+    colour = [float((tile[0] - tile[2]).abs().max()) for tile in overlays]
+    assert colour[0] < 2  # the loud one has nothing here
+    assert colour[1] > 60
+    bar = GAP + len("no evidence ") * sheet.font.width + 160
+    foot = read(sheet.font, picture[:, -sheet.font.height - GAP : -GAP, bar:], FAINT, PAPER)
+    assert "the slices with the most evidence" in foot
+    assert "at the end" not in foot  # as the film says

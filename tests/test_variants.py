@@ -7,9 +7,9 @@ import pickle
 import pytest
 import torch
 from jsonargparse import ArgumentParser
-from models import TinyResNet, assert_close, perturbed, plain_cnn
+from models import assert_close, perturbed, plain_cnn
 from replicas import REPLICAS, component
-from test_oracles import FACTOR, ORACLES, score, turned
+from test_oracles import ORACLES, ROUNDING, case, peers_answer, turned
 
 from lightning_gradcam import GradCAMCallback, Variant, explain
 from lightning_gradcam.explanation import NotExplainableError
@@ -38,15 +38,10 @@ def test_smoothing_is_the_component_of_what_is_summed_up(name, grid):
 
 @pytest.mark.parametrize("name", sorted(set(SUMS) & set(ORACLES)))
 def test_smoothing_equals_pytorch_grad_cam(name):
-    images, classes = torch.randn(3, 3, 30, 22), torch.tensor([4, 0, 2])
-    model = perturbed(TinyResNet())
-    found = explain(model, images, layers="layer2", method=Variant(name, smooth="principal"), target=score(classes))
-    with ORACLES[name](model, [model.layer2]) as peer:
-        kept, inner = [], peer.get_cam_image
-        peer.get_cam_image = lambda *args: kept.append(inner(*args)) or kept[-1]
-        peer(images, [lambda out, c=c: FACTOR * out[c] for c in classes.tolist()], eigen_smooth=True)
-    raw = torch.from_numpy(kept[0])
-    assert_close(turned(found.evidence["layer2"], raw), raw, 1e-3 if name == "gradcam++" else 1e-4)
+    model, images, classes = case("tiny residual", (3, 30, 22), 3)
+    found = explain(model, images, layers="layer2", method=Variant(name, smooth="principal"), target=classes)
+    [raw], _ = peers_answer(name, model, ["layer2"], images, classes, eigen_smooth=True)
+    assert_close(turned(found.evidence["layer2"], raw), raw, ROUNDING)
 
 
 def test_variants_have_names_travel_and_stand_beside_their_method():

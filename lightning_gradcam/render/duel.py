@@ -26,7 +26,7 @@ from lightning_gradcam.render.captions import (
 )
 from lightning_gradcam.render.colors import FAINT, PAPER, grey, signed_overlay, to_bytes
 from lightning_gradcam.render.photos import SEAM, Photos, as_rgb, fit
-from lightning_gradcam.render.sheet import WIDTH, Sheet, scaled
+from lightning_gradcam.render.sheet import WIDTH, Arrangement, Sheet, scaled
 from lightning_gradcam.render.text import Font
 
 _ONE_COLUMN = 8  # of images: as many are shown large
@@ -67,7 +67,7 @@ class Duel:
         columns = 1 if len(probe) <= _ONE_COLUMN else 2
         room = (WIDTH - GAP) // columns - GAP - 3 * SEAM - 2 * GAP
         size = scaled((photos.shape[-2], photos.shape[-1]), min(room // _TILES, _MOST))
-        sheet = Sheet.of(probe, photos, names, colormap, (columns, size), interpolation)
+        sheet = Sheet.of(probe, photos, names, colormap, Arrangement(columns, size), interpolation)
         return Duel(sheet, sheet.font.encode(list(names), name_width(_characters(sheet))), photos, interpolation)
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ from lightning_gradcam.probe import Probe
 from lightning_gradcam.render.canvas import kind_of
 from lightning_gradcam.render.captions import GAP, foot, head, stack
 from lightning_gradcam.render.colors import INK, PAPER
-from lightning_gradcam.render.sheet import WIDTH, Sheet, scaled
+from lightning_gradcam.render.sheet import WIDTH, Arrangement, Sheet, scaled
 from lightning_gradcam.render.text import paint
 
 ROWS = 10
@@ -107,7 +107,7 @@ class Film:
         words = 0 if probe.classes is None else min(max(map(len, names)), _WORDS)
         width = min((WIDTH - words * 7 - 3 * GAP) // (len(frames) + 1) - GAP, 128)
         size = scaled(kind_of(photos).extent(photos)[:2], width)
-        sheet = Sheet.of(probe[rows], photos[rows], names, colormap, (len(frames) + 1, size), interpolation)
+        sheet = Sheet.of(probe[rows], photos[rows], names, colormap, Arrangement(len(frames) + 1, size), interpolation)
         sheet = sheet.steady(frames[-1].evidence[rows])
         columns = _level([sheet.photos, *(_cell(sheet, frame, rows, scale) for frame in frames)])
         ordered = torch.stack(columns, dim=1).flatten(0, 1)

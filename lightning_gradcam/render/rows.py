@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
+from lightning_gradcam.heatmaps import to_heatmaps
 from lightning_gradcam.render.canvas import kind_of
 from lightning_gradcam.render.captions import GAP, foot, head, stack
 from lightning_gradcam.render.colors import INK, PAPER
-from lightning_gradcam.render.sheet import WIDTH, Sheet, arrange
+from lightning_gradcam.render.sheet import WIDTH, Arrangement, Sheet, arrange
 from lightning_gradcam.render.text import paint
 
 _NAME = 24
@@ -43,10 +44,11 @@ class Row:
     sheet: Sheet | None = None
 
 
-def arrange_beside(names: Sequence[str], photos: Tensor) -> tuple[int, tuple[int, int]]:
-    """As `arrange`, with room for the methods' names at the left and one view of each of ``photos``."""
+def arrange_beside(names: Sequence[str], photos: Tensor) -> Arrangement:
+    """As `arrange`, with room for the methods' names at the left."""
     margin = min(max(map(len, names)), _NAME) * _CHARACTER + 2 * GAP
-    return arrange(len(photos), kind_of(photos).extent(photos)[:2], width=WIDTH - margin)
+    height, width, views = kind_of(photos).extent(photos)
+    return arrange(len(photos), (height, width), views, WIDTH - margin)
 
 
 @torch.no_grad()
@@ -71,7 +73,7 @@ def draw_rows(
         own_scales: Whether each row has a scale of its own, so that the foot cannot tell it.
         scores: ``(N,)`` what is explained, said where there are no classes.
     """
-    sheet = sheet.steady(rows[0].evidence)
+    canvas, sheet = sheet.canvas, sheet.steady(_together(rows))
     between = sheet.photos.new_full((len(sheet.photos), 3, 2, sheet.photos.shape[-1]), PAPER[0])
     parts, middles = [sheet.photos], []
     for row in rows:
@@ -89,8 +91,14 @@ def draw_rows(
     body = torch.cat([names, grid], dim=2)
     scale = None if own_scales else rows[0].scale
     most = "the most of its method in all looks" if own_scales else ""
-    foot_line = foot(sheet.font, sheet.ramp, scale, sheet.labels is not None, body.shape[-1], sheet.canvas, most)
+    foot_line = foot(sheet.font, sheet.ramp, scale, sheet.labels is not None, body.shape[-1], canvas, most)
     return stack([head(title, facts, sheet.font, sheet.bold, foot_line.shape[-1]), body, foot_line])
+
+
+def _together(rows: Sequence[Row]) -> Tensor:
+    """What all methods find, ``(N, *s)``, each with the same weight: none alone decides what is shown of a volume."""
+    size = tuple(rows[0].evidence.shape[1:])
+    return torch.stack([to_heatmaps(row.evidence, row.flaws, size) for row in rows]).mean(0)
 
 
 def _names(sheet: Sheet, names: Sequence[str], middles: Sequence[int], cell: int, height: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +37,14 @@ WIDTH = 1024
 
 _TILE = 200  # the most that a photo takes of the width
 _LEGIBLE = 84  # the least: a caption of twelve characters
+
+
+class Arrangement(NamedTuple):
+    """How photos are laid out: so many in a row, height and width of a view, and how many views of each."""
+
+    columns: int
+    size: tuple[int, int]
+    views: int = 1
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ class Sheet:
         photos: Tensor,
         names: Sequence[str],
         colormap: str = "inferno",
-        arrangement: tuple[int, tuple[int, int]] | None = None,
+        arrangement: Arrangement | None = None,
         interpolation: Interpolation = "bilinear",
     ) -> Sheet:
         """Prepare the sheet of a probe.
@@ -80,13 +89,12 @@ class Sheet:
             photos: ``(N, C, *spatial)``: the images as `restore` gives them.
             names: What the classes are called, one for each.
             colormap: A matplotlib colormap.
-            arrangement: Columns, and height and width of a tile, which then shows one view of its image; by default
-                what `arrange` finds.
+            arrangement: By default what `arrange` finds.
             interpolation: How maps are enlarged.
         """
         kind = kind_of(photos)
-        height, width, views = kind.extent(photos) if arrangement is None else (*arrangement[1], 1)
-        columns, size = arrangement or arrange(len(probe), (height, width), views)
+        height, width, most = kind.extent(photos)
+        columns, size, views = arrangement or arrange(len(probe), (height, width), most)
         font, ramp = Font.load(names, device=photos.device), Ramp.named(colormap, photos.device)
         canvas = kind.of(photos, size, views, ramp, font)
         return Sheet(
@@ -182,17 +190,17 @@ class Sheet:
         return caption(self.font, [line], self.photos.shape[-1], None)
 
 
-def arrange(count: int, size: tuple[int, int], views: int = 1, width: int = WIDTH) -> tuple[int, tuple[int, int]]:
-    """Columns, and the height and width of a view, for ``count`` photos of ``size``, so many ``views`` in each column.
+def arrange(count: int, size: tuple[int, int], views: int = 1, width: int = WIDTH) -> Arrangement:
+    """Lay ``count`` photos of ``size`` out on a picture of that width, so many ``views`` of each beside one another.
 
-    >>> arrange(16, (28, 28)), arrange(16, (224, 224)), arrange(12, (224, 224))
-    ((8, (112, 112)), (8, (123, 123)), (6, (166, 166)))
+    >>> arrange(16, (28, 28)), arrange(12, (224, 224))
+    (Arrangement(columns=8, size=(112, 112), views=1), Arrangement(columns=6, size=(166, 166), views=1))
     """
     proportion = views * size[1] / size[0]
     columns = max(1, min(count, round(8 / math.sqrt(proportion)), width // (_LEGIBLE + GAP)))
     columns = math.ceil(count / math.ceil(count / columns))  # rows of the same length, where that goes
     most = min((width - GAP) // columns - GAP, round(_TILE * max(proportion, 1)))
-    return columns, scaled(size, (most + SEAM) // views - SEAM)
+    return Arrangement(columns, scaled(size, (most + SEAM) // views - SEAM), views)
 
 
 def scaled(size: tuple[int, int], width: int) -> tuple[int, int]:

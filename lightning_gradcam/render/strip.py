@@ -14,7 +14,7 @@ from lightning_gradcam.probe import Probe
 from lightning_gradcam.render.canvas import restore
 from lightning_gradcam.render.colors import PAPER, grey, signed_overlay
 from lightning_gradcam.render.photos import SEAM
-from lightning_gradcam.render.sheet import Sheet, scaled
+from lightning_gradcam.render.sheet import Arrangement, Sheet, scaled
 
 TILE = 160
 """Pixels of a tile's width, at most."""
@@ -46,7 +46,7 @@ def _beside(images: Tensor, found: Sequence[Explanation], rows: Sequence[int]) -
     index = torch.tensor(list(rows))
     photos, _ = restore(images[index])
     size = scaled((photos.shape[-2], photos.shape[-1]), TILE) if photos.ndim == 4 else None
-    arrangement = None if size is None else (len(rows), size)
+    arrangement = None if size is None else Arrangement(len(rows), size)
     sheet = Sheet.of(Probe(images[index]), photos, ["0"], arrangement=arrangement)
     sheet = sheet.steady(found[0].evidence[key][index])
     parts = [sheet.photos]
