@@ -1,4 +1,4 @@
-"""What looks make of every target: their pictures name what each map explains, and their curves compare like with like."""
+"""Looks at every target: pictures name what each map explains, and curves compare like with like."""
 
 from __future__ import annotations
 
@@ -134,7 +134,9 @@ def test_drift_compares_the_maps_of_the_same_classes_rank_by_rank():
     probe = bars()
     watch, model = watched(TopK(2), probe)
     first = watch.look(model, "start").explanation
-    model.head.weight.data = model.head.weight.data.roll(1, 0)  # other classes are the best ones
+    model.head.load_state_dict(
+        {name: tensor.roll(1, 0) for name, tensor in model.head.state_dict().items()}
+    )  # other classes are the best ones
     second = watch.look(model, "epoch 1")
     assert not torch.equal(second.explanation.explained["top 1"], first.explained["top 1"])
     for rank, end in (("top 1", ""), ("top 2", "/features/top 2")):
@@ -147,13 +149,13 @@ def test_a_margin_holds_both_of_its_classes():
     probe = bars()
     watch, model = watched("margin", probe)
     first = watch.look(model, "start").explanation
-    model.head.weight.data = model.head.weight.data.roll(1, 0)
+    model.head.load_state_dict({name: tensor.roll(1, 0) for name, tensor in model.head.state_dict().items()})
     second = watch.look(model, "epoch 1")
     best, rival = first.explained[""].unbind(1)
 
     def difference(out, rows):
-        at = torch.arange(len(rows))
-        return out[at, best] - out[at, rival]
+        at = torch.arange(len(rows))  # a trace has two of them
+        return out[at, best[at]] - out[at, rival[at]]
 
     same = explain(model, probe, layers="features", target=difference).maps["features"]
     assert_close(second.numbers["drift"], mean_and_error(1 - spearman(first.maps["features"], same))[0])
@@ -193,10 +195,7 @@ def test_one_line_explains_each_label_of_multilabel_images(tmp_path):
     trainer = fit(tmp_path, [callback], make=MultiLabel, train=several(12), val=several(9, 1))
     assert callback.watch.target.name == "labels, each"
     assert callback.watch.gallery.sheet.multilabel
-    assert list(callback.watch.track.last)[:1] == ["drift"]
-    assert "gradcam/drift/features/label_2" in trainer.logged_metrics or any(
-        "label" in n for n in trainer.logged_metrics
-    )
+    assert {"gradcam/drift", "gradcam/drift/features/label_2"} <= set(trainer.logged_metrics)
 
 
 def test_probabilities_of_unknown_make_are_named_once(tmp_path):

@@ -21,7 +21,7 @@ class SeveralBars(Bars):
         pixels = self.pixels[index].clone()
         for label in labels.nonzero()[:, 0].tolist():
             pixels[:, 1 + 5 * label : 5 + 5 * label, 3:13] += 0.6
-        return self.transform(pixels), labels
+        return self.transform(pixels.clamp(0, 1)), labels
 
 
 class MultiLabel(Lit):
