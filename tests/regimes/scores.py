@@ -76,11 +76,11 @@ ROWS = [
     ),
     Regime(
         "pairs of images", "both sides in one batch of twice the size", "train flags", model=Embeds,
-        watch=lambda: {"target": CosineSimilarity(), "probe": pairs()}, looks=4,
+        watch=lambda: {"target": CosineSimilarity(), "probe": pairs()},
     ),
     Regime(
         "norms of embeddings", "what is normalised behind the score", "torch random state", model=Embeds,
-        watch=lambda: {"target": EmbeddingNorm()},
+        watch=lambda: {"target": EmbeddingNorm()}, looks=2,
     ),
     Regime(
         "a softmax at the end", "what it was given is explained", "torch random state", model=PutsOutProbabilities,
