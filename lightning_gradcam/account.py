@@ -22,6 +22,7 @@ def described(watch: Watch, wanted: Probe | int, source: str, sources: Mapping[s
     probe, plan = watch.probe, watch.plan
     few = f" (of {wanted} asked for)" if isinstance(wanted, int) and wanted > len(probe) else ""
     labelled = "with labels" if watch.labels is not None else "without labels"
+    labelled = "with several labels each" if watch.multilabel else labelled
     said = {"probe": f"{len(probe)} images{few} of {tuple(probe.images.shape[1:])}, {labelled}"}
     if source:
         said["probe"] += f", from {source} batches"

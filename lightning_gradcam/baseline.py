@@ -27,6 +27,7 @@ from lightning_gradcam.profiles import PROFILES
 from lightning_gradcam.report import Report
 from lightning_gradcam.stability import mean_and_error, spearman
 from lightning_gradcam.targets import TARGETS, coerce_target, held, target_name
+from lightning_gradcam.targets.embeddings import compares_images
 from lightning_gradcam.trace import Layer
 from lightning_gradcam.variants import Variant, variant_named
 from lightning_gradcam.vault import UnreadableError, read, write
@@ -81,6 +82,11 @@ class Baseline(Kept):
             raise ValueError(f"Expected `store` to be 'images' or 'hash', but got {store!r}.")
         probe = _as_probe(probe)
         score = _target(target, probe)
+        if getattr(score, "parts", None) or compares_images(score, probe):
+            raise ValueError(
+                f"Expected a `target` of one score and one image, but got {target_name(score)!r}: record a baseline of "
+                "each class (`target=`) by itself, and of pairs with `references` that are embeddings."
+            )
         if like is not None:
             layers, method = like.places
         own = next((t for t in model.parameters() if t.is_floating_point()), torch.empty(0))

@@ -43,8 +43,8 @@ class GradCAMCallback(AnyCallback):
         layers: ``"auto"`` (the last feature map with at least 16 cells), ``"stages"`` (the last one of every
             resolution), a layer's name, a list of names, or a rule over the traced shapes.
         method: A method's name, a `Variant` of one, a list of these, or a callable of (activations, gradients).
-        target: ``"auto"`` (the label where batches have labels, else the predicted class), ``"label"``,
-            ``"predicted"``, a class, one class per image, or a callable of (output, probe).
+        target: ``"auto"`` (the label, or each of several, where batches have labels, else the predicted class), a name
+            (``"topk"``, say), an object of `targets`, a class, one per image, or a callable of (output, probe).
         probe: How many images to gather from the batches that Lightning hands over, or the images themselves, as the
             model takes them: a `Probe`, or ``(images, labels)``.
         every_n_epochs: Looks are made in every n-th epoch from the first one on, and in the last.

@@ -17,7 +17,7 @@ from lightning_gradcam.heatmaps import check_interpolation
 from lightning_gradcam.layers import Layers
 from lightning_gradcam.probe import Forward, Pixels, Probe, Target
 from lightning_gradcam.render.colors import check_colormap
-from lightning_gradcam.targets import TARGETS, ClassScore, held
+from lightning_gradcam.targets import TARGETS, ClassScore, CosineSimilarity, held
 from lightning_gradcam.trace import Layer
 
 
@@ -86,6 +86,11 @@ class Choices:
         unlabelled = isinstance(self.probe, Probe) and self.probe.classes is None and not self.probe.multilabel
         if self.target is TARGETS["label"] and unlabelled:
             raise ValueError("Expected labels of shape (N,) in `probe` for `target='label'`, but it has none.")
+        if isinstance(self.probe, int) and isinstance(self.target, CosineSimilarity):
+            raise ValueError(
+                "Expected `probe=Probe(images, references=...)` beside the target 'cosine': what an image is compared "
+                "with, another image or an embedding, is not found in batches."
+            )
         if isinstance(self.probe, int) and isinstance(self.target, ClassScore) and self.target.per_image:
             raise ValueError(
                 "Expected `probe=(images, labels)` beside a `target` with one class per image: gathered images come in "

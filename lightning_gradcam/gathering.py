@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeAlias
 
@@ -23,7 +23,8 @@ def read_batch(batch: Any) -> Probe | None:
 
     Images are the first floating-point tensor of four or five dimensions, else the first uint8 one, else the only
     floating-point one of three. Labels are the classes of shape ``(N,)`` or ``(N, 1)`` called so, else the first ones
-    behind the images, before them, or anywhere. Other tensors with N rows become ``extras`` under key or position.
+    behind the images, before them, or anywhere; where there are none, multi-label ones, ``(N, K)`` of zeros and ones.
+    Other tensors with N rows become ``extras`` under key or position; so do multi-label ones, which may be inputs.
 
     Returns:
         The batch as a `Probe` (sharing memory with it), or None where it has no images.
@@ -37,12 +38,13 @@ def read_batch(batch: Any) -> Probe | None:
         return None
     path, images = leaves[at]
     rest = [(p, t) for i, (p, t) in enumerate(leaves) if i != at and t.ndim and len(t) == len(images)]
-    label = _find_labels(rest, path)
-    return Probe(
-        images,
-        labels=None if label is None else dict(rest)[label].reshape(len(images)).long(),
-        extras={".".join(p): t for p, t in rest if p != label},
-    )
+    label, several = _find_labels(rest, path, _are_one_class_each), None
+    if label is None:
+        several = _find_labels(rest, path, _are_multilabel)
+        labels = None if several is None else dict(rest)[several].long()
+    else:
+        labels = dict(rest)[label].reshape(len(images)).long()
+    return Probe(images, labels=labels, extras={".".join(p): t for p, t in rest if p != label})
 
 
 def _leaves(item: Any, path: _Path) -> Iterator[tuple[_Path, Tensor]]:
@@ -77,20 +79,24 @@ def _find_images(leaves: Sequence[tuple[_Path, Tensor]]) -> int | None:
     return None
 
 
-def _find_labels(rest: Sequence[tuple[_Path, Tensor]], images: _Path) -> _Path | None:
-    candidates = [
-        path
-        for path, tensor in rest
-        if _are_classes(tensor)
-        and (tensor.ndim == 1 or (tensor.ndim == 2 and tensor.shape[1] == 1))
-        and not (path and path[-1].lower() in _NEVER_LABELS)
-    ]
+def _find_labels(rest: Sequence[tuple[_Path, Tensor]], images: _Path, suit: Callable[[Tensor], bool]) -> _Path | None:
+    candidates = [path for path, tensor in rest if suit(tensor) and not (path and path[-1].lower() in _NEVER_LABELS)]
 
     def rank(path: _Path) -> tuple[bool, bool, bool]:
         before = images[:-1] == path[:-1] and path[-1:] < images[-1:] and path[-1].isdigit()
         return path[:-1] != images[:-1], path[-1].lower() not in _LABEL_NAMES, before
 
     return min(candidates, key=rank, default=None)
+
+
+def _are_one_class_each(tensor: Tensor) -> bool:
+    return (tensor.ndim == 1 or (tensor.ndim == 2 and tensor.shape[1] == 1)) and _are_classes(tensor)
+
+
+def _are_multilabel(tensor: Tensor) -> bool:
+    """A 0 or 1 for each class. (Waits for the device.)"""
+    several = tensor.ndim == 2 and tensor.shape[1] > 1 and not tensor.is_complex()
+    return several and bool(((tensor == 0) | (tensor == 1)).all())
 
 
 def _are_classes(tensor: Tensor) -> bool:
@@ -120,8 +126,7 @@ class Gatherer:
         probe = read_batch(batch)
         if probe is None or (self._rows and not _alike(self._rows[0], probe)):
             return
-        labels = [None] * len(probe) if probe.classes is None else probe.classes.tolist()
-        for i, label in enumerate(labels):
+        for i, label in enumerate(_groups(probe)):
             if label is not None and label < 0:  # -1 and -100 mean that a loss leaves the image out
                 continue
             place = self._place(label)
@@ -157,8 +162,15 @@ class Gatherer:
 
 
 def without_foreign_labels(probe: Probe, classes: int | None) -> tuple[Probe, str]:
-    """Drop labels that were found in a batch and are no classes of the model; with a sentence where that was done."""
+    """Drop labels that were found in a batch and are no classes of the model; with a sentence where that was done.
+
+    Of multi-label ones that say one class in every image, the classes are taken.
+    """
     labels = probe.classes
+    if probe.multilabel and probe.labels is not None:
+        suits, one_each = probe.labels.shape[1] == classes, bool((probe.labels.sum(1) == 1).all())
+        chosen = probe.labels.argmax(1) if one_each else probe.labels
+        return replace(probe, labels=chosen if suits else None), ""
     if labels is None or classes is None:
         return probe, ""
     low, high = int(labels.min()), int(labels.max())
@@ -170,10 +182,19 @@ def without_foreign_labels(probe: Probe, classes: int | None) -> tuple[Probe, st
     )
 
 
+def _groups(probe: Probe) -> list[int | None]:
+    """What images are spread over: classes; of several labels, the first one's, and K for those that have none."""
+    if probe.multilabel and probe.labels is not None:
+        beyond = torch.full((len(probe),), probe.labels.shape[1], device=probe.labels.device)
+        return torch.where(probe.labels.any(1), probe.labels.argmax(1), beyond).tolist()
+    return [None] * len(probe) if probe.classes is None else probe.classes.tolist()
+
+
 def _alike(row: Probe, batch: Probe) -> bool:
     return (
         row.images.shape[1:] == batch.images.shape[1:]
         and row.images.dtype == batch.images.dtype
-        and (row.classes is None) == (batch.classes is None)
+        and (None if row.labels is None else row.labels.shape[1:])
+        == (None if batch.labels is None else batch.labels.shape[1:])
         and {k: v.shape[1:] for k, v in row.extras.items()} == {k: v.shape[1:] for k, v in batch.extras.items()}
     )

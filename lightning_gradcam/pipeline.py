@@ -130,7 +130,7 @@ def prepare(
     methods = coerce_methods(method)
     check_fuse(fuse)
     check_flips(flips)
-    call = Called(forward or default_forward(model))
+    target, call = with_labels(target, probe), Called(forward or default_forward(model))
     with named(model):
         shapes, output = traced(model, probe, call, target)
         read = [each for each in methods.values() if place_of(each) is None]

@@ -23,7 +23,7 @@ from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Forward, Probe
 from lightning_gradcam.ranks import Ranks
 from lightning_gradcam.surroundings import find_class_names, find_forward, find_pixels
-from lightning_gradcam.targets import TARGETS, with_labels
+from lightning_gradcam.targets import TARGETS
 from lightning_gradcam.watch import Watch, check_attackable, choose_target
 
 LIMIT = 64 << 20
@@ -93,7 +93,7 @@ class Session:
                 probe,
                 layers=self.choices.layers,
                 method=self.choices.method,
-                target=with_labels(target or TARGETS["predicted"], probe),
+                target=target or TARGETS["predicted"],
                 forward=forward,
                 fuse=self.choices.fuse,
                 flips=self.choices.flips,

@@ -73,7 +73,7 @@ class Watch:
         self.probe, self.portions, self.target, self.display = probe, portions, target, display
         plan = self.plan = portions.plan
         self.labels = probe.classes if plan.classes else None
-        multilabel = probe.multilabel and probe.labels is not None and probe.labels.shape[1] == plan.classes
+        self.multilabel = probe.multilabel and probe.labels is not None and probe.labels.shape[1] == plan.classes
         self.attack, self.alarm = attack, Alarm()
         self._near: dict[str, Tensor] = {}  # similarities to the baseline's maps
         self.baseline = (
@@ -81,10 +81,10 @@ class Watch:
         )
         self._check()
         self.names = list(display.names or map(str, range(plan.classes or 1)))
-        self.track = Track(target, multilabel)
+        self.track = Track(target, self.multilabel)
         self.film = Film(max(display.film, 2))
         self._shown = replace(
-            probe, labels=probe.labels if multilabel else self.labels, pixels=display.pixels or probe.pixels
+            probe, labels=probe.labels if self.multilabel else self.labels, pixels=display.pixels or probe.pixels
         )
         self.gallery = Gallery(self._shown, self.names, plan, target, display, attack is not None) if draws else None
 
@@ -157,9 +157,9 @@ class Watch:
             )
         elif self.track.looks > 2:  # an untrained model may well have nothing to say
             for key, flaws in look.explanation.flaws.items():
-                codes = set(flaws.tolist()) - {UNASKED}
-                if codes and 0 not in codes:
-                    why = " and ".join(sorted(str(FLAWS[code]) for code in codes))
+                codes = [code for code in flaws.tolist() if code != UNASKED]
+                if 0 not in codes and 2 * len(codes) > len(flaws):  # of few images, that may well be
+                    why = " and ".join(sorted(str(FLAWS[code]) for code in set(codes)))
                     yield f"All maps of layer {key!r} are degenerate: {why}. Another layer may serve: `layers=`."
         yield from self._sudden(look)
 

@@ -14,8 +14,9 @@ import yaml
 from lit import loader
 from test_packages import NAMES, package_of
 
-from lightning_gradcam import PGD, GradCAMCallback, Pixels
+from lightning_gradcam import PGD, GradCAMCallback, Margin, Pixels, TopK
 from lightning_gradcam.methods import METHODS
+from lightning_gradcam.targets import given, target_name
 
 OURS = "lightning_gradcam.GradCAMCallback"
 PIXELS = {"mean": [0.4, 0.4, 0.4], "std": [0.25, 0.25, 0.25]}
@@ -147,3 +148,17 @@ def test_help_explains_every_argument_with_its_type(cli, monkeypatch):
         rest = printed.split(f"--trainer.callbacks.{name} ")[-1]
         words = " ".join(text.split())
         assert re.search(rf"{re.escape(words)}[^()]* \(type: ", rest), name
+
+
+def test_a_target_by_name_by_class_and_by_number(cli, tmp_path):
+    two = {"class_path": "lightning_gradcam.TopK", "init_args": {"k": 2}}
+    label = {"class_path": "lightning_gradcam.Margin", "init_args": {"of": "label"}}
+    cases = [("topk", TopK(3)), (two, TopK(2)), (label, Margin("label")), ("margin", Margin()), (1, given(1))]
+    for said, expected in cases:
+        written = config(tmp_path / "c.yaml", target=said, probe=4)
+        (tmp_path / "printed.yaml").write_text(output_of(cli, "fit", written, "--print_config"))
+        callback = ours(cli("fit", f"--config={tmp_path / 'printed.yaml'}"))
+        (tmp_path / "config.yaml").unlink()  # the LightningCLI writes no second one
+        assert target_name(callback.choices.target) == target_name(expected)
+        assert type(callback.choices.target) is type(expected)
+        assert callback.watch.track.last["drift"].isfinite()

@@ -54,10 +54,12 @@ def class_line(
 
 
 def score_line(font: Font, scores: Tensor, characters: int) -> Tensor:
-    """``score  0.83``: ``(N, characters)`` codes."""
-    word = font.encode(["score"]).expand(len(scores), -1)
-    sign = font.encode(["-", " "])[(~(scores < 0)).long()]
-    return torch.cat([word, sign, font.fixed(scores.abs(), 3, 2)], 1)[:, :characters]
+    """``score  -0.83``: ``(N, characters)`` codes; numbers of three digits before the point fit."""
+    word, space = (font.encode([text]).expand(len(scores), -1) for text in ("score ", " "))
+    sign, size = font.encode(["-", " "])[(~(scores < 0)).long()], scores.abs()
+    small = torch.cat([space, sign, font.fixed(size, 1, 2)], 1)
+    large = torch.cat([sign, font.fixed(size, 3, 1)], 1)
+    return torch.cat([word, torch.where(size[:, None] < 9.995, small, large)], 1)[:, :characters]
 
 
 def name_width(characters: int) -> int:
