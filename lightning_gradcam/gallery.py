@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from lightning_gradcam.evidence import of_target
 from lightning_gradcam.explanation import Explanation, Interpolation
 from lightning_gradcam.pairs import Attacked
 from lightning_gradcam.pipeline import Plan
@@ -153,9 +154,10 @@ class Gallery:
     def _title(self, drawn: Explanation, key: str, method: str | None = None) -> str:
         layer = drawn.layers[key].key
         grid = "×".join(map(str, drawn.evidence[key].shape[1:])) + " cells" * (drawn.evidence[key].ndim == 2)
-        count = len(self.plan.methods)
-        method = method or (f"{count} methods, each" if count > 1 else next(iter(self.plan.methods)))
-        return f"{layer} · {grid} · {method} of the {target_name(self.target)}"
+        methods, of_what = self.plan.methods, of_target(self.plan.methods, target_name(self.target))
+        if len(methods) > 1 and method is None:
+            return f"{layer} · {grid} · {len(methods)} methods" + (f", each{of_what}" if of_what else "")
+        return f"{layer} · {grid} · {method or next(iter(methods))}{of_what}"
 
     def scale(self, key: str) -> Tensor | None:
         """The evidence that has the last colour; None where every image is scaled by itself."""
@@ -170,7 +172,8 @@ class Gallery:
             return None
         key = next(iter(self._largest))
         first, last = film.frames[0].name, film.frames[-1].name
-        title = f"{key} · {next(iter(self.plan.methods))} of the {target_name(self.target)} · {first} to {last}"
+        of_what = of_target(self.plan.methods, target_name(self.target))
+        title = f"{key} · {next(iter(self.plan.methods))}{of_what} · {first} to {last}"
         return film.draw(
             self.probe,
             self.photos,
