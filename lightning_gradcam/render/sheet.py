@@ -16,6 +16,7 @@ from lightning_gradcam.probe import Probe
 from lightning_gradcam.render.canvas import Canvas, kind_of
 from lightning_gradcam.render.captions import GAP, caption, foot, head, label_line, name_width, prediction_line, stack
 from lightning_gradcam.render.colors import INK, PAPER, Ramp
+from lightning_gradcam.render.fine import SAID, drawable
 from lightning_gradcam.render.photos import SEAM
 from lightning_gradcam.render.text import Font, paint
 
@@ -39,6 +40,7 @@ class Sheet:
         labels: ``(N,)`` classes, where there are labels.
         columns: Photos per row.
         interpolation: How maps are enlarged.
+        size: The images' spatial dimensions: maps as fine are drawn by other means, see `fine.drawable`.
     """
 
     canvas: Canvas
@@ -49,6 +51,7 @@ class Sheet:
     labels: Tensor | None
     columns: int
     interpolation: Interpolation = "bilinear"
+    size: tuple[int, ...] = ()
 
     @staticmethod
     def of(
@@ -84,6 +87,7 @@ class Sheet:
             labels=probe.classes,
             columns=columns,
             interpolation=interpolation,
+            size=probe.size,
         )
 
     @property
@@ -126,13 +130,15 @@ class Sheet:
         between = tiles.new_full((len(tiles), 3, SEAM, tiles.shape[-1]), PAPER[0])
         cells = torch.cat([sheet.photos, between, tiles, sheet.captions(logits)], dim=2)
         grid = make_grid(cells, nrow=self.columns, padding=GAP, pad_value=PAPER[0])
-        foot_line = foot(self.font, self.ramp, scale, self.labels is not None, grid.shape[-1], self.canvas)
+        foot_line = foot(
+            self.font, self.ramp, scale, self.labels is not None, grid.shape[-1], self.canvas, self.most(evidence)
+        )
         width = foot_line.shape[-1]
         return stack([head(title, facts, self.font, self.bold, width), grid, foot_line])
 
     def overlays(self, evidence: Tensor, flaws: Tensor, scale: Tensor | None = None) -> Tensor:
         """Photos with evidence, ``(N, 3, h, w)``; on a degenerate map it says why."""
-        tiles = self.canvas.overlays(evidence, flaws, scale, self.interpolation)
+        tiles = self.canvas.overlays(self.shown(evidence, scale), flaws, scale, self.interpolation)
         words = self.font.encode([(flaw or "").center(self.characters) for flaw in FLAWS], self.characters)
         coverage = self.font.draw(words)
         band = paint(F.pad(coverage, (0, tiles.shape[-1] - coverage.shape[-1])), PAPER, INK)[flaws.long()]
@@ -141,6 +147,15 @@ class Sheet:
         middle = tiles[:, :, top : top + height]
         tiles[:, :, top : top + height] = torch.where((flaws > 0)[:, None, None, None], band[:, :, :height], middle)
         return tiles
+
+    def shown(self, evidence: Tensor, scale: Tensor | None) -> Tensor:
+        """What is drawn of the evidence, see `fine.drawable`."""
+        height, width = self.photos.shape[-2:]
+        return drawable(evidence, self.size, (height, width), scale is None)
+
+    def most(self, evidence: Tensor) -> str:
+        """What the last colour means where it is not the most in the image; words for `foot`."""
+        return SAID if tuple(evidence.shape[1:]) == self.size else ""
 
     def right(self, logits: Tensor) -> Tensor | None:
         """``(N,)`` whether the predicted class is the label, where there are labels and classes."""
