@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lightning_gradcam.choices import brief
+from lightning_gradcam.evidence import of_target
 from lightning_gradcam.probe import Probe
 from lightning_gradcam.targets import target_name
 from lightning_gradcam.watch import Watch
@@ -31,7 +32,7 @@ def described(watch: Watch, wanted: Probe | int, source: str, sources: Mapping[s
         at = shapes.get(layer.name)
         about = f" ({at.kind}, map {'×'.join(map(str, at.grid or ()))})" if at else ""
         said[f"layer {layer.key}"] = f"{layer.reason or 'given'}{about}"
-    said["method"] = f"{', '.join(plan.methods)} of the {target_name(watch.target)}"
+    said["method"] = ", ".join(plan.methods) + of_target(plan.methods, target_name(watch.target))
     said["method"] += ", mean with the mirrored images" if plan.flips else ""
     if plan.fuse:
         said["fused"] = f"{plan.fuse} of the layers, at the size of the finest"

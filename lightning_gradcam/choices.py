@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,6 +16,7 @@ from lightning_gradcam.fusion import Fuse, check_flips, check_fuse
 from lightning_gradcam.gallery import Display
 from lightning_gradcam.heatmaps import check_interpolation
 from lightning_gradcam.layers import Layers
+from lightning_gradcam.methods import METHODS, KernelShap, Lime
 from lightning_gradcam.probe import Forward, Pixels, Probe, Target
 from lightning_gradcam.render.colors import check_colormap
 from lightning_gradcam.targets import TARGETS, ClassScore, CosineSimilarity, held
@@ -66,6 +68,7 @@ class Choices:
         check_kind("film", display.film, (int,))
         check_kind("scale", display.scale, (str, int, float))
         coerce_methods(self.method)
+        check_patience(self.method)
         if self.save_probe not in ("images", "hash"):
             raise ValueError(f"Expected `save_probe` to be 'images' or 'hash', but got {self.save_probe!r}.")
         check_fuse(self.fuse)
@@ -119,6 +122,19 @@ def on_baseline(choices: Choices, baseline: str | os.PathLike[str] | Baseline) -
     classes = kept.explanation.classes
     target = choices.target if classes is None else held(classes)
     return replace(choices, probe=probe, layers=layers, method=methods, target=target, baseline=kept)
+
+
+def check_patience(methods: Methods) -> None:
+    """Raise a ValueError where one that is too slow for looks is chosen by its name alone."""
+    several = [methods] if isinstance(methods, str) or not isinstance(methods, Sequence) else methods
+    for name in several:
+        method = METHODS[name] if isinstance(name, str) else None
+        if isinstance(method, (Lime, KernelShap)):
+            raise ValueError(
+                f"Expected a `method` that a look has time for, but {name!r} makes {method.samples} passes for each "
+                f"image. `explain(..., method={name!r})` is the place for it; where it is meant here, pass the object: "
+                f"`lightning_gradcam.methods.{type(method).__name__}(samples=100)`."
+            )
 
 
 def check_kind(name: str, value: object, kinds: tuple[type, ...], or_callable: bool = False) -> None:

@@ -106,6 +106,15 @@ def coerce_method(method: str | Method) -> Method:
     return found
 
 
+def of_target(methods: Mapping[str, Method], target: str) -> str:
+    """How titles go on after the methods' names; a method of a neuron has said what it explains.
+
+    >>> of_target({"gradcam": METHODS["gradcam"]}, "label")
+    ' of the label'
+    """
+    return "" if any(getattr(method, "neuron", None) for method in methods.values()) else f" of the {target}"
+
+
 def method_name(method: str | Method) -> str:
     """How pictures and keys name a method.
 

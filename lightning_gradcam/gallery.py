@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from lightning_gradcam.evidence import of_target
 from lightning_gradcam.explanation import REFERENCE, UNASKED, Explanation
 from lightning_gradcam.heatmaps import Interpolation
 from lightning_gradcam.pairs import Attacked
@@ -178,10 +179,12 @@ class Gallery:
     def _title(self, drawn: Explanation, key: str, row: str = "") -> str:
         layer = drawn.layers[key].key
         grid = "×".join(map(str, drawn.evidence[key].shape[1:])) + " cells" * (drawn.evidence[key].ndim == 2)
-        count = len(self.plan.methods)
-        method = (row or f"{count} methods, each") if count > 1 else next(iter(self.plan.methods))
-        which = f" · {row}" if row and count == 1 else ""
-        return f"{layer} · {grid} · {method} of the {target_name(self.target)}{which}"
+        methods, of_what = self.plan.methods, of_target(self.plan.methods, target_name(self.target))
+        if len(methods) > 1 and not row:
+            return f"{layer} · {grid} · {len(methods)} methods" + (f", each{of_what}" if of_what else "")
+        method = row if len(methods) > 1 else next(iter(methods))
+        which = f" · {row}" if row and len(methods) == 1 else ""
+        return f"{layer} · {grid} · {method}{of_what}{which}"
 
     def scale(self, key: str) -> Tensor | None:
         """The evidence that has the last colour; None where every image is scaled by itself."""
@@ -196,7 +199,8 @@ class Gallery:
             return None
         key = next(iter(self._largest))
         first, last = film.frames[0].name, film.frames[-1].name
-        title = f"{key} · {next(iter(self.plan.methods))} of the {target_name(self.target)} · {first} to {last}"
+        of_what = of_target(self.plan.methods, target_name(self.target))
+        title = f"{key} · {next(iter(self.plan.methods))}{of_what} · {first} to {last}"
         return film.draw(
             self.probe,
             self.photos,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_gradcam.isolation import reseed
 from lightning_gradcam.methods.kinds import METHODS
-from lightning_gradcam.methods.neurons import Neuron, as_neuron, score_of
+from lightning_gradcam.methods.neurons import Neuron, as_neuron, named, score_of
 from lightning_gradcam.methods.scored import AT_ONCE, described, gradients_of, scored, strongest
 from lightning_gradcam.passes import Passes
 from lightning_gradcam.trace import PIXELS
@@ -33,7 +33,7 @@ class Saliency:
         ValueError: It has no place, or one under 0.
 
     >>> Saliency(), Saliency(neuron=(5, 2, 2)).name
-    (Saliency(neuron=None), 'saliency, neuron (5, 2, 2)')
+    (Saliency(neuron=None), 'saliency of neuron 5 at 2, 2')
     """
 
     neuron: Neuron | None = None
@@ -45,7 +45,7 @@ class Saliency:
     @property
     def name(self) -> str:
         """How pictures and keys name it."""
-        return described("saliency", self)
+        return named("saliency", self.neuron)
 
     @property
     def place(self) -> str | None:

@@ -13,9 +13,9 @@ from lightning_gradcam.heatmaps import resize
 from lightning_gradcam.methods.equations import gradcam
 from lightning_gradcam.methods.gradients import input_gradients
 from lightning_gradcam.methods.kinds import METHODS, LayerMethod
-from lightning_gradcam.methods.neurons import Neuron, as_neuron
+from lightning_gradcam.methods.neurons import Neuron, as_neuron, named
 from lightning_gradcam.methods.rectifiers import Rectifiers, Rule
-from lightning_gradcam.methods.scored import described, strongest
+from lightning_gradcam.methods.scored import strongest
 from lightning_gradcam.passes import Passes
 from lightning_gradcam.trace import PIXELS
 
@@ -47,7 +47,7 @@ class GuidedBackprop:
     @property
     def name(self) -> str:
         """How pictures and keys name it."""
-        return described("guided_backprop", self)
+        return named("guided_backprop", self.neuron)
 
     @property
     def place(self) -> str | None:
@@ -82,7 +82,7 @@ class Deconvolution:
     @property
     def name(self) -> str:
         """How pictures and keys name it."""
-        return described("deconvolution", self)
+        return named("deconvolution", self.neuron)
 
     @property
     def place(self) -> str | None:
@@ -104,11 +104,7 @@ class GuidedGradCAM:
     """
 
     extra: ClassVar[str] = "captum"
-
-    @property
-    def name(self) -> str:
-        """How pictures and keys name it."""
-        return described("guided_gradcam", self)
+    name: ClassVar[str] = "guided_gradcam"
 
     def __call__(self, passes: Passes) -> Mapping[str, Tensor]:
         """Evidence ``(n, *spatial)`` per layer, never negative."""

@@ -37,13 +37,13 @@ def as_neuron(neuron: object) -> Neuron | None:
     return numbers
 
 
-def of_neuron(neuron: Neuron | None, target: str) -> str:
-    """What is explained, in words: a neuron, or else the target.
+def named(method: str, neuron: Neuron | None) -> str:
+    """How pictures and keys name a method of a neuron, or of the target.
 
-    >>> of_neuron((5, 2, 2), "label"), of_neuron(None, "label")
-    ('neuron 5 at 2, 2', 'label')
+    >>> named("saliency", (5, 2, 2)), named("saliency", None)
+    ('saliency of neuron 5 at 2, 2', 'saliency')
     """
-    return target if neuron is None else f"neuron {neuron[0]} at {', '.join(map(str, neuron[1:]))}"
+    return method if neuron is None else f"{method} of neuron {neuron[0]} at {', '.join(map(str, neuron[1:]))}"
 
 
 def score_of(passes: Passes, key: str, neuron: Neuron) -> Score:

@@ -111,7 +111,15 @@ class Duel:
         gap = sheet.photos.new_full((len(twins), 3, size[0] + captions[0].shape[2], GAP), PAPER[0])
         parts = [torch.cat([_beside(*pair), words], dim=2) for pair, words in zip(tiles, captions, strict=True)]
         grid = _grid(torch.cat([parts[0], gap, parts[1], gap, parts[2]], dim=3), sheet.columns)
-        foot_line = foot(sheet.font, sheet.ramp, scale, sheet.labels is not None, grid.shape[-1], sheet.canvas)
+        foot_line = foot(
+            sheet.font,
+            sheet.ramp,
+            scale,
+            sheet.labels is not None,
+            grid.shape[-1],
+            sheet.canvas,
+            sheet.most(clean.evidence[key]),
+        )
         width = max(grid.shape[-1], foot_line.shape[-1])
         said = line(sheet.font, self._attack_line(both, key, agree), width)
         key_line = line(sheet.font, [*_LEGEND, sheet.font.fixed(gain, 2, 0), " times"], width, ink=FAINT)
@@ -141,7 +149,10 @@ class Duel:
         self, both: tuple[Explanation, Explanation], key: str, size: tuple[int, int], scale: Tensor | None
     ) -> Tensor:
         """The attacked map minus the clean one, as they are drawn, over the clean photo."""
-        before, after = (to_heatmaps(e.evidence[key], e.flaws[key], size, scale, self.interpolation) for e in both)
+        before, after = (
+            to_heatmaps(self.sheet.shown(e.evidence[key], scale), e.flaws[key], size, scale, self.interpolation)
+            for e in both
+        )
         return signed_overlay(grey(self.sheet.photos.float() / 255), after - before)
 
     def _prediction(self, explanation: Explanation, which: str) -> Tensor:

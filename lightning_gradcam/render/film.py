@@ -117,7 +117,9 @@ class Film:
         if words:
             known = sheet.font.encode(list(names), words)
             body = torch.cat([_names_beside(sheet, known, columns[0].shape[2], over.shape[1]), body], dim=2)
-        foot_line = foot(sheet.font, sheet.ramp, scale, bool(words), body.shape[2], sheet.canvas)
+        foot_line = foot(
+            sheet.font, sheet.ramp, scale, bool(words), body.shape[2], sheet.canvas, sheet.most(frames[-1].evidence)
+        )
         return stack([head(title, (), sheet.font, sheet.bold, foot_line.shape[-1]), body, foot_line])
 
 

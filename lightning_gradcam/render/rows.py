@@ -90,7 +90,9 @@ def draw_rows(
     names = _names(sheet, [row.name for row in rows], middles, cells.shape[2], grid.shape[1])
     body = torch.cat([names, grid], dim=2)
     scale = None if own_scales else rows[0].scale
-    most = "the most of its method in all looks" if own_scales else ""
+    fine = [words for row in rows if (words := sheet.most(row.evidence))]
+    most = fine[0] if len(fine) == len(rows) else f"the most in this image, or {fine[0]}" if fine else ""
+    most = "the most of its method in all looks" if own_scales else most
     foot_line = foot(sheet.font, sheet.ramp, scale, sheet.labels is not None, body.shape[-1], canvas, most)
     return stack([head(title, facts, sheet.font, sheet.bold, foot_line.shape[-1]), body, foot_line])
 

@@ -29,6 +29,7 @@ from lightning_gradcam.render.captions import (
     stack,
 )
 from lightning_gradcam.render.colors import INK, PAPER, Ramp
+from lightning_gradcam.render.fine import SAID, drawable
 from lightning_gradcam.render.photos import SEAM
 from lightning_gradcam.render.text import Font, paint
 
@@ -61,6 +62,7 @@ class Sheet:
         columns: Photos per row.
         interpolation: How maps are enlarged.
         multilabel: Whether each image may have several labels, so that probabilities are each class's own.
+        size: The images' spatial dimensions: maps as fine are drawn by other means, see `fine.drawable`.
     """
 
     canvas: Canvas
@@ -72,6 +74,7 @@ class Sheet:
     columns: int
     interpolation: Interpolation = "bilinear"
     multilabel: bool = False
+    size: tuple[int, ...] = ()
 
     @staticmethod
     def of(
@@ -107,6 +110,7 @@ class Sheet:
             columns=columns,
             interpolation=interpolation,
             multilabel=probe.multilabel,
+            size=probe.size,
         )
 
     @property
@@ -151,13 +155,15 @@ class Sheet:
         between = tiles.new_full((len(tiles), 3, SEAM, tiles.shape[-1]), PAPER[0])
         cells = torch.cat([sheet.photos, between, tiles, sheet.captions(logits, scores=scores)], dim=2)
         grid = make_grid(cells, nrow=self.columns, padding=GAP, pad_value=PAPER[0])
-        foot_line = foot(self.font, self.ramp, scale, self.labels is not None, grid.shape[-1], self.canvas)
+        foot_line = foot(
+            self.font, self.ramp, scale, self.labels is not None, grid.shape[-1], self.canvas, self.most(evidence)
+        )
         width = foot_line.shape[-1]
         return stack([head(title, facts, self.font, self.bold, width), grid, foot_line])
 
     def overlays(self, evidence: Tensor, flaws: Tensor, scale: Tensor | None = None) -> Tensor:
         """Photos with evidence, ``(N, 3, h, w)``; on a degenerate map it says why."""
-        tiles = self.canvas.overlays(evidence, flaws, scale, self.interpolation)
+        tiles = self.canvas.overlays(self.shown(evidence, scale), flaws, scale, self.interpolation)
         words = self.font.encode([(flaw or "").center(self.characters) for flaw in FLAWS], self.characters)
         coverage = self.font.draw(words)
         band = paint(F.pad(coverage, (0, tiles.shape[-1] - coverage.shape[-1])), PAPER, INK)[flaws.long()]
@@ -166,6 +172,15 @@ class Sheet:
         middle = tiles[:, :, top : top + height]
         tiles[:, :, top : top + height] = torch.where((flaws > 0)[:, None, None, None], band[:, :, :height], middle)
         return tiles
+
+    def shown(self, evidence: Tensor, scale: Tensor | None) -> Tensor:
+        """What is drawn of the evidence, see `fine.drawable`."""
+        height, width = self.photos.shape[-2:]
+        return drawable(evidence, self.size, (height, width), scale is None)
+
+    def most(self, evidence: Tensor) -> str:
+        """What the last colour means where it is not the most in the image; words for `foot`."""
+        return SAID if tuple(evidence.shape[1:]) == self.size else ""
 
     def right(self, logits: Tensor) -> Tensor | None:
         """``(N,)`` whether the predicted class is the label, where there are labels and classes."""
