@@ -1,6 +1,11 @@
 """How evidence is computed: equations on a layer's activations and gradients, and what takes more than those."""
 
 from lightning_gradcam.methods.equations import cam, eigencam, eigengradcam, gradcam, principal
+
+# isort: split
+# The equations are registered first.
+from lightning_gradcam.methods.attention import AttentionRelevance, Rollout
+from lightning_gradcam.methods.channels import AblationCAM, ScoreCAM
 from lightning_gradcam.methods.kinds import METHODS, LayerMethod, PassMethod, arity, place_of, takes_passes
 
 EQUATIONS = tuple(name for name, method in METHODS.items() if not takes_passes(method))
@@ -9,8 +14,12 @@ EQUATIONS = tuple(name for name, method in METHODS.items() if not takes_passes(m
 __all__ = [
     "EQUATIONS",
     "METHODS",
+    "AblationCAM",
+    "AttentionRelevance",
     "LayerMethod",
     "PassMethod",
+    "Rollout",
+    "ScoreCAM",
     "arity",
     "cam",
     "eigencam",
