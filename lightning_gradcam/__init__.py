@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightning_gradcam.callback import GradCAMCallback
     from lightning_gradcam.candidates import recommended_layers
     from lightning_gradcam.explanation import Explanation, NotExplainableError
+    from lightning_gradcam.methods import AblationCAM, AttentionRelevance, Rollout, ScoreCAM
     from lightning_gradcam.pipeline import explain
     from lightning_gradcam.probe import Pixels, Probe
     from lightning_gradcam.robust import ConsistencyLoss, FastFGSMLoss, PGDLoss, TRADESLoss
@@ -21,19 +22,23 @@ if TYPE_CHECKING:
     from lightning_gradcam.variants import Variant
 
 _HOMES = {
-    "FGSM": "attacks",
-    "PGD": "attacks",
+    "AblationCAM": "methods",
+    "AttentionRelevance": "methods",
     "Baseline": "baseline",
     "ConsistencyLoss": "robust",
     "Explanation": "explanation",
+    "FGSM": "attacks",
     "FastFGSMLoss": "robust",
     "GradCAMCallback": "callback",
     "Layer": "trace",
     "NotExplainableError": "explanation",
+    "PGD": "attacks",
     "PGDLoss": "robust",
-    "Pixels": "probe",
     "PixelSpace": "attacks",
+    "Pixels": "probe",
     "Probe": "probe",
+    "Rollout": "methods",
+    "ScoreCAM": "methods",
     "TRADESLoss": "robust",
     "Variant": "variants",
     "attack_probe": "attacks",
@@ -45,6 +50,8 @@ __version__ = "0.1.0"
 __all__ = [
     "FGSM",
     "PGD",
+    "AblationCAM",
+    "AttentionRelevance",
     "Baseline",
     "ConsistencyLoss",
     "Explanation",
@@ -56,6 +63,8 @@ __all__ = [
     "PixelSpace",
     "Pixels",
     "Probe",
+    "Rollout",
+    "ScoreCAM",
     "TRADESLoss",
     "Variant",
     "attack_probe",
