@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightning_gradcam.callback import GradCAMCallback
     from lightning_gradcam.candidates import recommended_layers
     from lightning_gradcam.explanation import Explanation, NotExplainableError
+    from lightning_gradcam.methods import AblationCAM, AttentionRelevance, Rollout, ScoreCAM
     from lightning_gradcam.pipeline import explain
     from lightning_gradcam.probe import Pixels, Probe
     from lightning_gradcam.robust import ConsistencyLoss, FastFGSMLoss, PGDLoss, TRADESLoss
@@ -22,23 +23,27 @@ if TYPE_CHECKING:
     from lightning_gradcam.variants import Variant
 
 _HOMES = {
-    "FGSM": "attacks",
-    "PGD": "attacks",
+    "AblationCAM": "methods",
+    "AttentionRelevance": "methods",
     "Baseline": "baseline",
     "ConsistencyLoss": "robust",
     "CosineSimilarity": "targets",
     "EachLabel": "targets",
     "EmbeddingNorm": "targets",
     "Explanation": "explanation",
+    "FGSM": "attacks",
     "FastFGSMLoss": "robust",
     "GradCAMCallback": "callback",
     "Layer": "trace",
     "Margin": "targets",
     "NotExplainableError": "explanation",
+    "PGD": "attacks",
     "PGDLoss": "robust",
-    "Pixels": "probe",
     "PixelSpace": "attacks",
+    "Pixels": "probe",
     "Probe": "probe",
+    "Rollout": "methods",
+    "ScoreCAM": "methods",
     "TRADESLoss": "robust",
     "TopK": "targets",
     "Variant": "variants",
@@ -51,6 +56,8 @@ __version__ = "0.1.0"
 __all__ = [
     "FGSM",
     "PGD",
+    "AblationCAM",
+    "AttentionRelevance",
     "Baseline",
     "ConsistencyLoss",
     "CosineSimilarity",
@@ -66,6 +73,8 @@ __all__ = [
     "PixelSpace",
     "Pixels",
     "Probe",
+    "Rollout",
+    "ScoreCAM",
     "TRADESLoss",
     "TopK",
     "Variant",

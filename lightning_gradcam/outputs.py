@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -20,21 +20,30 @@ def floats(output: Any) -> Iterator[Tensor]:
     yield from (found for item in inside for found in floats(item))
 
 
-def swap(output: Any, old: Tensor, new: Tensor) -> Any:
-    """What a module returned, with one tensor exchanged; containers are copied, never changed."""
-    if output is old:
-        return new
+def mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """What a module returned, with every tensor exchanged; containers are copied, never changed.
+
+    >>> mapped((torch.ones(2), {"a": torch.zeros(1)}, None), lambda tensor: tensor + 1)
+    (tensor([2., 2.]), {'a': tensor([1.])}, None)
+    """
+    if isinstance(output, Tensor):
+        return change(output)
     if isinstance(output, tuple):
-        items = [swap(item, old, new) for item in output]
+        items = [mapped(item, change) for item in output]
         return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
     if isinstance(output, list):
-        return [swap(item, old, new) for item in output]
+        return [mapped(item, change) for item in output]
     if isinstance(output, MutableMapping):
-        swapped = copy.copy(output)
+        changed = copy.copy(output)
         for key, item in output.items():
-            swapped[key] = swap(item, old, new)
-        return swapped
+            changed[key] = mapped(item, change)
+        return changed
     return output
+
+
+def swap(output: Any, old: Tensor, new: Tensor) -> Any:
+    """What a module returned, with one tensor exchanged."""
+    return mapped(output, lambda tensor: new if tensor is old else tensor)
 
 
 def version(tensor: Tensor) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,31 @@ from torch import Tensor, nn
 from lightning_gradcam.explanation import NotExplainableError
 from lightning_gradcam.probe import Choosing, Probe, Target
 from lightning_gradcam.trace import Layer
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One attention of a pass, head by head.
+
+    Args:
+        weights: ``(n, heads, L, L)``, at least float32: how much each token (a row) takes from which; rows sum up to 1.
+        gradient: Of the score, with respect to the weights; None where it was not asked for.
+    """
+
+    weights: Tensor
+    gradient: Tensor | None = None
+
+
+class Behind(Protocol):
+    """Passes over one image from a layer on: what comes before the layer is the same in all of them, and runs once."""
+
+    def __call__(self, count: int, change: Callable[[Tensor], Tensor]) -> Any:
+        """The model's output for so many rows of the image.
+
+        Args:
+            count: How many rows.
+            change: From the layer's output, as it came, with so many equal rows, to what it hands on instead.
+        """
 
 
 @dataclass(frozen=True)
@@ -27,6 +52,9 @@ class Passes:
         tensors: Per layer key, the layer's output as it came, part of the graph from there to the score.
         layers: Where it was captured.
         run: Another forward pass, of any probe; nothing of it is captured, and grad is kept only where it is on.
+        restart: Passes from a layer on, over the one image of a probe.
+        attend: Another forward pass of a probe, of which all attention is kept, in order of execution; with a target,
+            its gradients, too.
         elsewhere: Places of evidence that are no layers.
         shared: Whether others work on the same graph after this one. Else it goes, piece by piece, while `gradients`
             are computed, which takes a tenth off the time of several layers: memory is used again while it is warm.
@@ -40,6 +68,8 @@ class Passes:
     tensors: Mapping[str, Tensor]
     layers: Mapping[str, Layer]
     run: Callable[[Probe], Any]
+    restart: Callable[[Layer, Probe], Behind]
+    attend: Callable[[Probe, Target | None], Sequence[Attention]]
     elsewhere: Mapping[str, Layer] = field(default_factory=dict)
     shared: bool = True
     differentiable: bool = False
@@ -61,12 +91,7 @@ class Passes:
         with torch.enable_grad():
             scores = self.target(self.output, self.probe)
             total = scores.sum()
-        if not scores.requires_grad:
-            raise NotExplainableError(
-                "The score carries no gradient, even with grad switched on: the model's forward or the target cuts "
-                "the graph (no_grad, detach, or a result computed outside of PyTorch). Pass `forward=` or `target=` "
-                "without that step."
-            )
+        check_carries(scores)
         tensors, again = list(self.tensors.values()), self.differentiable
         kept = again or self.shared
         found = torch.autograd.grad(total, tensors, retain_graph=kept, create_graph=again, allow_unused=True)
@@ -87,10 +112,51 @@ class Passes:
             probe: The images, with all that belongs to them.
             rows: Which rows of this pass's probe they come from; by default they are as many, in the same order.
         """
+        return self._held_for(rows)(self.run(probe), probe)
+
+    def scores_behind(self, key: str, row: int) -> Callable[[int, Callable[[Tensor], Tensor]], Tensor]:
+        """What the explained score of one image becomes where a layer hands on something else.
+
+        Args:
+            key: The layer's.
+            row: Which image.
+
+        Returns:
+            A function of ``(count, change)``, see `Behind`, to scores ``(count,)`` or ``(count, k)``.
+        """
+        behind = self.restart(self.layers[key], self.probe[[row]])
+
+        def scores(count: int, change: Callable[[Tensor], Tensor]) -> Tensor:
+            rows = [row] * count
+            return self._held_for(rows)(behind(count, change), self.probe[rows])
+
+        return scores
+
+    def attention(self, gradients: bool = False) -> Sequence[Attention]:
+        """All attention over the images, in order of execution, from one more pass.
+
+        Args:
+            gradients: Whether the explained score's gradient is asked for, too, which costs a whole backward pass.
+
+        Raises:
+            NotExplainableError: The score carries no gradient.
+        """
+        return self.attend(self.probe, self.held if gradients else None)
+
+    def _held_for(self, rows: Sequence[int] | None) -> Target:
         held = self.held
-        target = held.for_rows(rows) if rows is not None and isinstance(held, Choosing) else held
-        return target(self.run(probe), probe)
+        return held.for_rows(rows) if rows is not None and isinstance(held, Choosing) else held
 
     def _grid(self, key: str, tensor: Tensor) -> Tensor:
         grid = self.layers[key].to_grid(tensor)
         return grid.float() if grid.dtype in (torch.float16, torch.bfloat16) else grid
+
+
+def check_carries(scores: Tensor) -> None:
+    """Raise a NotExplainableError where no gradient of the scores can be asked for."""
+    if not scores.requires_grad:
+        raise NotExplainableError(
+            "The score carries no gradient, even with grad switched on: the model's forward or the target cuts the "
+            "graph (no_grad, detach, or a result computed outside of PyTorch). Pass `forward=` or `target=` without "
+            "that step."
+        )

@@ -109,7 +109,7 @@ BREAKS = {
         "outputs.py", "(tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()", "tensor",
         "the graph begins at the layer, whatever is frozen",
     ),
-    "hooks": Break("capture.py", "handle.remove()", "handle", "hooks are there during a look only"),
+    "hooks": Break("capture/modules.py", "handle.remove()", "handle", "hooks are there during a look only"),
     "attack": Break(
         "attacks/attacked.py", "with isolated(model), frozen(model), torch.enable_grad():", "with torch.enable_grad():",
         "an attack leaves everything as it was found, whoever wrote it",
@@ -227,7 +227,7 @@ BREAKS = {
         "if self.sharded else forward", "if False else forward", "the pass goes through what gathers the shards",
     ),
     "names without wrappers": Break(
-        "capture.py", '"_fsdp_wrapped_module", ', "", "layers are named as without wrappers",
+        "capture/modules.py", '"_fsdp_wrapped_module", ', "", "layers are named as without wrappers",
     ),
     "FSDP sets itself up": ranks(
         'getattr(getattr(self.strategy, "model", None), "_is_root", True) is not None', "True",

@@ -91,6 +91,38 @@ class Noisy(nn.Module):
         return F.dropout(out, 0.5, training=True)
 
 
+class TinyViT(nn.Module):
+    """Patches of 4, so many extra tokens in front, blocks of attention; the score is the class token's, or the mean's."""
+
+    def __init__(self, extra: int = 1, blocks: int = 3, side: int = 16, weights: bool = False) -> None:
+        super().__init__()
+        self.grid = (side // 4, side // 4)
+        self.patches, self.head = nn.Conv2d(3, 12, 4, 4), nn.Linear(12, 5)
+        self.extra = nn.Parameter(torch.randn(extra, 12))
+        self.positions = nn.Parameter(torch.randn(extra + (side // 4) ** 2, 12))
+        self.blocks = nn.Sequential(*[AttentionBlock(weights) for _ in range(blocks)])
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.patches(images).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.extra.expand(len(images), -1, -1), tokens], 1)
+        tokens = self.blocks(tokens + self.positions)
+        return self.head(tokens[:, 0] if len(self.extra) else tokens.mean(1))
+
+
+class AttentionBlock(nn.Module):
+    """A block of `TinyViT`; with ``weights``, attention is not fused."""
+
+    def __init__(self, weights: bool) -> None:
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(12), nn.MultiheadAttention(12, 3, batch_first=True)
+        self.mlp, self.weights = nn.Sequential(nn.Linear(12, 12), nn.GELU()), weights
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        normed = self.norm(tokens)
+        tokens = tokens + self.attention(normed, normed, normed, need_weights=self.weights)[0]
+        return tokens + self.mlp(self.norm(tokens))
+
+
 def perturbed(model: nn.Module, seed: int = 0, images: Tensor | None = None) -> nn.Module:
     """The model in evaluation mode with every weight and BatchNorm statistic away from its initial value.
 

@@ -17,7 +17,7 @@ from lightning_gradcam.attacks import pixels_of
 from lightning_gradcam.comparison import _judged
 from lightning_gradcam.identity import pixels_hash, weights_hash
 from lightning_gradcam.kept import IncompatibleError
-from lightning_gradcam.methods import METHODS
+from lightning_gradcam.methods import EQUATIONS
 from lightning_gradcam.profiles import PROFILES
 
 NORM = Pixels((0.4, 0.4, 0.4), (0.25, 0.25, 0.25))
@@ -195,7 +195,14 @@ def test_the_class_of_the_baseline_is_explained(model):
 
 
 @pytest.mark.parametrize(
-    "method", [*METHODS, Variant("gradcam", gradients="abs"), Variant("layercam", smooth="principal")]
+    "method",
+    [
+        *EQUATIONS,
+        "scorecam",
+        "ablationcam",
+        Variant("gradcam", gradients="abs"),
+        Variant("layercam", smooth="principal"),
+    ],
 )
 def test_every_method_is_found_again_by_its_name(model, tmp_path, method):
     baseline = Baseline.record(model, bars(8), method=method)

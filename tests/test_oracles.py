@@ -1,4 +1,4 @@
-"""Every registered method against captum and pytorch-grad-cam, raw and end to end, and against its replica.
+"""Every equation against captum and pytorch-grad-cam, raw and end to end, and against its replica.
 
 Models are float64 here, so nothing is forgiven for a deep network's rounding in float32, which differs between
 processors and numbers of threads and is enlarged without limit near Grad-CAM++'s poles.
@@ -19,7 +19,7 @@ from torch import nn
 from lightning_gradcam import explain
 from lightning_gradcam.explanation import flaws
 from lightning_gradcam.heatmaps import to_heatmaps
-from lightning_gradcam.methods import METHODS
+from lightning_gradcam.methods import EQUATIONS, METHODS
 
 ORACLES = {
     "gradcam": peers.GradCAM,
@@ -112,7 +112,7 @@ def turned(found, like):
 
 
 def test_every_method_has_an_oracle():
-    assert set(ORACLES) | {"cam"} == set(METHODS)
+    assert set(ORACLES) | {"cam"} == set(EQUATIONS)
 
 
 @pytest.mark.parametrize(("name", "size", "count"), CASES)

@@ -1,6 +1,11 @@
 """How evidence is computed: equations on a layer's activations and gradients, and what takes more than those."""
 
 from lightning_gradcam.methods.equations import cam, eigencam, eigengradcam, gradcam, principal
+
+# isort: split
+# The equations are registered first.
+from lightning_gradcam.methods.attention import AttentionRelevance, Rollout
+from lightning_gradcam.methods.channels import AblationCAM, ScoreCAM
 from lightning_gradcam.methods.gradients import IntegratedGradients, Saliency, SmoothGrad
 from lightning_gradcam.methods.guided import Deconvolution, GuidedBackprop, GuidedGradCAM
 from lightning_gradcam.methods.kinds import (
@@ -21,6 +26,8 @@ EQUATIONS = tuple(name for name, method in METHODS.items() if not takes_passes(m
 __all__ = [
     "EQUATIONS",
     "METHODS",
+    "AblationCAM",
+    "AttentionRelevance",
     "Deconvolution",
     "GuidedBackprop",
     "GuidedGradCAM",
@@ -30,7 +37,9 @@ __all__ = [
     "Lime",
     "Occlusion",
     "PassMethod",
+    "Rollout",
     "Saliency",
+    "ScoreCAM",
     "SmoothGrad",
     "arity",
     "cam",

@@ -22,7 +22,7 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     >>> gradcam(torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0, 1.0]]]))
     tensor([[2., 4.]])
     """
-    return _weighted(gradients.flatten(2).mean(2), activations)
+    return weighted(gradients.flatten(2).mean(2), activations)
 
 
 @METHODS.register("gradcam++")
@@ -40,7 +40,7 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     """
     below = 2 + activations.flatten(2).sum(2, keepdim=True) * gradients.flatten(2)
     alpha = torch.where(below == 0, 0, 1 / below)
-    return _weighted((alpha * gradients.flatten(2).relu()).sum(2), activations)
+    return weighted((alpha * gradients.flatten(2).relu()).sum(2), activations)
 
 
 @METHODS.register("xgradcam")
@@ -58,7 +58,7 @@ def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     flat = activations.flatten(2)
     total, size = flat.sum(2), flat.abs().sum(2)
     weights = (gradients.flatten(2) * flat).sum(2) / total
-    return _weighted(torch.where(total.abs() <= 1e-6 * size, 0, weights), activations)
+    return weighted(torch.where(total.abs() <= 1e-6 * size, 0, weights), activations)
 
 
 @METHODS.register("hirescam")
@@ -143,7 +143,7 @@ def cam(activations: Tensor, gradients: Tensor) -> Tensor:
     >>> cam(torch.tensor([[[1.0, 3.0]]]), torch.tensor([[[0.25, 0.25]]]))
     tensor([[0.5000, 1.5000]])
     """
-    return _weighted(gradients.flatten(2).sum(2), activations)
+    return weighted(gradients.flatten(2).sum(2), activations)
 
 
 def principal(channels: Tensor) -> Tensor:
@@ -185,5 +185,6 @@ def _leading(gram: Tensor) -> Tensor:
     return vector / torch.where(length == 0, 1, length)
 
 
-def _weighted(weights: Tensor, activations: Tensor) -> Tensor:
+def weighted(weights: Tensor, activations: Tensor) -> Tensor:
+    """The sum of channels ``(n, C, *s)``, each with its weight in ``(n, C)``."""
     return torch.einsum("nc,nc...->n...", weights, activations)
