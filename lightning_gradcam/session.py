@@ -216,7 +216,8 @@ class Session:
             )
             raise NotExplainableError(
                 f"There is nothing to explain: {seen} images (floating-point tensors of shape (N, C, H, W)). "
-                "Pass `probe=(images, labels)`, as the model takes them."
+                "Pass `probe=(images, labels)`, as the model takes them; of signals (N, L), `(signals[:, None], labels)` "
+                "and `forward=lambda model, probe: model(probe.images[:, 0])`."
             )
         return self._gatherer.probe()
 
