@@ -41,7 +41,7 @@ def draw(explanation: Explanation, layer: str, probe: Probe, data: Scenes) -> to
     sheet = Sheet.of(probe, photos, data.classes, arrangement=arrange_beside(names, photos))
     rows = [Row(name, explanation.evidence[f"{layer}/{name}"], explanation.flaws[f"{layer}/{name}"]) for name in names]
     grid = "×".join(map(str, rows[0].evidence.shape[1:]))
-    return draw_rows(sheet, rows, explanation.logits, title=f"{layer} · {grid} · {len(rows)} methods, each of the label")
+    return draw_rows(sheet, rows, explanation.logits, title=f"{layer} · {grid} · {len(rows)} methods of the label")
 
 
 def main(epochs: int = 4, images: int = 800, root: str = "docs/images") -> None:

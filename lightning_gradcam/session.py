@@ -216,7 +216,7 @@ class Session:
             )
             raise NotExplainableError(
                 f"There is nothing to explain: {seen} images (floating-point tensors of shape (N, C, H, W)). "
-                "Pass `probe=(images, labels)`, as the model takes them; of signals (N, L), `(signals[:, None], labels)` "
+                "Pass `probe=(images, labels)`, as the model takes them; for signals (N, L), `signals[:, None]` "
                 "and `forward=lambda model, probe: model(probe.images[:, 0])`."
             )
         return self._gatherer.probe()
