@@ -81,6 +81,11 @@ def case(name, size, count):
     return model, images[:count].double(), torch.tensor([3, 0, 2, 1])[:count]
 
 
+def score(classes):
+    """What the peers explain: the output at each image's class, of the small CNN a probability."""
+    return lambda output, _: of_class(classes[: len(output)])(output)
+
+
 class Raw:
     """What a peer computes before its ReLU, kept while it works, with its epsilons out of the way."""
 
@@ -120,7 +125,7 @@ def test_equals_pytorch_grad_cam_and_captum_raw_and_end_to_end(name, size, count
     model, images, classes = case(name, size, count)
     both = MODELS[name][1]
     for layers in [both] if count > 1 else [both[:1], both[1:]]:
-        found = explain(model, images, layers=layers[::-1], method=EVERYWHERE, target=classes)
+        found = explain(model, images, layers=layers[::-1], method=EVERYWHERE, target=score(classes))
         for layer in layers:
             raw = LayerGradCam(model, model.get_submodule(layer)).attribute(images, classes, relu_attributions=False)
             assert_close(found.evidence[f"{layer}/gradcam"], raw[:, 0].detach(), ROUNDING)
@@ -138,7 +143,7 @@ def test_equals_pytorch_grad_cam_and_captum_raw_and_end_to_end(name, size, count
 @pytest.mark.parametrize(("name", "size", "count"), CASES)
 def test_equals_the_replica_of_its_paper_behind_an_ordinary_backward_pass(name, size, count):
     model, images, classes = case(name, size, count)
-    found = explain(model, images, layers=MODELS[name][1], method=EVERYWHERE, target=classes)
+    found = explain(model, images, layers=MODELS[name][1], method=EVERYWHERE, target=score(classes))
     for layer in MODELS[name][1]:
         activations, gradients = full_autograd(model, layer, images, of_class(classes))
         for method in EVERYWHERE:
@@ -153,7 +158,7 @@ def test_in_float32_it_is_the_equation_of_what_an_ordinary_float32_backward_pass
     _, layers, [size, *_] = MODELS[name]
     model, images, classes = case(name, size, 3)
     model, images = model.float(), images.float()
-    found = explain(model, images, layers=layers, method=EVERYWHERE, target=classes)
+    found = explain(model, images, layers=layers, method=EVERYWHERE, target=score(classes))
     for layer in layers:
         taken = full_autograd(model, layer, images, of_class(classes), torch.float32)
         for method in EVERYWHERE:
@@ -164,15 +169,15 @@ def test_in_float32_it_is_the_equation_of_what_an_ordinary_float32_backward_pass
 def test_a_batch_equals_its_images_and_several_layers_and_methods_each_alone(name):
     _, layers, [size, *_] = MODELS[name]
     model, images, classes = case(name, size, 4)
-    together = explain(model, images, layers=layers, method=EVERYWHERE, target=classes)
+    together = explain(model, images, layers=layers, method=EVERYWHERE, target=score(classes))
     for i in range(4):
-        single = explain(model, images[i : i + 1], layers=layers, method=EVERYWHERE, target=int(classes[i]))
+        single = explain(model, images[i : i + 1], layers=layers, method=EVERYWHERE, target=score(classes[i : i + 1]))
         for key, evidence in together.evidence.items():
             assert_close(single.evidence[key], evidence[i : i + 1], ROUNDING)
     for method in EVERYWHERE:
-        alone = explain(model, images, layers=layers[0], method=method, target=classes)
+        alone = explain(model, images, layers=layers[0], method=method, target=score(classes))
         assert_close(alone.evidence[layers[0]], together.evidence[f"{layers[0]}/{method}"], ROUNDING)
-    alone = explain(model, images, layers=layers[1], method=EVERYWHERE, target=classes)
+    alone = explain(model, images, layers=layers[1], method=EVERYWHERE, target=score(classes))
     for key, evidence in alone.evidence.items():
         assert_close(evidence, together.evidence[key], ROUNDING)
 
