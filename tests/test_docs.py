@@ -16,7 +16,7 @@ from pytorch_lightning import Trainer
 from regimes.page import PAGE, generated
 from scipy import stats
 
-from benchmarks import adversarial
+from benchmarks import adversarial, gate
 from lightning_gradcam import GradCAMCallback, explain
 from lightning_gradcam.methods import METHODS
 
@@ -57,6 +57,7 @@ def test_recipe_runs_and_is_under_20_lines(title, code, tmp_path):
 
 README = (ROOT / "README.md").read_text()
 ADVERSARIAL_PAGE = (ROOT / "docs" / "adversarial.md").read_text("utf-8")
+REGRESSION_PAGE = (ROOT / "docs" / "regression.md").read_text("utf-8")
 METHODS_PAGE = (ROOT / "docs" / "methods.md").read_text()
 
 
@@ -128,6 +129,16 @@ def test_the_page_of_adversarial_training_says_what_was_measured():
     assert adversarial.paired_interval(after, before)[1:] == pytest.approx((expected.low, expected.high))
 
 
+def test_the_page_of_the_regression_check_says_what_was_measured():
+    results = json.loads(gate.RESULTS.read_text("utf-8"))
+    for kinds in results["cells"].values():
+        assert {len(cell["statuses"]) for cell in kinds.values()} == {100}
+    again = "`python -m benchmarks.gate --report` writes it"
+    assert gate.written(REGRESSION_PAGE, results) == REGRESSION_PAGE, f"docs/regression.md is out of date: {again}"
+    shortcut = gate.Cell(**results["cells"]["next-checkpoint"]["a shortcut in the data, eight epochs"]).row()
+    assert shortcut[1:] == ("90 of 100", "82%–95%", "10", "100 of 100", "96%–100%")  # as the page says in words
+
+
 def test_the_page_of_methods_lists_every_method():
     assert re.findall(r"^\| `([\w+]+)` \|", METHODS_PAGE, re.MULTILINE) == list(METHODS)
 
@@ -175,9 +186,7 @@ def test_links_lead_somewhere(page):
         assert (ROOT / page).parent.joinpath(link).exists(), link
 
 
-@pytest.mark.parametrize(
-    "code", re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "regression.md").read_text(), re.DOTALL)
-)
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", REGRESSION_PAGE, re.DOTALL))
 def test_snippet_of_the_page_of_the_regression_check(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = Bars(4)
