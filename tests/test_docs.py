@@ -8,6 +8,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from regimes.page import PAGE, generated
 from scipy import stats
 
 from benchmarks import adversarial, gate
-from lightning_gradcam import GradCAMCallback, explain
+from lightning_gradcam import GradCAMCallback, Probe, attack_probe, explain
 from lightning_gradcam.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -115,6 +116,17 @@ def test_snippet_of_the_page_of_adversarial_training(code):
         elif isinstance(value, type):
             module, pixels = value(), torch.rand(3, 3, 16, 16)
             assert module.training_step((pixels, names["labels"]), 0).isfinite()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # foolbox is of 2024
+def test_the_snippet_with_foolbox_attacks_where_foolbox_is_installed():
+    pytest.importorskip("foolbox", reason="foolbox is not among the packages of the tests")
+    [code] = re.findall(r"```python foolbox\n(.*?)```", ADVERSARIAL_PAGE, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, "adversarial.md", "exec"), names)
+    probe = Probe(torch.rand(3, 3, 16, 16), labels=torch.arange(3))
+    moved = attack_probe(Lit(), probe, names["linf_pgd"]).images - probe.images
+    assert 7 / 255 < moved.abs().max() <= 8 / 255 + 1e-6
 
 
 def test_the_page_of_adversarial_training_says_what_was_measured():
