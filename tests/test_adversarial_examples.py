@@ -49,14 +49,14 @@ def test_one_table_and_one_picture(tmp_path):
 
 @pytest.fixture
 def cifar10(tmp_path, monkeypatch):
-    """A folder with a CIFAR-10 of twelve images, in the files that torchvision reads, and a network as small."""
+    """A folder with a CIFAR-10 of twenty images, in the files that torchvision reads, and a network as small."""
     folder, names = tmp_path / "data" / CIFAR10.base_folder, [name.decode() for name in CLASSES]
     folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(0)
-    for files in (CIFAR10.train_list, CIFAR10.test_list):
+    for files, count in ((CIFAR10.train_list, 2), (CIFAR10.test_list, 10)):
         for name, _ in files:
-            pixels = torch.randint(0, 256, (2, 3 * 32 * 32), dtype=torch.uint8, generator=generator).numpy()
-            (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": [0, 9]}))
+            pixels = torch.randint(0, 256, (count, 3 * 32 * 32), dtype=torch.uint8, generator=generator).numpy()
+            (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": list(range(count))}))
     (folder / CIFAR10.meta["filename"]).write_bytes(pickle.dumps({"label_names": names}))
 
     def summed(name):
