@@ -71,7 +71,13 @@ def cifar10(root: str) -> Setting:
     """CIFAR-10, and what papers train it with."""
     to_pixels = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
     augmented = v2.Compose([v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip(), *to_pixels])
-    train, val = CIFAR10(root, True, augmented), CIFAR10(root, False, v2.Compose(to_pixels))
+    try:
+        train, val = CIFAR10(root, True, augmented), CIFAR10(root, False, v2.Compose(to_pixels))
+    except RuntimeError as error:  # torchvision's
+        raise SystemExit(
+            f"There is no CIFAR-10 in {root!r} (a folder {CIFAR10.base_folder}, whole), and nothing is downloaded. "
+            f"`torchvision.datasets.CIFAR10({root!r}, download=True)` fetches it."
+        ) from error
     some = Subset(val, range(min(1000, len(val))))
     return Setting(train, some, residual_net, eps=8 / 255, steps=10, epochs=30, learning_rate=1e-3)
 

@@ -4,41 +4,59 @@
 
 trains with one step of FGSM (Wong et al. 2020) on scikit-learn's digits, enlarged to 32x32. For some epochs the model
 withstands PGD, too; then it learns to withstand one step and nothing else: accuracy under FGSM goes on rising, under
-PGD it falls towards 0. `--training pgd` is the same with PGD, and does not collapse.
+PGD it falls towards 0. `--training pgd` is the same with PGD, and does not collapse. `--data cifar10 --root DIR` trains
+a ResNet on torchvision's CIFAR-10, where it lies in DIR; that wants a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from adversarial import cifar10
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from pytorch_lightning.loggers import TensorBoardLogger
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lightning_gradcam import FGSM, PGD, FastFGSMLoss, GradCAMCallback, PGDLoss
 from lightning_gradcam.robust import AdversarialLoss
 
-EPS = 0.2
-EPOCHS = 20
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained with: images in [0, 1], a network, and how far an attack may change a pixel."""
+
+    train: Dataset[Any]
+    val: Dataset[Any]
+    network: Callable[[], nn.Module]
+    eps: float
+    epochs: int
 
 
-def digits() -> tuple[TensorDataset, TensorDataset]:
+def of_cifar10(root: str) -> Setting:
+    """As of `adversarial.py`."""
+    found = cifar10(root)
+    return Setting(found.train, found.val, found.network, found.eps, found.epochs)
+
+
+def digits() -> Setting:
     """1,797 handwritten digits, enlarged to 32x32 pixels; every fifth one validates."""
     found = load_digits()
     small, labels = torch.tensor(found.images, dtype=torch.float32)[:, None] / 16, torch.tensor(found.target)
     images = F.interpolate(small, size=32, mode="bilinear").clamp(0, 1)
     held_out = torch.arange(len(images)) % 5 == 0
     train, val = (TensorDataset(images[rows], labels[rows]) for rows in (~held_out, held_out))
-    return train, val
+    return Setting(train, val, network, eps=0.2, epochs=20)
 
 
 def network(width: int = 32) -> nn.Module:
@@ -56,10 +74,10 @@ def network(width: int = 32) -> nn.Module:
 class LitFast(LightningModule):
     """A network trained with one step of FGSM; validated clean, with FGSM and with PGD."""
 
-    def __init__(self, adversarial: AdversarialLoss) -> None:
+    def __init__(self, body: nn.Module, adversarial: AdversarialLoss, eps: float) -> None:
         super().__init__()
-        self.network, self.adversarial = network(), adversarial
-        self.attacks = {"clean": None, "fgsm": FGSM(EPS), "pgd": PGD(EPS, 10)}
+        self.network, self.adversarial = body, adversarial
+        self.attacks = {"clean": None, "fgsm": FGSM(eps), "pgd": PGD(eps, 10)}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
@@ -128,24 +146,28 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[float]]:
     """Train, write ``catastrophic_overfitting.png``, and return the curves."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--training", choices=("fast", "pgd"), default="fast")
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--data", choices=("digits", "cifar10"), default="digits")
+    parser.add_argument("--root", default=".", help="where CIFAR-10 lies")
+    parser.add_argument("--epochs", type=int, help="by default 20 for digits, 30 for CIFAR-10")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("catastrophic_overfitting_runs"), help="where results go")
     chosen = parser.parse_args(arguments)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     seed_everything(chosen.seed)
-    history, (train, val) = History(), digits()
-    loss = FastFGSMLoss(EPS, step_size=2 * EPS) if chosen.training == "fast" else PGDLoss(PGD(EPS, 5))
+    history, setting = History(), digits() if chosen.data == "digits" else of_cifar10(chosen.root)
+    eps = setting.eps
+    loss = FastFGSMLoss(eps, step_size=2 * eps) if chosen.training == "fast" else PGDLoss(PGD(eps, 5))
     trainer = Trainer(
-        max_epochs=chosen.epochs,
+        max_epochs=chosen.epochs or setting.epochs,
         logger=TensorBoardLogger(chosen.out, name=chosen.training),
-        callbacks=[GradCAMCallback(probe=64, attack=PGD(EPS, 20)), history],
+        callbacks=[GradCAMCallback(probe=64, attack=PGD(eps, 20)), history],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=10,
     )
-    trainer.fit(LitFast(loss), DataLoader(train, 64, shuffle=True), DataLoader(val, 180))
+    module = LitFast(setting.network(), loss, eps)
+    trainer.fit(module, DataLoader(setting.train, 64, shuffle=True), DataLoader(setting.val, 180))
     curves = {name: [epoch[name] for epoch in history.epochs] for name in (*SHOWN, *EXPLAINED)}
     when = collapse(curves["val_acc/pgd"])
     chosen.out.mkdir(parents=True, exist_ok=True)

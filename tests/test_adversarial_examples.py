@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
+import pickle
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torchvision.datasets import CIFAR10
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -44,27 +47,50 @@ def test_one_table_and_one_picture(tmp_path):
     assert list(tmp_path.rglob("events*"))
 
 
-def test_cifar10_is_trained_likewise(tmp_path, monkeypatch):
-    adversarial = example("adversarial")
+@pytest.fixture
+def cifar10(tmp_path, monkeypatch):
+    """A folder with a CIFAR-10 of twenty images, in the files that torchvision reads, and a network as small."""
+    folder, names = tmp_path / "data" / CIFAR10.base_folder, [name.decode() for name in CLASSES]
+    folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(0)
+    for files, count in ((CIFAR10.train_list, 2), (CIFAR10.test_list, 10)):
+        for name, _ in files:
+            pixels = torch.randint(0, 256, (count, 3 * 32 * 32), dtype=torch.uint8, generator=generator).numpy()
+            (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": list(range(count))}))
+    (folder / CIFAR10.meta["filename"]).write_bytes(pickle.dumps({"label_names": names}))
 
-    class Few(torch.utils.data.Dataset):
-        """In CIFAR10's place: its images and labels are of these kinds, and there are 50,000 of them."""
+    def summed(name):
+        return hashlib.md5((folder / name).read_bytes()).hexdigest()
 
-        def __init__(self, root, train, transform):
-            assert root == "somewhere"
-            self.transform = transform
+    for files in ("train_list", "test_list"):  # of which torchvision knows the sums of the true ones
+        monkeypatch.setattr(CIFAR10, files, [[name, summed(name)] for name, _ in getattr(CIFAR10, files)])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": summed(CIFAR10.meta["filename"])})
+    small = [torch.nn.Conv2d(3, 4, 3, stride=4), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 64, 10)]
+    monkeypatch.setattr(example("adversarial"), "residual_net", lambda: torch.nn.Sequential(*small))
+    return folder.parent
 
-        def __len__(self):
-            return 12
 
-        def __getitem__(self, index):
-            pixels = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=generator)
-            return self.transform(adversarial.v2.functional.to_pil_image(pixels)), index % 10
+CLASSES = b"airplane automobile bird cat deer dog frog horse ship truck".split()
 
-    monkeypatch.setattr(adversarial, "CIFAR10", Few)
-    arguments = ["--data=cifar10", "--root=somewhere", "--epochs=1", f"--out={tmp_path}"]
-    assert len(adversarial.main(arguments)) == 4
+
+def test_cifar10_is_trained_likewise(cifar10, tmp_path):
+    arguments = ["--data=cifar10", f"--root={cifar10}", "--epochs=1", f"--out={tmp_path / 'out'}"]
+    rows = sys.modules["adversarial"].main(arguments)
+    assert [row.training for row in rows] == ["natural", "PGD", "TRADES", "consistency"]
+    assert (tmp_path / "out" / "adversarial.png").stat().st_size > 10_000
+
+
+def test_catastrophic_overfitting_takes_cifar10(cifar10, tmp_path):
+    arguments = ["--data=cifar10", f"--root={cifar10}", "--epochs=2", f"--out={tmp_path / 'out'}"]
+    curves = example("catastrophic_overfitting").main(arguments)
+    assert {len(values) for values in curves.values()} == {2}
+    assert "gradcam/adv_similarity" in curves
+
+
+@pytest.mark.parametrize("name", ["adversarial", "catastrophic_overfitting"])
+def test_a_cifar10_that_is_not_there_is_named(name, tmp_path):
+    with pytest.raises(SystemExit, match=r"There is no CIFAR-10 in .*download=True"):
+        example(name).main(["--data=cifar10", f"--root={tmp_path}", f"--out={tmp_path}"])
 
 
 def test_the_collapse_shows_in_the_callbacks_curves(tmp_path):

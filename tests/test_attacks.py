@@ -158,8 +158,18 @@ def test_equals_torchattacks_bit_for_bit_in_linf_and_to_1e_6_in_l2(name, toward,
     assert not torch.equal(found["l2"], images)
 
     shift = Ball(EPS).shifts(images[:1], torch.Generator().manual_seed(0))
-    same_start(monkeypatch, shift)
-    assert torch.equal(found["linf"], theirs(torchattacks.PGD, eps=EPS, alpha=EPS / 3, steps=7))
+    with monkeypatch.context() as patch:
+        same_start(patch, shift)
+        assert torch.equal(found["linf"], theirs(torchattacks.PGD, eps=EPS, alpha=EPS / 3, steps=7))
+
+    begun = PGD(0.5, 7, 0.5 / 3, norm="l2", toward=toward)(model, images, labels)
+    shift = Ball(0.5, "l2").shifts(images[:1], torch.Generator().manual_seed(0))
+    with monkeypatch.context() as patch:  # theirs is a direction times a length over its own
+        patch.setattr(Tensor, "normal_", lambda self, *_, **__: self.copy_(shift.expand_as(self)))
+        patch.setattr(Tensor, "uniform_", lambda self, *_, **__: self.fill_(float(shift.norm()) / 0.5))
+        expected = theirs(torchattacks.PGDL2, eps=0.5, alpha=0.5 / 3, steps=7)
+    assert (begun - expected).abs().max() < 1e-6
+    assert (begun - found["l2"]).abs().max() > 1e-3  # the start counts
 
 
 def test_through_a_normalisation_it_is_the_attack_on_pixels():

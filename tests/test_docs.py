@@ -8,6 +8,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ from pytorch_lightning import Trainer
 from regimes.page import PAGE, generated
 from scipy import stats
 
-from benchmarks import adversarial
-from lightning_gradcam import GradCAMCallback, explain
+from benchmarks import adversarial, gate
+from lightning_gradcam import GradCAMCallback, Probe, attack_probe, explain
 from lightning_gradcam.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -57,6 +58,7 @@ def test_recipe_runs_and_is_under_20_lines(title, code, tmp_path):
 
 README = (ROOT / "README.md").read_text()
 ADVERSARIAL_PAGE = (ROOT / "docs" / "adversarial.md").read_text("utf-8")
+REGRESSION_PAGE = (ROOT / "docs" / "regression.md").read_text("utf-8")
 METHODS_PAGE = (ROOT / "docs" / "methods.md").read_text()
 
 
@@ -116,6 +118,17 @@ def test_snippet_of_the_page_of_adversarial_training(code):
             assert module.training_step((pixels, names["labels"]), 0).isfinite()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # foolbox is of 2024
+def test_the_snippet_with_foolbox_attacks_where_foolbox_is_installed():
+    pytest.importorskip("foolbox", reason="foolbox is not among the packages of the tests")
+    [code] = re.findall(r"```python foolbox\n(.*?)```", ADVERSARIAL_PAGE, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, "adversarial.md", "exec"), names)
+    probe = Probe(torch.rand(3, 3, 16, 16), labels=torch.arange(3))
+    moved = attack_probe(Lit(), probe, names["linf_pgd"]).images - probe.images
+    assert 7 / 255 < moved.abs().max() <= 8 / 255 + 1e-6
+
+
 def test_the_page_of_adversarial_training_says_what_was_measured():
     rows = json.loads(adversarial.RESULTS.read_text("utf-8"))
     assert {(row["training"], row["seed"]) for row in rows} == set(
@@ -126,6 +139,16 @@ def test_the_page_of_adversarial_training_says_what_was_measured():
     after, before = (adversarial.column(rows, name, "similarity") for name in ("consistency", "PGD"))
     expected = stats.ttest_rel(after, before).confidence_interval(0.95)
     assert adversarial.paired_interval(after, before)[1:] == pytest.approx((expected.low, expected.high))
+
+
+def test_the_page_of_the_regression_check_says_what_was_measured():
+    results = json.loads(gate.RESULTS.read_text("utf-8"))
+    for kinds in results["cells"].values():
+        assert {len(cell["statuses"]) for cell in kinds.values()} == {100}
+    again = "`python -m benchmarks.gate --report` writes it"
+    assert gate.written(REGRESSION_PAGE, results) == REGRESSION_PAGE, f"docs/regression.md is out of date: {again}"
+    shortcut = gate.Cell(**results["cells"]["next-checkpoint"]["a shortcut in the data, eight epochs"]).row()
+    assert shortcut[1:] == ("90 of 100", "82%–95%", "10", "100 of 100", "96%–100%")  # as the page says in words
 
 
 def test_the_page_of_methods_lists_every_method():
@@ -175,9 +198,7 @@ def test_links_lead_somewhere(page):
         assert (ROOT / page).parent.joinpath(link).exists(), link
 
 
-@pytest.mark.parametrize(
-    "code", re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "regression.md").read_text(), re.DOTALL)
-)
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", REGRESSION_PAGE, re.DOTALL))
 def test_snippet_of_the_page_of_the_regression_check(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = Bars(4)

@@ -61,9 +61,10 @@ def test_every_image_stands_clean_and_attacked_with_its_maps_and_words(count):
             assert said[0].strip() == first
             assert said[1].startswith(f"{'✓' if right else '✗'} {Bars.classes[int(chosen[i])]}")
             assert said[1].rstrip().endswith(f"{round(float(sure[i]) * 100):3d}%")
-        fooled = bool(before[1][i] != after[1][i])
-        said = lines(duel, picture, y, x + 2 * step, fooled)
-        assert said[0].strip() == ("fooled" if fooled else "prediction held")
+        moved = bool(before[1][i] != after[1][i])
+        said = lines(duel, picture, y, x + 2 * step, moved)
+        changed = "fooled" if int(before[1][i]) == label else "prediction moved"
+        assert said[0].strip() == (changed if moved else "prediction held")
         assert said[1].split()[:2] == ["maps", "agree"]
         assert float(said[1].split()[2]) == pytest.approx(float(agree[i]), abs=0.006) or agree[i].isnan()
 
@@ -109,7 +110,7 @@ def test_the_head_counts_and_averages():
     strip = picture[:, top : top + font.height, GAP : picture.shape[2] - GAP]
     said = read(font, strip, INK, PAPER)
     fooled = predictions(both[0].logits)[1] != predictions(both[1].logits)[1]
-    assert said.startswith(f"attack · {int(fooled.sum())} of 6 fooled · maps agree ")
+    assert said.startswith(f"attack · {int(fooled.sum())} of 6 predictions moved · maps agree ")
     found = float(said.split("maps agree")[1].split(",")[0])
     assert found == pytest.approx(float(watch.track.last["adv_similarity"]), abs=0.006)
     assert 0 < int(fooled.sum()) < 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -78,6 +79,30 @@ def test_record_change_fail_update_pass(run, pytester):
 
     run(TEST.format(seed=5), "--gradcam-update").assert_outcomes(passed=1)
     run(TEST.format(seed=5)).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["alone", "xdist"])
+def test_the_summary_has_the_headline_only_also_in_ci(run, pytester, workers, monkeypatch):
+    run(TEST.format(seed=0), "--gradcam-update")
+    pytester.makepyfile(test_model=MODEL + TEST.format(seed=5))
+    monkeypatch.setenv("CI", "true")
+    failed = pytester.runpytest_subprocess(*PLUGIN, *workers, "--junitxml=junit.xml")
+    shown = failed.stdout.str()
+    assert shown.count("regressed (same-weights)") == 2
+    assert shown.count("mean spearman") == 1
+    assert "mean spearman" not in shown.partition("short test summary info")[2]
+    assert "mean spearman" in (pytester.path / "junit.xml").read_text("utf-8")
+
+
+def test_names_in_a_baseline_cannot_be_obeyed(run, pytester):
+    run(TEST.format(seed=0), "--gradcam-update")
+    file = pytester.path / "test_model" / "test_it.safetensors"
+    hostile = Baseline.load(file)
+    replace(hostile, about=replace(hostile.about, target="class\n\x1b[31m2")).save(file)
+    failed = run("\ndef test_it(gradcam_regression):\n    gradcam_regression.check(net(), probe(), target=2)\n")
+    failed.assert_outcomes(failed=1)
+    failed.stdout.fnmatch_lines(["*asks for the target class 2, but its baseline holds class??[[]31m2."])
+    assert "\x1b[31m2" not in failed.stdout.str()
 
 
 def test_without_a_folder_of_reports_pictures_are_in_pytests_own(run, pytester):

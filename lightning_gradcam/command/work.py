@@ -26,7 +26,7 @@ from lightning_gradcam.surroundings import find_forward
 from lightning_gradcam.vault import put
 
 PASSES = 3
-"""A recording explains its images in so many ways of cutting them into batches."""
+"""A recording of its own explains its images in so many ways of cutting them into batches; another one, once."""
 
 
 class Shown(Protocol):
@@ -66,7 +66,7 @@ def baseline(asked: Asked) -> int:
     model = load_model(asked.model, options.ckpt_path, options.prefix, options.device)
     probe = load_images(asked, options.images) if like is None else _images_of(like, asked)
     layers = options.layers[0] if options.layers in (["auto"], ["stages"]) else options.layers
-    with Progress("explaining", PASSES * len(probe)) as progress:
+    with Progress("explaining", (PASSES if like is None else 1) * len(probe)) as progress:
         try:
             recorded = Baseline.record(
                 model,
@@ -104,7 +104,7 @@ def compare(asked: Asked) -> int:
     else:
         model = load_model(asked.model, options.ckpt_path, options.prefix, options.device)
         probe = _images_of(pinned, asked)
-        with Progress("explaining", PASSES * len(probe)) as progress:
+        with Progress("explaining", len(probe)) as progress:
             try:
                 report = pinned.compare(
                     model,

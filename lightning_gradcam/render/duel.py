@@ -128,16 +128,16 @@ class Duel:
     def _attack_line(self, both: tuple[Explanation, Explanation], key: str, agree: Tensor) -> list[str | Tensor]:
         """What the attack did to all images."""
         font, count = self.sheet.font, len(self.photos)
-        fooled, codes = _fooled(both), both[1].flaws[key]
+        moved, codes = _moved(both), both[1].flaws[key]
 
         def many(chosen: Tensor, what: str) -> Tensor:
             rows = font.encode([f" · {i} of {count} {what}" for i in range(count + 1)])
             return rows.index_select(0, chosen.sum().reshape(1))[0]
 
-        means = [agree.nanmean(), agree.masked_fill(fooled, torch.nan).nanmean()]
+        means = [agree.nanmean(), agree.masked_fill(moved, torch.nan).nanmean()]
         said = [_signed(font, mean[None])[0] for mean in means]
         kept: list[str | Tensor] = [" · maps agree ", said[0], ", where the prediction held ", said[1]]
-        return ["attack", many(fooled, "fooled"), *kept, many(codes > 0, "maps degenerate")]
+        return ["attack", many(moved, "predictions moved"), *kept, many(codes > 0, "maps degenerate")]
 
     def _noise(self, twins: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """What the attack added, over grey, as strong as goes for all images, and how much that enlarges it."""
@@ -167,17 +167,18 @@ class Duel:
         return caption(sheet.font, [first, second], _width(sheet), right)
 
     def _verdict(self, both: tuple[Explanation, Explanation], agree: Tensor) -> Tensor:
-        """Whether the attack has changed the prediction, and how far the maps agree."""
+        """Whether the attack has changed the prediction, a right one to a wrong one, and how far the maps agree."""
         font, characters = self.sheet.font, _characters(self.sheet)
-        fooled = _fooled(both)
-        words = font.encode(["prediction held", "fooled"], characters)
-        said = font.encode(["maps agree "])[0].expand(len(fooled), -1)
+        moved, right = _moved(both), self.sheet.right(both[0].logits)
+        fooled = moved if right is None else moved & right
+        words = font.encode(["prediction held", "prediction moved", "fooled"], characters)
+        said = font.encode(["maps agree "])[0].expand(len(moved), -1)
         second = torch.cat([said, _signed(font, agree)], 1)
         second = F.pad(second, (0, max(characters - second.shape[1], 0)))[:, :characters]
-        return caption(font, [words[fooled.long()], second], _width(self.sheet), ~fooled)
+        return caption(font, [words[moved.long() + fooled.long()], second], _width(self.sheet), ~moved)
 
 
-def _fooled(both: tuple[Explanation, Explanation]) -> Tensor:
+def _moved(both: tuple[Explanation, Explanation]) -> Tensor:
     """``(N,)`` whether the prediction for the attacked image is another one."""
     before, after = (predictions(explanation.logits)[1] for explanation in both)
     return before != after

@@ -40,7 +40,8 @@ def as_html(report: Report) -> str:
         rows = [[str(w.index), *worst_cells(w)] for w in finding.worst]
         pictures = [report.pictures.get(w.index) if i == 0 else None for w in finding.worst]
         head = ("worst image", report.metric, "label", "baseline predicts", "candidate predicts")
-        parts.append(table_of((*head, "image | baseline | candidate | change (red more, blue less)"), rows, pictures))
+        shown = "image | baseline | candidate | of photos, the change (red more, blue less)"
+        parts.append(table_of((*head, shown), rows, pictures))
     if report.differences:
         rows = [[name, *pair] for name, pair in report.differences.items()]
         parts += ["<h2>What differs</h2>", table_of(("", "baseline", "candidate"), rows)]

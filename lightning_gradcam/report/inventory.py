@@ -14,7 +14,7 @@ from lightning_gradcam.kept import Kept
 from lightning_gradcam.profiles import LEAST_IMAGES
 from lightning_gradcam.render.strip import sights
 from lightning_gradcam.report.html import page, table_of
-from lightning_gradcam.report.text import number, share, table
+from lightning_gradcam.report.text import columns, number, share, table
 
 PICTURES = 16
 """Images that a page shows."""
@@ -46,7 +46,7 @@ class Inventory:
 
     def text(self) -> str:
         """For a terminal."""
-        lines = [f"  {plain(name):<20}{plain(words)}" for name, words in self.facts]
+        lines = columns(self.facts, 18)
         return "\n".join([*lines, *(f"warning: {plain(warning)}" for warning in self.warnings)])
 
     def markdown(self) -> str:

@@ -22,12 +22,12 @@ def as_text(report: Report) -> str:
     """For a terminal; control characters in names are taken out."""
     lines = [f"{MARKS[report.status]} ({plain(report.profile)}): {plain(report.reason)}"]
     for finding in report.findings:
-        lines += ["", plain(finding.key), *(f"  {plain(n):<28}{plain(v)}" for n, v in facts_of(finding, report))]
+        lines += ["", plain(finding.key), *columns(facts_of(finding, report), 26)]
         lines += ["  worst images"]
         lines += [f"    {plain(words)}" for words in map(worst_line, finding.worst)]
     if report.differences:
         lines += ["", "what differs"]
-        lines += [f"  {plain(n):<20}{plain(a)} -> {plain(b)}" for n, (a, b) in report.differences.items()]
+        lines += columns([(name, f"{a} -> {b}") for name, (a, b) in report.differences.items()], 18)
     lines += [f"warning: {plain(warning)}" for warning in report.warnings]
     return "\n".join(lines)
 
@@ -49,6 +49,16 @@ def as_markdown(report: Report) -> str:
 def as_json(report: Report) -> str:
     """For machines; numbers that are not there are null."""
     return json.dumps(_finite(report.facts()), indent=1, allow_nan=False) + "\n"
+
+
+def columns(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
+    """Names and what they are, in lines for a terminal, the names in a column of at least so many characters.
+
+    >>> columns([("images", "128"), ("layer a.b", "maps")], 8)
+    ['  images     128', '  layer a.b  maps']
+    """
+    width = max([width, *(len(name) for name, _ in rows)])
+    return [f"  {plain(name):<{width}}  {plain(words)}" for name, words in rows]
 
 
 def facts_of(finding: Finding, report: Report) -> list[tuple[str, str]]:
