@@ -26,7 +26,7 @@ from benchmarks.tables import table
 from lightning_gradcam import GradCAMCallback
 
 sys.path.append(str(ROOT / "examples"))  # which are scripts
-from digits import DigitsData, LitDigits  # noqa: E402
+from digits import DigitsData, LitDigits
 
 LOOK = "[GradCAMCallback]gradcam.look"
 WITH, WITHOUT = "with", "without"
