@@ -54,8 +54,8 @@ def slope(rounds: Mapping[float, Sequence[float]], *, logarithmic: bool) -> Esti
         rounds: Values by what they grow with.
         logarithmic: Whether both are taken as logarithms: 1 is in proportion, 0 is flat.
 
-    >>> slope({1: [2.0, 2.0], 2: [4.0, 4.0], 4: [8.0, 8.0]}, logarithmic=True)
-    Estimate(value=1.0, low=1.0, high=1.0)
+    >>> str(slope({1: [2.0, 2.0], 2: [4.0, 4.0], 4: [8.0, 8.0]}, logarithmic=True))
+    '1.00 (1.00–1.00)'
     """
     scale = math.log if logarithmic else float
     at = [scale(x) for x in rounds]

@@ -30,7 +30,7 @@ from lightning_gradcam.probe import Probe
 from lightning_gradcam.targets import TARGETS, given
 from lightning_gradcam.watch import Watch
 
-MODEL, SECONDS, LOOKS = "resnet18", 18, 1000
+MODEL, SECONDS, LOOKS = "resnet18", 10, 1000
 STAGES = ("layer4", "layer3", "layer2", "layer1")
 AXES: dict[str, tuple[int, ...]] = {
     "images": (1, 4, 16, 64, 256),

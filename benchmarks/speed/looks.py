@@ -30,7 +30,7 @@ CASES = (
     ("resnet18", 16),
     ("resnet50", 16),
 )
-SECONDS = 40
+SECONDS = 25
 USUAL, FIGURE = "usual callback", "matplotlib figure"
 GOAL, USUAL_GOAL = 1.2, 3.0
 

@@ -31,7 +31,7 @@ from lightning_gradcam.methods import EQUATIONS
 from lightning_gradcam.pipeline import prepare
 from lightning_gradcam.plan import Plan
 
-MODEL, IMAGES, SECONDS = "resnet18", 8, 75
+MODEL, IMAGES, SECONDS = "resnet18", 8, 50
 STAGES = "ours: all stages"
 BARE = "forward + backward to the earliest layer"
 SEVERAL_GOAL = 1.1

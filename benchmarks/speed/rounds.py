@@ -21,11 +21,13 @@ class Options:
         device: Of models and images.
         quick: Only that everything runs: smallest cases, one round.
         patience: Every time budget is multiplied by this.
+        rounds: So many count at least, whatever they take; 7 give a median an interval of 95 %.
     """
 
     device: str = "cpu"
     quick: bool = False
     patience: float = 1.0
+    rounds: int = 7
 
     def seconds(self, budget: float) -> float:
         """A time budget as these options have it."""
@@ -36,20 +38,19 @@ class Options:
         return values[:2] if self.quick else values
 
 
-def take_turns(runs: Mapping[str, Run], options: Options, budget: float, least: int = 7) -> dict[str, list[float]]:
+def take_turns(runs: Mapping[str, Run], options: Options, budget: float) -> dict[str, list[float]]:
     """Milliseconds of each contestant, round by round, in an order shuffled anew; first a round that does not count.
 
     Args:
         runs: By name.
-        options: Where, and whether in a hurry.
+        options: Where, and how many at least.
         budget: Seconds after which no further round begins.
-        least: So many rounds there are whatever they take; 7 give a median an interval of 95 %.
     """
     found: dict[str, list[float]] = {name: [] for name in runs}
     order, shuffler = list(runs), random.Random(0)
     start = perf_counter()
     for turn in range(10_000):
-        if turn > (1 if options.quick else least) and perf_counter() - start > options.seconds(budget):
+        if turn > (1 if options.quick else options.rounds) and perf_counter() - start > options.seconds(budget):
             break
         shuffler.shuffle(order)
         for name in order:

@@ -137,12 +137,12 @@ def measure(options: Options) -> dict[str, Any]:
     found: dict[str, Any] = {"digits": _pairs(LitDigits, {"datamodule": DigitsData()}, pairs, epochs, options.device)}
     for name, (pixels, batch, _) in SYNTHETIC.items():
         print(f"  {name}", flush=True)
-        count = batch * (3 if options.quick else 8)
+        count = batch * (3 if options.quick else 5)
         images = photos(count, pixels)
         data = TensorDataset(images, torch.arange(count) % 10)
-        loaders = {"train_dataloaders": DataLoader(data, batch), "val_dataloaders": DataLoader(data, batch)}
-        loaders["val_dataloaders"] = DataLoader(TensorDataset(images[:16], torch.arange(16) % 10), 16)
-        found[name] = _pairs(Photos, loaders, 1 if options.quick else 2, epochs, options.device)
+        validation = DataLoader(TensorDataset(images[:16], torch.arange(16) % 10), 16)
+        loaders = {"train_dataloaders": DataLoader(data, batch), "val_dataloaders": validation}
+        found[name] = _pairs(Photos, loaders, 1 if options.quick else 2, min(epochs, 3), options.device)
     return found
 
 
