@@ -14,7 +14,7 @@ from lightning_gradcam import Probe
 from lightning_gradcam.attacks import PGD
 from lightning_gradcam.gallery import Display
 from lightning_gradcam.loggers import show
-from lightning_gradcam.methods import METHODS
+from lightning_gradcam.methods import EQUATIONS
 from lightning_gradcam.pipeline import prepare
 from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Pixels
@@ -61,7 +61,7 @@ LAYERS = [["features"], ["features.2", "features.5", "features"]]
 
 
 @pytest.mark.parametrize("layers", LAYERS, ids=len)
-@pytest.mark.parametrize("methods", [["gradcam"], [*METHODS]], ids=len)
+@pytest.mark.parametrize("methods", [["gradcam"], [*EQUATIONS]], ids=len)
 def test_each_picture_is_copied_once_and_nothing_else(tmp_path, layers, methods):
     if "cam" in methods and len(layers) > 1:
         methods = [name for name in methods if name != "cam"]  # which serves the last layer only

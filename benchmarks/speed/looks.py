@@ -38,7 +38,10 @@ HOW = """*a look*: explain, measure, draw, copy, encode as JPEG, and write to Te
 flushed. The callback does not wait for the part *write*: a thread does it, and competes with training, since
 TensorBoard sums up every byte in Python; *without write* leaves it out. The numbers logged beside the picture are not
 in it. *usual callback*: pytorch-grad-cam, its `show_cam_on_image`, and one `add_image` per picture. *matplotlib
-figure*: captum, whose explanation costs least, and one figure of all images by `add_figure`."""
+figure*: captum, whose explanation costs least, and one figure of all images by `add_figure`.
+
+What a look costs beyond its explanation depends on the picture, not on the model, so that it weighs most where the
+model is small: some hundred small operations that measure and draw, a JPEG, and the sum of its bytes."""
 
 
 def measure(options: Options) -> list[dict[str, Any]]:
