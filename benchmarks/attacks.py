@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import get_model
 
-from benchmarks.contestants import photos, settle
-from benchmarks.look import environment
-from benchmarks.report import table
+from benchmarks.environment import environment
+from benchmarks.speed.cases import photos, settle
+from benchmarks.tables import table
 from lightning_gradcam.attacks import FGSM, PGD
 
 ROOT = Path(__file__).parents[1]

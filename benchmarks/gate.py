@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.digits import Data, attacked, benign, planted, recorded, threads, trained
-from benchmarks.look import environment
-from benchmarks.report import table
+from benchmarks.environment import environment
+from benchmarks.tables import table
 from lightning_gradcam import Baseline, Probe
 from lightning_gradcam.intervals import bounds_of_mean
 from lightning_gradcam.pipeline import prepare

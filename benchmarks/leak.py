@@ -24,8 +24,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.look import ROOT, environment
-from benchmarks.report import table
+from benchmarks.environment import ROOT, environment
+from benchmarks.tables import table
 from lightning_gradcam import GradCAMCallback
 
 FACTS = ("CPU", "threads", "Python", "torch", "pytorch-lightning")

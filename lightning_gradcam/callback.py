@@ -49,7 +49,7 @@ class GradCAMCallback(AnyCallback):
             model takes them: a `Probe`, or ``(images, labels)``.
         every_n_epochs: Looks are made in every n-th epoch from the first one on, and in the last.
         max_overhead: The share of the time that looks may take, else they are made less often; when, the clock decides.
-        chunk: How many images are explained at once; None is all. Where memory runs out, it is halved.
+        chunk: How many images are explained at once; None is all. Halved where memory runs out, until the run ends.
         pixels: The mean and standard deviation that images were normalised with; by default found in the
             ``Normalize`` of the dataset or datamodule.
         forward: How the model is called, a callable of (module, probe); by default ``module(probe.images)``.

@@ -33,7 +33,7 @@ def isolated(model: nn.Module) -> Iterator[None]:
     through.
     """
     modules = list(model.modules())
-    parameters = list(model.parameters())
+    parameters = list(dict.fromkeys(p for m in modules for p in m._parameters.values() if p is not None))
     scripted = [module for module in modules if isinstance(module, torch.jit.ScriptModule)]
     eager = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
     with ExitStack() as stack:
@@ -110,25 +110,32 @@ class _NotCheckpointed:
 _PLAIN = frozenset({bool, int, float, str, bytes, type(None), tuple, torch.Size, torch.dtype, torch.device})
 """Kinds of attributes that no pass fills in place."""
 
+_PYTORCHS = vars(nn.Module()).keys() - {"_non_persistent_buffers_set"}
+"""Names of attributes that every module has: flags, and dictionaries of hooks, parameters and children."""
+
 
 @contextmanager
 def _attributes(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Switch to evaluation, and put back every attribute, flags among them, that a forward pass sets or fills.
 
     Tensors and containers (the state of metrics, say) are filled in place, so the pass works on copies of them; objects
-    of other kinds are put back, but not what they hold.
+    of other kinds are put back, but not what they hold. To pass quickly by what needs no copy, which is nearly all,
+    saves a twentieth of a small model's pass.
     """
     found = [(module, dict(vars(module))) for module in modules]
     try:
         for module, attributes in found:
-            for name, value in attributes.items():
+            for name in attributes.keys() - _PYTORCHS:
+                value = attributes[name]
                 if type(value) in _PLAIN:
-                    continue  # nearly all; asking each what it is takes a tenth of a small model's pass
+                    continue
                 if isinstance(value, torch.Tensor):
                     vars(module)[name] = value.clone()
+                elif type(value) is set:  # every module has one
+                    vars(module)[name] = value.copy()
                 elif isinstance(value, (list, set, deque)) or (isinstance(value, dict) and name[0] != "_"):
                     vars(module)[name] = copy.copy(value)  # PyTorch's own dictionaries, of hooks say, begin with "_"
-            module.training = False
+            object.__setattr__(module, "training", False)  # that of `nn.Module` looks for tensors first
         yield
     finally:
         for module, attributes in found:

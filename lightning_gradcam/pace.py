@@ -10,7 +10,7 @@ from time import perf_counter
 
 @dataclass
 class Pace:
-    """The rhythm of the looks of one run.
+    """The rhythm of the looks of one run; of a resumed one, only the beat goes on, and its first look has no share.
 
     Args:
         every_n_epochs: Looks are made in every n-th epoch from the first one on, and in the last.

@@ -27,7 +27,8 @@ class Portions:
     Args:
         plan: Where and how to look.
         ranks: The processes that share the work.
-        at_once: How many images are explained at once; halved where memory runs out. None is all.
+        at_once: How many images are explained at once; None is all. Halved where memory runs out, which later looks
+            begin with. No checkpoint holds it: a resumed run may have another machine.
     """
 
     plan: Plan

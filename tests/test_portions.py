@@ -65,6 +65,15 @@ def test_where_memory_runs_out_half_as_many_are_explained_at_once(name):
     assert memory.passes == [7, 4, 2, 2, 2, 1, 2, 2, 2, 1]  # found once, and remembered
 
 
+@pytest.mark.parametrize(("at_once", "passes"), [(None, [7]), (3, [3, 3, 1]), (7, [7]), (99, [7])])
+def test_no_more_run_at_once_than_asked(at_once, passes):
+    targets = [TARGETS["label"]]
+    model, probe, plan = case(targets)
+    memory = Full(model, 99)
+    Portions(plan, at_once=at_once)(model, probe, targets)
+    assert memory.passes == passes
+
+
 def test_memory_for_no_image_is_said():
     model, probe, plan = case([TARGETS["label"]])
     Full(model, 0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.attention import attended
-from lightning_gradcam.capture.modules import Hook, can_be_traced, hooked, named_layers
+from lightning_gradcam.capture.modules import Hook, can_be_traced, hooked, layer_named, named_layers
 from lightning_gradcam.capture.restart import Restart
 from lightning_gradcam.explanation import NotExplainableError
 from lightning_gradcam.outputs import floats, ordinary, swap, with_grad
@@ -90,8 +90,8 @@ def _run_to_graph(
     tensors: dict[str, Tensor] = {}
     cut = False
     calls: Counter[str] = Counter()
-    modules = named_layers(model)
-    gone = [layer.name for layer in layers if layer.name not in modules]
+    modules = [(layer, layer_named(layer.name, model)) for layer in layers]
+    gone = [layer.name for layer, module in modules if module is None]
     if gone:
         raise NotExplainableError(
             f"Layer {gone[0]!r} is no longer in the model, whose structure has changed. Name one that stays: `layers=`."
@@ -113,8 +113,9 @@ def _run_to_graph(
         return leave
 
     before = torch.is_grad_enabled()
-    taking = [m.register_forward_pre_hook for name, m in modules.items() if before and can_be_traced(name, m)]
-    tapping = [(modules[layer.name].register_forward_hook, tap(layer)) for layer in layers]
+    every = named_layers(model) if before else {}
+    taking = [m.register_forward_pre_hook for name, m in every.items() if can_be_traced(name, m)]
+    tapping = [(module.register_forward_hook, tap(layer)) for layer, module in modules if module is not None]
     with hooked([*((register, ordinary) for register in taking), *tapping]):  # type: ignore[list-item]  # as above
         try:
             output = forward(model, probe)

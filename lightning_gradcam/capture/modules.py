@@ -20,12 +20,32 @@ def clean_name(name: str) -> str:
     >>> clean_name("_orig_mod.layer4._fsdp_wrapped_module.1")
     'layer4.1'
     """
+    if not any(wrapper in name for wrapper in _WRAPPERS):
+        return name  # nearly all
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The modules inside ``model`` by name; where one is wrapped, the name is that of what is inside."""
-    return {clean_name(name): module for name, module in model.named_modules() if clean_name(name)}
+    return {clean: module for name, module in model.named_modules() if (clean := clean_name(name))}
+
+
+def layer_named(name: str, model: nn.Module) -> nn.Module | None:
+    """``named_layers(model).get(name)``, without looking at all the others."""
+    module = _unwrapped(model)
+    for part in name.split("."):
+        child = module._modules.get(part)
+        if child is None:
+            return None
+        module = _unwrapped(child)
+    return module
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """What is inside of all wrappers."""
+    while inside := next((module._modules[name] for name in _WRAPPERS if name in module._modules), None):
+        module = inside
+    return module
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def foot(
     if marks:
         right.append("   ✓ right  ✗ wrong")
     right.append(canvas.legend)
-    rising = torch.linspace(0, 1, 160, device=ramp.gain.device).expand(1, font.height - 6, -1)
+    rising = torch.linspace(0, 1, 160, device=ramp.table.device).expand(1, font.height - 6, -1)
     bar = F.pad(overlay(torch.full_like(rising, BAR)[:, None], rising, ramp)[0], (0, 0, 3, 3), value=PAPER[0])
     words = [paint(font.draw(font.line(parts)), FAINT, PAPER) for parts in (left, right)]
     return _widen(F.pad(torch.cat([words[0], bar, words[1]], dim=2), (GAP, 0, 0, GAP), value=PAPER[0]), width)

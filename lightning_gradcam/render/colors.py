@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import matplotlib
 import numpy as np
@@ -22,15 +23,14 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Ramp:
-    """The colours of evidence from none (row 0) to most (row 255), each as what it does to the grey below it.
+    """The colours of evidence over grey, as a table.
 
     Args:
-        gain: ``(256, 3)``, by which the grey is multiplied.
-        lift: ``(256, 3)``, what is added. Both are in units of 1/255.
+        table: ``(256 * 256,)`` int32, the red, green and blue byte (and one of no use) of each colour: for evidence
+            from none to most, 256 greys each, from black to white.
     """
 
-    gain: Tensor
-    lift: Tensor
+    table: Tensor
 
     @staticmethod
     def named(colormap: str, device: torch.device | str = "cpu") -> Ramp:
@@ -47,16 +47,17 @@ class Ramp:
         return Ramp._over_grey(torch.tensor(matplotlib.colormaps[colormap](steps)[:, :3], dtype=torch.float32), device)
 
     @staticmethod
+    @lru_cache(maxsize=8)
     def toward(color: tuple[float, float, float], device: torch.device | str = "cpu") -> Ramp:
         """The ramp of one RGB colour, the more evidence the more opaque."""
         return Ramp._over_grey(torch.tensor(color).expand(256, 3), device)
 
     @staticmethod
     def _over_grey(colors: Tensor, device: torch.device | str) -> Ramp:
-        colors = colors.to(device)
-        opacity = 0.8 * torch.linspace(0, 1, 256, device=device)[:, None]
-        # grey + opacity * (color * (0.65 + 0.5 * grey) - grey), sorted by powers of the grey
-        return Ramp(255 * (1 - opacity + 0.5 * opacity * colors), 255 * 0.65 * opacity * colors)
+        opacity, grey = 0.8 * torch.linspace(0, 1, 256)[:, None, None], torch.linspace(0, 1, 256)[:, None]
+        shaded = colors[:, None] * (0.65 + 0.5 * grey)
+        mixed = to_bytes(255 * torch.lerp(grey, shaded, opacity))
+        return Ramp(F.pad(mixed, (0, 1)).view(torch.int32).flatten().to(device))
 
 
 def check_colormap(name: str) -> None:
@@ -73,10 +74,9 @@ def grey(photos: Tensor) -> Tensor:
 
 def overlay(under: Tensor, heatmaps: Tensor, ramp: Ramp) -> Tensor:
     """Lay heatmaps ``(N, h, w)`` in [0, 1] over grey photos ``(N, 1, h, w)``: ``(N, 3, h, w)`` uint8."""
-    steps = (heatmaps * 255 + 0.5).int()
-    gain, lift = F.embedding(steps, ramp.gain), F.embedding(steps, ramp.lift)
-    colors = torch.addcmul(lift, under[:, 0, :, :, None], gain)
-    return to_bytes(colors).permute(0, 3, 1, 2)
+    places = (heatmaps * 255 + 0.5).int() * 256 + (under[:, 0] * 255 + 0.5).int()
+    colors = ramp.table.index_select(0, places.flatten())  # one step for all three channels
+    return colors.view(torch.uint8).reshape(*places.shape, 4)[..., :3].permute(0, 3, 1, 2)
 
 
 MORE, LESS = (1.0, 0.2, 0.25), (0.2, 0.45, 1.0)

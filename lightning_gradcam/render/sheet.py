@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -120,7 +121,8 @@ class Sheet:
 
     def steady(self, evidence: Tensor) -> Sheet:
         """The sheet that shows for any evidence what is chosen by this one."""
-        return replace(self, canvas=self.canvas.steady(evidence))
+        canvas = self.canvas.steady(evidence)
+        return self if canvas is self.canvas else replace(self, canvas=canvas)
 
     @property
     def characters(self) -> int:
@@ -164,14 +166,19 @@ class Sheet:
     def overlays(self, evidence: Tensor, flaws: Tensor, scale: Tensor | None = None) -> Tensor:
         """Photos with evidence, ``(N, 3, h, w)``; on a degenerate map it says why."""
         tiles = self.canvas.overlays(self.shown(evidence, scale), flaws, scale, self.interpolation)
-        words = self.font.encode([(flaw or "").center(self.characters) for flaw in FLAWS], self.characters)
-        coverage = self.font.draw(words)
-        band = paint(F.pad(coverage, (0, tiles.shape[-1] - coverage.shape[-1])), PAPER, INK)[flaws.long()]
+        band = self._bands.index_select(0, flaws.int())
         height = min(band.shape[-2], tiles.shape[-2])
         top = self.canvas.words - height // 2
         middle = tiles[:, :, top : top + height]
         tiles[:, :, top : top + height] = torch.where((flaws > 0)[:, None, None, None], band[:, :, :height], middle)
         return tiles
+
+    @cached_property
+    def _bands(self) -> Tensor:
+        """What is said on a degenerate map, ``(len(FLAWS), 3, h, w)``."""
+        words = self.font.encode([(flaw or "").center(self.characters) for flaw in FLAWS], self.characters)
+        coverage = self.font.draw(words)
+        return paint(F.pad(coverage, (0, self.photos.shape[-1] - coverage.shape[-1])), PAPER, INK)
 
     def shown(self, evidence: Tensor, scale: Tensor | None) -> Tensor:
         """What is drawn of the evidence, see `fine.drawable`."""

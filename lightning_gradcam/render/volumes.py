@@ -53,7 +53,7 @@ class Volumes:
     @property
     def photos(self) -> Tensor:
         """The middle slices, as long as there is no evidence."""
-        return self.steady(self.ramp.gain.new_zeros(len(self.volumes), 1, 1, 1)).photos
+        return self.steady(self.volumes.new_zeros(len(self.volumes), 1, 1, 1, dtype=torch.float32)).photos
 
     @property
     def words(self) -> int:

@@ -1,0 +1,147 @@
+"""Milliseconds and memory of large batches on an accelerator, and what a look does to the loop that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from benchmarks.environment import RESULTS
+from benchmarks.speed.cases import Case, prepared
+from benchmarks.speed.contestants import FORWARD, OURS, bound, explanation, forward
+from benchmarks.speed.estimates import estimated, ratio
+from benchmarks.speed.memory import peak
+from benchmarks.speed.rounds import Options, clocked, take_turns, wait
+from benchmarks.tables import table
+from lightning_gradcam.loggers import show
+
+MODELS, IMAGES, SECONDS = ("resnet50", "vit_b_16"), (16, 64, 256), 5
+DTYPES = (torch.float32, torch.bfloat16)
+RATIO_GOAL, HELD_GOAL, PEAK_GOAL = 1.1, 25.0, 1.1
+STEPS, BATCH = 4, 32
+WAITING = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "aten::_local_scalar_dense")
+TO_HOST = "Memcpy DtoH"
+
+HOW = f"""*peak* is what PyTorch's allocator held at most beyond what it held before, as a multiple of a forward
+pass's. *held up*: how long a look of 16 images keeps the loop that trains, until it goes on: the device may still be
+at work, the picture is on the host, and TensorBoard's thread has it. The trace is of {STEPS} steps of ResNet-50 at
+{BATCH} images, a look, and {STEPS} steps more."""
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """The table, looks of 16 images, and the trace."""
+    found: dict[str, Any] = {"table": [], "looks": {}}
+    for name in MODELS:
+        for dtype in DTYPES[:1] if options.quick else DTYPES:
+            for images in (2,) if options.quick else IMAGES:
+                print(f"  {name}, {dtype}, {images} images", flush=True)
+                found["table"].append(_one(name, images, dtype, options))
+        with prepared(name, 2 if options.quick else 16, device=options.device) as case:
+            _look(case)
+            found["looks"][name] = [
+                clocked(lambda: _look(case), options.device) for _ in range(2 if options.quick else 20)
+            ]
+    return {**found, "trace": _trace(options)}
+
+
+def _one(name: str, images: int, dtype: torch.dtype, options: Options) -> dict[str, Any]:
+    with prepared(name, images, device=options.device, dtype=dtype) as case:
+        runs = bound(case, {FORWARD: forward, OURS: explanation})
+        for run in runs.values():
+            run()  # what libraries keep for good is there from then on
+        memory = {each: peak(run, options.device) for each, run in runs.items()}
+        times = take_turns(runs, options, SECONDS)
+    return {"model": name, "dtype": str(dtype)[6:], "images": images, "milliseconds": times, "peak": memory}
+
+
+def _look(case: Case) -> None:
+    for key, picture in case.watch.look(case.model, "epoch 1").pictures.items():
+        show([case.logger], "", f"gradcam/{key}", picture, 1)
+
+
+def _trace(options: Options) -> dict[str, Any]:
+    """What the profiler saw of a look between steps; the whole trace is in a file beside the results."""
+    print("  trace", flush=True)
+    batch = torch.rand(2 if options.quick else BATCH, 3, 224, 224, device=options.device)
+    labels = torch.arange(len(batch), device=options.device) % 10
+    with prepared("resnet50", 2 if options.quick else 16, device=options.device) as case:
+        optimizer = torch.optim.SGD(case.model.parameters(), lr=0.01)
+
+        def steps() -> None:
+            for _ in range(1 if options.quick else STEPS):
+                optimizer.zero_grad(set_to_none=True)
+                loss = nn.functional.cross_entropy(case.model(batch), labels)
+                torch.autograd.backward([loss])
+                optimizer.step()
+
+        steps()
+        _look(case)
+        activities = [ProfilerActivity.CPU]
+        if options.device.startswith("cuda"):
+            activities.append(ProfilerActivity.CUDA)
+        with profile(activities=activities) as seen:
+            steps()
+            with record_function("look"):
+                _look(case)
+            steps()
+            wait(options.device)
+    events = seen.events() or []
+    [span] = [e.time_range for e in events if e.name == "look" and "CPU" in str(e.device_type)]
+    inside = [e.name for e in events if span.start <= e.time_range.start <= span.end]
+    file = ""
+    if options.device.startswith("cuda") and not options.quick:
+        file = "trace-cuda.json.gz"
+        seen.export_chrome_trace(str(Path(RESULTS, file)))
+    waits = {name: inside.count(name) for name in WAITING if name in inside}
+    return {
+        "held": span.elapsed_us() / 1000,
+        "to_host": sum(TO_HOST in e for e in inside),
+        "waits": waits,
+        "file": file,
+    }
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The section."""
+    rows = []
+    for one in found["table"]:
+        times, memory = one["milliseconds"], one["peak"]
+        numbers = (
+            f"{median(times[FORWARD]):.2f}",
+            f"{median(times[OURS]):.2f}",
+            str(ratio(times[OURS], times[FORWARD])),
+        )
+        shares = (f"{memory[FORWARD] / 2**20:.0f}", f"{memory[OURS] / memory[FORWARD]:.2f}")
+        rows.append((f"{one['model']}, {one['dtype']}, {one['images']} images", *numbers, *shares))
+    head = ("", "forward, ms", "explanation, ms", "over a forward", "peak of a forward, MiB", "peak over that")
+    looks = "; ".join(f"{name} {estimated(times)} ms" for name, times in found["looks"].items())
+    trace = found["trace"]
+    waits = ", ".join(f"{count} {name}" for name, count in trace["waits"].items()) or "none"
+    said = (
+        f"A look of 16 images holds the loop up for: {looks} (goal: at most {HELD_GOAL:g}). In the trace it took "
+        f"{trace['held']:.1f} ms on the host, with {trace['to_host']} copies to the host and of waits: {waits}."
+        + (f" The whole trace: `benchmarks/results/{trace['file']}`." if trace["file"] else "")
+    )
+    return "\n\n".join([table(head, rows), said, HOW])
+
+
+def losses(found: Mapping[str, Any]) -> list[str]:
+    """Goals that were missed."""
+    said = []
+    for one in found["table"]:
+        times, memory = one["milliseconds"], one["peak"]
+        title = f"{one['model']}, {one['dtype']}, {one['images']} images"
+        over, more = ratio(times[OURS], times[FORWARD]), memory[OURS] / memory[FORWARD]
+        if over.value > RATIO_GOAL:
+            said.append(f"{title}: an explanation takes {over} of a forward instead of {RATIO_GOAL}")
+        if more > PEAK_GOAL:
+            said.append(f"{title}: the peak of memory is {more:.2f} of a forward's instead of {PEAK_GOAL}")
+    for name, times in found["looks"].items():
+        if median(times) > HELD_GOAL:
+            said.append(f"{name}: a look holds the loop up for {median(times):.0f} ms instead of {HELD_GOAL:g}")
+    return said

@@ -1,0 +1,198 @@
+"""How time and memory grow: with images, resolution, layers, classes, and with the number of looks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import nn
+
+from benchmarks.speed.cases import Case, photos, prepared
+from benchmarks.speed.contestants import FORWARD, OURS, Contestant, bound, explanation, forward, installed_peers
+from benchmarks.speed.contestants import pytorch_grad_cam as grad_cam
+from benchmarks.speed.estimates import ratio, slope
+from benchmarks.speed.memory import peak
+from benchmarks.speed.methods import BARE, bare
+from benchmarks.speed.rounds import Options, clocked, take_turns
+from benchmarks.tables import table
+from lightning_gradcam.gallery import Display
+from lightning_gradcam.loggers import show
+from lightning_gradcam.pipeline import prepare
+from lightning_gradcam.portions import Portions
+from lightning_gradcam.probe import Probe
+from lightning_gradcam.targets import TARGETS, given
+from lightning_gradcam.watch import Watch
+
+MODEL, SECONDS, LOOKS = "resnet18", 10, 1000
+STAGES = ("layer4", "layer3", "layer2", "layer1")
+AXES: dict[str, tuple[int, ...]] = {
+    "images": (1, 4, 16, 64, 256),
+    "pixels": (32, 64, 128, 256),
+    "layers": (1, 2, 3, 4),
+    "classes": (1, 2, 5, 10),
+}
+ABOUT = {
+    "images": "of 64x64 pixels",
+    "pixels": "of height and width, 16 images",
+    "layers": "in one explanation, from the last stage to the first; 16 images of 64x64 pixels",
+    "classes": "of each image, explained one by one in one pass; 16 images of 64x64 pixels",
+}
+PEER = "pytorch-grad-cam"
+SEVERAL_GOAL = 1.1
+
+HOW = f"""All of {MODEL}. A slope is that of a line through the medians, both as logarithms: 1 is in proportion, 0 is
+flat, and 2 in the number of pixels' square root is in proportion to pixels; in brackets its interval of 95 %, from
+drawing rounds anew. Slopes are over the last three values, since the smallest cases cost the same whatever their
+size. For several layers, what cannot be done without is a forward pass and the gradient from the score to the
+earliest of them ({BARE}). The {LOOKS:,} looks are those of a CNN of two convolutions at 16 images of 64x64 pixels,
+drawn and written to TensorBoard; memory is that of the process, without mapped files."""
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """Every axis, and many looks."""
+    found: dict[str, Any] = {}
+    for axis, values in AXES.items():
+        found[axis] = {}
+        for value in options.some(values):
+            print(f"  {value} {axis}", flush=True)
+            found[axis][str(value)] = _one(axis, value, options)
+    print("  looks", flush=True)
+    return {"axes": found, "looks": _looks(20 if options.quick else LOOKS, options)}
+
+
+def _one(axis: str, value: int, options: Options) -> dict[str, Any]:
+    images, pixels = value if axis == "images" else 16, value if axis == "pixels" else 64
+    with prepared(MODEL, images, pixels, device=options.device) as case:
+        contestants = _contestants(axis, value, case)
+        if PEER not in installed_peers():
+            contestants.pop(PEER)
+        runs = bound(case, contestants)
+        for run in runs.values():
+            run()
+        memory = {name: peak(run, options.device) for name, run in runs.items()}
+        return {"milliseconds": take_turns(runs, options, SECONDS), "peak": memory}
+
+
+def _contestants(axis: str, value: int, case: Case) -> dict[str, Contestant]:
+    if axis == "layers":
+        layers = STAGES[:value]
+        plan = prepare(case.model, case.probe, target=case.watch.target, layers=list(layers))
+        return {
+            FORWARD: forward,
+            BARE: partial(bare, earliest=layers[-1]),
+            OURS: lambda case: plan(case.model, case.probe, [case.watch.target]),
+            PEER: partial(grad_cam, modules=layers),
+        }
+    if axis == "classes":
+        targets = [given(one) for one in range(value)]
+        return {
+            FORWARD: forward,
+            OURS: lambda case: case.plan(case.model, case.probe, targets),
+            PEER: lambda case: [grad_cam(case, one=one) for one in range(value)],
+        }
+    return {FORWARD: forward, OURS: explanation, PEER: grad_cam}
+
+
+def _looks(count: int, options: Options) -> dict[str, list[float]]:
+    """Milliseconds of each look, and the process's memory in MiB after every twentieth part of them."""
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3), nn.ReLU())
+    model = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)).to(options.device).eval()
+    target, probe = TARGETS["label"], Probe(photos(16, 64).to(options.device), labels=torch.arange(16) % 10)
+    watch = Watch(probe, Portions(prepare(model, probe, target=target)), target, Display())
+    found: dict[str, list[float]] = {"milliseconds": [], "memory": []}
+    with TemporaryDirectory() as folder:
+        logger = TensorBoardLogger(folder)
+
+        def one(turn: int) -> None:
+            for key, picture in watch.look(model, f"look {turn}").pictures.items():
+                show([logger], folder, f"gradcam/{key}", picture, turn)
+            logger.experiment.flush()
+
+        for turn in range(count):
+            found["milliseconds"].append(clocked(partial(one, turn), options.device))
+            if (turn + 1) % max(count // 20, 1) == 0:
+                found["memory"].append(_resident())
+        logger.finalize("success")
+    return found
+
+
+def _resident() -> float:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return float("nan")
+    return sum(int(kib) for kib in re.findall(r"(?:RssAnon|VmSwap):\s+(\d+)", status.read_text())) / 1024
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The section."""
+    parts = []
+    for axis, by_value in found["axes"].items():
+        rows = [_row(value, one) for value, one in by_value.items()]
+        head = (axis, "forward, ms", OURS, PEER, "over the least", "peak, MiB: ours", f"peak: {PEER}")
+        keep = [i for i in range(len(head)) if i != 4 or axis == "layers"]
+        shown = [[row[i] for i in keep] for row in rows]
+        parts.append(f"### {axis.capitalize()}, {ABOUT[axis]}\n\n{table([head[i] for i in keep], shown)}")
+        parts.append("Slopes: " + ", ".join(f"{name} {each}" for name, each in slopes(by_value).items()) + ".")
+    return "\n\n".join([*parts, _said_of_looks(found["looks"]), HOW])
+
+
+def _row(value: str, one: Mapping[str, Any]) -> tuple[str, ...]:
+    times, memory = one["milliseconds"], one["peak"]
+
+    def cell(name: str, show: Callable[[str], str]) -> str:
+        return show(name) if name in times else "–"
+
+    def over(name: str) -> str:
+        return cell(name, lambda name: str(ratio(times[name], times[FORWARD])))
+
+    def mebibytes(name: str) -> str:
+        return cell(name, lambda name: f"{memory[name] / 2**20:.1f}")
+
+    least = str(ratio(times[OURS], times[BARE])) if BARE in times else ""
+    return value, f"{median(times[FORWARD]):.1f}", over(OURS), over(PEER), least, mebibytes(OURS), mebibytes(PEER)
+
+
+def slopes(by_value: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the times of each contestant, and of our peak memory, over an axis."""
+    by_value = dict(list(by_value.items())[-3:])
+    names = next(iter(by_value.values()))["milliseconds"]
+    found: dict[str, Any] = {
+        name: slope({float(v): one["milliseconds"][name] for v, one in by_value.items()}, logarithmic=True)
+        for name in names
+    }
+    held = {float(v): [float(one["peak"][OURS])] for v, one in by_value.items()}
+    return {**found, "our peak memory": f"{slope(held, logarithmic=True).value:.2f}"}
+
+
+def _said_of_looks(looks: Mapping[str, list[float]]) -> str:
+    times, memory = looks["milliseconds"], looks["memory"]
+    tenth = max(len(times) // 10, 1)
+    by_tenth = {float(i): times[i * tenth : (i + 1) * tenth] for i in range(len(times) // tenth)}
+    trend = slope(by_tenth, logarithmic=False)
+    share = [100 * each * 10 / median(times) for each in (trend.value, trend.low, trend.high)]
+    return (
+        f"### Looks, {len(times):,} of them\n\nA look takes {median(times):.1f} ms (median); from the first to the "
+        f"last, it changes by {share[0]:.1f} % ({share[1]:.1f} to {share[2]:.1f}), by the slope over tenths. Memory: "
+        f"{memory[len(memory) // 10]:.1f} MiB after a tenth of them, {memory[-1]:.1f} MiB at the end."
+    )
+
+
+def losses(found: Mapping[str, Any]) -> list[str]:
+    """Goals that were missed."""
+    said = []
+    for value, one in found["axes"]["layers"].items():
+        beside = ratio(one["milliseconds"][OURS], one["milliseconds"][BARE])
+        if beside.value > SEVERAL_GOAL:
+            said.append(f"{value} layers take {beside} of the least instead of {SEVERAL_GOAL}")
+    ours = slopes(found["axes"]["images"])[OURS]
+    if ours.low > 1.05:
+        said.append(f"more than in proportion to the images: slope {ours}")
+    return said

@@ -1,0 +1,96 @@
+"""A whole look, part by part, beside the usual callback and one that draws with matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+from benchmarks.speed.cases import prepared
+from benchmarks.speed.contestants import (
+    FORWARD,
+    LOOK,
+    PARTS,
+    Contestant,
+    bound,
+    figure_callback,
+    forward,
+    installed_peers,
+    look,
+    usual_callback,
+)
+from benchmarks.speed.estimates import ratio
+from benchmarks.speed.rounds import Options, take_turns
+from benchmarks.tables import table
+
+CASES = (
+    ("mobilenet_v3_large", 8),
+    ("mobilenet_v3_large", 16),
+    ("mobilenet_v3_large", 32),
+    ("resnet18", 16),
+    ("resnet50", 16),
+)
+SECONDS = 25
+USUAL, FIGURE = "usual callback", "matplotlib figure"
+GOAL, USUAL_GOAL = 1.2, 3.0
+
+HOW = """*a look*: explain, measure, draw, copy, encode as JPEG, and write to TensorBoard's events file until it is
+flushed. The callback does not wait for the part *write*: a thread does it, and competes with training, since
+TensorBoard sums up every byte in Python; *without write* leaves it out. The numbers logged beside the picture are not
+in it. *usual callback*: pytorch-grad-cam, its `show_cam_on_image`, and one `add_image` per picture. *matplotlib
+figure*: captum, whose explanation costs least, and one figure of all images by `add_figure`.
+
+What a look costs beyond its explanation depends on the picture, not on the model, so that it weighs most where the
+model is small: some hundred small operations that measure and draw, a JPEG, and the sum of its bytes."""
+
+
+def measure(options: Options) -> list[dict[str, Any]]:
+    """Every case."""
+    found, peers = [], installed_peers()
+    for name, images in CASES[:1] if options.quick else CASES:
+        print(f"  {name}, {images} images", flush=True)
+        contestants: dict[str, Contestant] = {FORWARD: forward, LOOK: look}
+        contestants |= {USUAL: usual_callback} if "pytorch-grad-cam" in peers else {}
+        contestants |= {FIGURE: figure_callback} if "captum" in peers else {}
+        with prepared(name, images, device=options.device) as case:
+            times = take_turns(bound(case, contestants), options, SECONDS)
+            parts = dict(zip(PARTS, map(list, zip(*case.parts[1:], strict=True)), strict=True))
+        found.append({"model": name, "images": images, "milliseconds": times, "parts": parts})
+    return found
+
+
+def page(found: list[dict[str, Any]]) -> str:
+    """The section."""
+    whole, parts = [], []
+    for one in found:
+        times = one["milliseconds"]
+        ratios = [str(ratio(times[n], times[FORWARD])) if n in times else "–" for n in (LOOK, USUAL, FIGURE)]
+        whole.append((_title(one), f"{median(times[FORWARD]):.0f}", ratios[0], f"{_waited(one):.2f}", *ratios[1:]))
+        parts.append((_title(one), *(f"{median(times):.1f}" for times in one["parts"].values())))
+    head = ("times a plain forward", "forward, ms", "a look", "without write", USUAL, FIGURE)
+    return "\n\n".join([table(head, whole), "The parts of a look, in ms:", table(("", *PARTS), parts), HOW])
+
+
+def _title(one: Mapping[str, Any]) -> str:
+    return f"{one['model']}, {one['images']} images"
+
+
+def _waited(one: Mapping[str, Any]) -> float:
+    """What the callback waits for, round by round, over a plain forward."""
+    parts = [part for name, part in one["parts"].items() if name != "write"]
+    return ratio([sum(each) for each in zip(*parts, strict=True)], one["milliseconds"][FORWARD]).value
+
+
+def losses(found: list[dict[str, Any]]) -> list[str]:
+    """Goals that were missed."""
+    said = []
+    for one in found:
+        times = one["milliseconds"]
+        own = ratio(times[LOOK], times[FORWARD])
+        if own.value > GOAL:
+            ours = {name: median(part) for name, part in one["parts"].items()}
+            dearest = ", ".join(f"{name} {value:.0f} ms" for name, value in ours.items())
+            said.append(f"{_title(one)}: a look takes {own} of a forward instead of {GOAL} ({dearest})")
+        if USUAL in times and (beside := ratio(times[USUAL], times[LOOK])).value < USUAL_GOAL:
+            said.append(f"{_title(one)}: the usual callback takes {beside} times as long instead of {USUAL_GOAL:g}")
+    return said

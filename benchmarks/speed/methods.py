@@ -1,0 +1,121 @@
+"""Every registered method beside the peers' of that name, and several layers in one pass.
+
+All of ours are timed as the callback explains at each look: the layers were chosen before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.speed.cases import Case, prepared
+from benchmarks.speed.contestants import (
+    FORWARD,
+    Contestant,
+    bound,
+    captum,
+    forward,
+    installed_peers,
+    pytorch_grad_cam,
+    torchcam,
+)
+from benchmarks.speed.estimates import ratio
+from benchmarks.speed.rounds import Options, take_turns
+from benchmarks.tables import table
+from lightning_gradcam.fusion import in_order
+from lightning_gradcam.methods import EQUATIONS
+from lightning_gradcam.pipeline import prepare
+from lightning_gradcam.plan import Plan
+
+MODEL, IMAGES, SECONDS = "resnet18", 8, 50
+STAGES = "ours: all stages"
+BARE = "forward + backward to the earliest layer"
+SEVERAL_GOAL = 1.1
+
+GRAD_CAM = {
+    "gradcam": "GradCAM",
+    "gradcam++": "GradCAMPlusPlus",
+    "xgradcam": "XGradCAM",
+    "hirescam": "HiResCAM",
+    "layercam": "LayerCAM",
+    "gradcam_elementwise": "GradCAMElementWise",
+    "eigencam": "EigenCAM",
+    "eigengradcam": "EigenGradCAM",
+}
+TORCHCAM = {"gradcam": "GradCAM", "gradcam++": "GradCAMpp", "xgradcam": "XGradCAM", "layercam": "LayerCAM"}
+
+
+def bare(case: Case, earliest: str) -> object:
+    """What several layers cannot do without: a forward pass, and the gradient from the score to the earliest layer.
+
+    Parameters want no gradient meanwhile: what autograd would keep for theirs makes it a third slower.
+    """
+    kept: list[torch.Tensor] = []
+
+    def tap(_module: torch.nn.Module, _args: object, output: torch.Tensor) -> torch.Tensor:
+        kept.append(output.detach().requires_grad_())
+        torch.set_grad_enabled(True)
+        return kept[0].clone()
+
+    handle = case.model.get_submodule(earliest).register_forward_hook(tap)
+    case.model.requires_grad_(False)
+    try:
+        with torch.no_grad():
+            scores = case.model(case.probe.images).gather(1, case.classes[:, None])
+            return torch.autograd.grad(scores.sum(), kept)
+    finally:
+        case.model.requires_grad_()
+        handle.remove()
+
+
+def contestants(case: Case, peers: Mapping[str, str]) -> dict[str, Contestant]:
+    """By name, those of one method behind one another."""
+    found: dict[str, Contestant] = {FORWARD: forward}
+    layers = [layer.name for layer in case.plan.layers]
+    sources: tuple[tuple[str, dict[str, str], Callable[..., object]], ...] = (
+        ("pytorch-grad-cam", GRAD_CAM, pytorch_grad_cam),
+        ("torchcam", TORCHCAM, torchcam),
+    )
+
+    def ours(plan: Plan) -> Contestant:
+        return lambda case: plan(case.model, case.probe, [case.watch.target])
+
+    for method in EQUATIONS:
+        plan = prepare(case.model, case.probe, target=case.watch.target, layers=layers, method=method)
+        found[f"ours: {method}"] = ours(plan)
+        for package, names, run in sources:
+            if method in names and package in peers:
+                found[f"{package}: {method}"] = partial(run, name=names[method])
+    if "captum" in peers:
+        found["captum: gradcam"] = captum
+    stages = prepare(case.model, case.probe, target=case.watch.target, layers="stages")
+    earliest = in_order(stages.layers, stages.shapes)[0].name
+    return {**found, BARE: partial(bare, earliest=earliest), STAGES: ours(stages)}
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """All of one model."""
+    with prepared(MODEL, IMAGES, device=options.device) as case:
+        runs = bound(case, contestants(case, installed_peers()))
+        return {"layer": case.layer.name, "milliseconds": take_turns(runs, options, SECONDS)}
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The section."""
+    times = found["milliseconds"]
+    rows = [(name, f"{median(each):.0f}", str(ratio(each, times[FORWARD]))) for name, each in times.items()]
+    return (
+        f"{MODEL}, {IMAGES} images of 224x224 pixels, layer `{found['layer']}`.\n\n"
+        f"{table(('', 'ms', 'times a plain forward'), rows)}\n\n"
+        f"All stages take {ratio(times[STAGES], times[BARE])} times a {BARE} (goal: at most {SEVERAL_GOAL})."
+    )
+
+
+def losses(found: Mapping[str, Any]) -> list[str]:
+    """The goal, where it was missed."""
+    several = ratio(found["milliseconds"][STAGES], found["milliseconds"][BARE])
+    return [f"all stages take {several} of the least instead of {SEVERAL_GOAL}"] * (several.value > SEVERAL_GOAL)
