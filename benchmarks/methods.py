@@ -15,7 +15,7 @@ import torch
 from benchmarks.contestants import Case, Contestant
 from benchmarks.report import BARE, STAGES
 from lightning_gradcam.fusion import in_order
-from lightning_gradcam.methods import METHODS
+from lightning_gradcam.methods import EQUATIONS
 from lightning_gradcam.pipeline import Plan, prepare
 
 GRAD_CAM = {
@@ -99,7 +99,7 @@ def contestants(peers: set[str], pooled: bool) -> dict[str, Contestant]:
         pooled: Whether the head takes the mean of the whole map, as CAM needs it.
     """
     found: dict[str, Contestant] = {}
-    for method in METHODS:
+    for method in EQUATIONS:
         if method != "cam" or pooled:
             found[f"ours: {method}"] = partial(ours, method=method)
         sources: tuple[tuple[str, dict[str, str], Callable[..., object]], ...] = (

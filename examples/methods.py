@@ -1,4 +1,4 @@
-"""Every registered method on the same images, at an early and at the last layer: the pictures of docs/methods.md.
+"""Every equation on the same images, at an early and at the last layer: the pictures of docs/methods.md.
 
 python examples/methods.py
 """
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from lightning_gradcam import Explanation, Pixels, Probe, explain
 from lightning_gradcam.loggers import as_image
-from lightning_gradcam.methods import METHODS
+from lightning_gradcam.methods import EQUATIONS
 from lightning_gradcam.render.photos import restore_photos
 from lightning_gradcam.render.rows import Row, arrange_beside, draw_rows
 from lightning_gradcam.render.sheet import Sheet
@@ -50,7 +50,7 @@ def main(epochs: int = 4, images: int = 800, root: str = "docs/images") -> None:
     pairs = [data[i] for i in range(len(data))]
     probe = Probe(torch.stack([image for image, _ in pairs]), labels=torch.tensor([label for _, label in pairs]))
     for layer, name in LAYERS.items():
-        methods = [method for method in METHODS if method != "cam" or name == "last"]  # CAM needs the pooling behind
+        methods = [method for method in EQUATIONS if method != "cam" or name == "last"]  # CAM needs the pooling behind
         explanation = explain(model, probe, layers=[layer], method=methods, target="label")
         path = Path(root, f"methods-{name}.jpg")
         as_image(draw(explanation, layer, probe, data)).save(path, quality=90)

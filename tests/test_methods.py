@@ -16,21 +16,21 @@ from replicas import REPLICAS
 from lightning_gradcam import Probe, evidence, explain
 from lightning_gradcam.evidence import coerce_method, method_name
 from lightning_gradcam.explanation import NotExplainableError
-from lightning_gradcam.methods import METHODS
+from lightning_gradcam.methods import EQUATIONS, METHODS
 
 numbers = st.integers(-24, 24).map(lambda n: n / 8)  # sums are exact, so that zero is zero in any precision
 
 NEVER_NEGATIVE = {"gradcam_elementwise"}
-DEGREE = dict.fromkeys(METHODS, 1) | {"eigencam": 0}
+DEGREE = dict.fromkeys(EQUATIONS, 1) | {"eigencam": 0}
 """Evidence grows with this power of a factor on the score; Grad-CAM++ mixes gradients with activations."""
 del DEGREE["gradcam++"]
 
 
 def test_every_method_has_a_replica():
-    assert set(REPLICAS) == set(METHODS)
+    assert set(REPLICAS) == set(EQUATIONS)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EQUATIONS)
 @examples(40)
 @given(data=st.data())
 def test_equals_its_replica(name, data):
@@ -45,7 +45,7 @@ def test_equals_its_replica(name, data):
     np.testing.assert_allclose(found.double()[sure], expected[sure], atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EQUATIONS)
 def test_rows_do_not_touch_one_another_and_evidence_is_signed(name):
     activations, gradients = torch.randn(4, 6, 5, 5), torch.randn(4, 6, 5, 5)
     whole = METHODS[name](activations, gradients)
@@ -55,7 +55,7 @@ def test_rows_do_not_touch_one_another_and_evidence_is_signed(name):
     assert (whole > 0).any()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EQUATIONS)
 def test_more_channels_than_places_and_fewer_equal_the_replica(name):
     for shape in ((2, 40, 3, 4), (2, 5, 8, 9), (1, 3, 6), (1, 2, 3, 2, 3)):
         activations, gradients = torch.randn(shape).relu() + 0.1, torch.randn(shape)
@@ -72,7 +72,7 @@ def test_a_factor_on_the_score_changes_no_map(name, factor):
     assert_close(METHODS[name](activations, gradients * factor), expected, 1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EQUATIONS)
 def test_faint_evidence_is_evidence(name):
     # No epsilon of a fixed size: with these numbers, one of 1e-6 would be all that is left.
     activations, gradients = torch.randn(2, 6, 5, 5).relu() * 1e-12, torch.randn(2, 6, 5, 5) * 1e-12
@@ -80,7 +80,7 @@ def test_faint_evidence_is_evidence(name):
     assert_close(METHODS[name](activations, gradients), expected, 1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EQUATIONS)
 def test_nothing_to_say_is_zero_and_what_is_not_finite_stays_in_its_row(name):
     activations, gradients = torch.randn(3, 6, 5, 5).relu(), torch.randn(3, 6, 5, 5)
     activations[:, 2], gradients[:, 3] = 0, 0

@@ -1,4 +1,4 @@
-"""Every registered method against captum and pytorch-grad-cam, raw and end to end."""
+"""Every equation against captum and pytorch-grad-cam, raw and end to end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from lightning_gradcam import explain
 from lightning_gradcam.explanation import flaws, to_heatmaps
-from lightning_gradcam.methods import METHODS
+from lightning_gradcam.methods import EQUATIONS
 
 ORACLES = {
     "gradcam": peers.GradCAM,
@@ -93,7 +93,7 @@ def turned(found, like):
 
 
 def test_every_method_has_an_oracle():
-    assert set(ORACLES) | {"cam"} == set(METHODS)
+    assert set(ORACLES) | {"cam"} == set(EQUATIONS)
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -132,7 +132,7 @@ def test_equals_the_replica_of_its_paper_behind_a_float64_model_with_ordinary_ba
     make, layers, [size, *_] = MODELS[name]
     images, classes = torch.randn(3, *size), torch.tensor([0, 3, 2])
     model = perturbed(make(), images=images)
-    methods = [method for method in METHODS if method != "cam"]
+    methods = [method for method in EQUATIONS if method != "cam"]
     found = explain(model, images, layers=layers, method=methods, target=classes)
     for layer in layers:
         activations, gradients = full_autograd(model, layer, images, lambda out: out.gather(1, classes[:, None]))
@@ -143,7 +143,7 @@ def test_equals_the_replica_of_its_paper_behind_a_float64_model_with_ordinary_ba
             assert_close(found.evidence[f"{layer}/{method}"], expected, 0.03 if near_a_pole else 1e-4)
 
 
-@pytest.mark.parametrize(("name", "model"), [(n, m) for n in METHODS for m in MODELS if n != "cam" or m in POOLED])
+@pytest.mark.parametrize(("name", "model"), [(n, m) for n in EQUATIONS for m in MODELS if n != "cam" or m in POOLED])
 def test_a_batch_equals_its_images_and_several_layers_each_alone(name, model):
     make, layers, [size, *_] = MODELS[model]
     layers = layers[-1:] if name == "cam" else layers  # of these, only the last is pooled

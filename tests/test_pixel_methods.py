@@ -387,6 +387,6 @@ def test_windows_have_to_fit_the_images():
 
 
 def test_names_tell_what_is_not_as_usual():
-    assert SmoothGrad(samples=8).name == "smoothgrad, samples 8"
+    assert SmoothGrad(samples=8).name == "smoothgrad with samples 8"
     assert IntegratedGradients().name == "integrated_gradients"
     assert repr(Occlusion([3, 4])) == "Occlusion(window=(3, 4), stride=None, fill='mean')"

@@ -11,7 +11,7 @@ from test_watch import Waits
 from lightning_gradcam import Probe, Variant
 from lightning_gradcam.evidence import coerce_methods
 from lightning_gradcam.gallery import Display
-from lightning_gradcam.methods import METHODS
+from lightning_gradcam.methods import EQUATIONS
 from lightning_gradcam.pipeline import prepare
 from lightning_gradcam.portions import Portions
 from lightning_gradcam.render.captions import GAP
@@ -20,7 +20,7 @@ from lightning_gradcam.render.sheet import WIDTH
 from lightning_gradcam.targets import TARGETS
 from lightning_gradcam.watch import Watch
 
-EVERY = [*METHODS, Variant("layercam", "abs", "principal")]
+EVERY = [*EQUATIONS, Variant("layercam", "abs", "principal")]
 
 
 def watched(count=5, methods=EVERY, **display):

@@ -13,9 +13,9 @@ from test_oracles import FACTOR, ORACLES, score, turned
 
 from lightning_gradcam import GradCAMCallback, Variant, explain
 from lightning_gradcam.explanation import NotExplainableError
-from lightning_gradcam.methods import METHODS
+from lightning_gradcam.methods import EQUATIONS
 
-SUMS = sorted(set(METHODS) - {"eigencam", "eigengradcam"})
+SUMS = sorted(set(EQUATIONS) - {"eigencam", "eigengradcam"})
 
 
 @pytest.mark.parametrize("name", SUMS)
