@@ -1,4 +1,4 @@
-"""Every equation on the same images, at an early and at the last layer: the pictures of docs/methods.md.
+"""Equations on the same images, at an early and at the last layer and at the pixels: the pictures of docs/methods.md.
 
 python examples/methods.py
 """
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from lightning_gradcam import Explanation, Pixels, Probe, explain
 from lightning_gradcam.loggers import as_image
-from lightning_gradcam.methods import EQUATIONS
+from lightning_gradcam.methods import EQUATIONS, METHODS
 from lightning_gradcam.render.photos import restore_photos
 from lightning_gradcam.render.rows import Row, arrange_beside, draw_rows
 from lightning_gradcam.render.sheet import Sheet
@@ -44,6 +44,21 @@ def draw(explanation: Explanation, layer: str, probe: Probe, data: Scenes) -> to
     return draw_rows(sheet, rows, explanation.logits, title=f"{layer} · {grid} · {len(rows)} methods of the label")
 
 
+AT_PIXELS = [name for name, method in METHODS.items() if getattr(method, "extra", None) == "captum"]
+"""What captum computes; one of them has a layer."""
+
+
+def draw_pixels(model: nn.Module, probe: Probe, data: Scenes, layer: str) -> torch.Tensor:
+    """One picture of Grad-CAM and all that is computed at the pixels, ``(3, height, width)`` uint8."""
+    names = ["gradcam", *AT_PIXELS]
+    explanation = explain(model, probe, layers=layer, method=names, target="label")
+    photos, _ = restore_photos(probe.images, PIXELS)
+    sheet = Sheet.of(probe, photos, data.classes, arrangement=arrange_beside(names, photos))
+    keys = {name: next(key for key in explanation.evidence if key.endswith(f"/{name}")) for name in names}
+    rows = [Row(name, explanation.evidence[key], explanation.flaws[key]) for name, key in keys.items()]
+    return draw_rows(sheet, rows, explanation.logits, title="input pixels · for the label")
+
+
 def main(epochs: int = 4, images: int = 800, root: str = "docs/images") -> None:
     """Train, explain and write one picture per layer."""
     model, data = trained(epochs, images), Scenes(6, first=100_000)
@@ -55,6 +70,9 @@ def main(epochs: int = 4, images: int = 800, root: str = "docs/images") -> None:
         path = Path(root, f"methods-{name}.jpg")
         as_image(draw(explanation, layer, probe, data)).save(path, quality=90)
         print(f"Picture: {path}")
+    path = Path(root, "methods-pixels.jpg")
+    as_image(draw_pixels(model, probe, data, "features.8")).save(path, quality=90)
+    print(f"Picture: {path}")
 
 
 if __name__ == "__main__":

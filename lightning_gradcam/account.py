@@ -31,7 +31,7 @@ def described(watch: Watch, wanted: Probe | int, source: str, sources: Mapping[s
     for layer in plan.layers:
         at = shapes.get(layer.name)
         about = f" ({at.kind}, map {'×'.join(map(str, at.grid or ()))})" if at else ""
-        said[f"layer {layer.key}"] = f"{layer.reason or 'given'}{about}"
+        said[f"layer {layer.key}" if layer.is_module else layer.key] = f"{layer.reason or 'given'}{about}"
     said["method"] = ", ".join(plan.methods) + of_target(plan.methods, target_name(watch.target))
     said["method"] += ", mean with the mirrored images" if plan.flips else ""
     if plan.fuse:

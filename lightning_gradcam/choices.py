@@ -133,7 +133,7 @@ def check_patience(methods: Methods) -> None:
             raise ValueError(
                 f"Expected a `method` that a look has time for, but {name!r} makes {method.samples} passes for each "
                 f"image. `explain(..., method={name!r})` is the place for it; where it is meant here, pass the object: "
-                f"`lightning_gradcam.methods.{type(method).__name__}(samples=100)`."
+                f"`lightning_gradcam.{type(method).__name__}(samples=100)`."
             )
 
 

@@ -105,6 +105,11 @@ BREAKS = {
         "        found = [tensor.grad for tensor in tensors]",
         "gradients are asked for at the layer: no weight collects any",
     ),
+    "gradients at pixels": Break(
+        "methods/scored.py", "gradients = torch.autograd.grad(total, images, allow_unused=True) if",
+        "total.backward()\n    gradients = (images.grad,) if",
+        "gradients are asked for at the pixels: no weight collects any",
+    ),
     "graph": Break(
         "outputs.py", "(tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()", "tensor",
         "the graph begins at the layer, whatever is frozen",

@@ -12,7 +12,8 @@ from torch import nn
 
 from lightning_gradcam import AblationCAM, Probe, ScoreCAM, explain
 from lightning_gradcam.capture.restart import Restart
-from lightning_gradcam.explanation import ForwardError, flaws, to_heatmaps
+from lightning_gradcam.explanation import ForwardError, flaws
+from lightning_gradcam.heatmaps import to_heatmaps
 from lightning_gradcam.isolation import isolated
 from lightning_gradcam.trace import Layer
 

@@ -13,7 +13,7 @@ from test_isolation import everything
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_gradcam import NotExplainableError, Probe, explain
+from lightning_gradcam import Baseline, NotExplainableError, Probe, explain
 from lightning_gradcam.methods import (
     METHODS,
     Deconvolution,
@@ -387,6 +387,12 @@ def test_windows_have_to_fit_the_images():
 
 
 def test_names_tell_what_is_not_as_usual():
-    assert SmoothGrad(samples=8).name == "smoothgrad, samples 8"
+    assert SmoothGrad(samples=8).name == "smoothgrad with samples 8"
     assert IntegratedGradients().name == "integrated_gradients"
     assert repr(Occlusion([3, 4])) == "Occlusion(window=(3, 4), stride=None, fill='mean')"
+
+
+@pytest.mark.parametrize("name", ["saliency", "smoothgrad", "guided_gradcam", "occlusion"])
+def test_a_baseline_finds_them_by_their_names(name):
+    model, images = perturbed(plain_cnn()), torch.randn(4, 3, 12, 12)
+    assert Baseline.record(model, Probe(images), method=name).compare(model, profile="same-weights").passed

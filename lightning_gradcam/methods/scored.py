@@ -114,7 +114,7 @@ def strongest(gradients: Tensor) -> Tensor:
 
 
 def described(name: str, method: Any) -> str:
-    """How pictures and keys name a method with parameters: by those that are not as usual."""
-    values = [(field.name, getattr(method, field.name)) for field in fields(method) if field.repr]
-    usual = {field.name: field.default for field in fields(method)}
-    return ", ".join([name, *(f"{what} {value}" for what, value in values if value != usual[what])])
+    """How pictures and keys name a method with parameters: with those that are not as usual."""
+    values = [(field.name, getattr(method, field.name), field.default) for field in fields(method)]
+    own = [f"{what} {getattr(value, '__name__', value)}" for what, value, usual in values if value != usual]
+    return f"{name} with {', '.join(own)}" if own else name

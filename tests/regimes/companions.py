@@ -20,7 +20,8 @@ from pytorch_lightning.callbacks import (
 from torch.nn import functional
 from torch.optim import SGD
 
-from regimes.modules import CountsInEvaluation
+from lightning_gradcam import SmoothGrad
+from regimes.modules import CountsInEvaluation, WithoutDropout
 from regimes.regime import Regime
 
 
@@ -68,6 +69,15 @@ ROWS = [
     Regime(
         "An attack at each look", "one of the user's own draws random numbers and calls `backward`", "attack",
         watch=lambda: {"attack": ruthless},
+    ),
+    Regime(
+        "A gradient at the pixels", "which goes back through all weights, with validations inside the window",
+        "gradients at pixels", watch=lambda: {"method": ["saliency", "guided_backprop"]},
+        trainer={"accumulate_grad_batches": 4, "val_check_interval": 1}, looks=9,
+    ),
+    Regime(
+        "Noise at the pixels", "a look draws random numbers by itself", "torch random state",
+        model=WithoutDropout, watch=lambda: {"method": SmoothGrad(2)},
     ),
     Regime(
         "EMA before it", "looks see the weights of training", "buffers",
