@@ -103,6 +103,44 @@ def test_snippet_of_the_page_of_methods(code):
     assert calls or "GradCAMCallback(" in code
 
 
+def test_snippets_of_the_page_of_targets():
+    """One after the other, as they stand."""
+    pictures = torch.stack([Bars(4)[i][0] for i in range(4)])
+    names = {"model": Lit(), "embedder": Lit(), "images": pictures, "others": pictures.flip(0)}
+    names |= {"labels": torch.arange(4) % 3, "ages": torch.rand(4, 1), "tokens": torch.arange(4)}
+    names |= {"two_inputs": TwoInputs(), "two_heads": TwoHeads(), "vision_model": Named(), "clip": Clip()}
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "targets.md").read_text("utf-8"), re.DOTALL):
+        names.pop("explanation", None)
+        exec(compile(code, "targets.md", "exec"), names)
+        explanation = names.get("explanation")
+        assert "GradCAMCallback(" in code or all(e.abs().max() > 0 for e in explanation.evidence.values())
+        said = re.search(r"list\(explanation.evidence\)  # (\[.*?\])", code)
+        assert not said or list(explanation.evidence) == json.loads(said.group(1))
+
+
+class TwoInputs(Lit):
+    def forward(self, images, ages):
+        return super().forward(images) + ages
+
+
+class TwoHeads(Lit):
+    def forward(self, images):
+        return {"organ": torch.zeros(len(images), 4), "malignant": super().forward(images)[:, :1]}
+
+
+class Named(Lit):
+    def forward(self, *, pixel_values):
+        return type("Output", (), {"logits": super().forward(pixel_values)})()
+
+
+class Clip:
+    def __init__(self):
+        self.vision = Lit()
+
+    def text(self, tokens):
+        return torch.stack([tokens + 1.0, 2.0 - tokens, tokens * 0.5], 1)
+
+
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", ADVERSARIAL_PAGE, re.DOTALL))
 def test_snippet_of_the_page_of_adversarial_training(code):
     names = {"torch": torch, "model": Lit(), "labels": torch.arange(3)}

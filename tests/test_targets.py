@@ -27,6 +27,7 @@ from lightning_gradcam.explanation import Explanation
 from lightning_gradcam.pipeline import prepare
 from lightning_gradcam.portions import Portions
 from lightning_gradcam.targets import TARGETS, coerce_target, held_to, parts_of, target_name
+from lightning_gradcam.targets.embeddings import Mutual
 
 LABELS = torch.tensor([4, 0, 2])
 SEVERAL = torch.tensor([[0, 1, 0, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
@@ -264,6 +265,36 @@ def test_both_sides_of_a_pair_have_the_map_of_the_other_side_held():
     assert found.logits.shape == (4, 0)
     single = explain(model, probe[2:3], layers="layer2", target="cosine")
     assert_close(single.evidence["layer2/reference"], found.evidence["layer2/reference"][2:3], 1e-4)
+
+
+def test_the_partner_of_a_pair_is_no_part_of_the_graph_whatever_the_grad_mode():
+    embeddings = torch.randn(6, 4, requires_grad=True)
+    rows = Probe(torch.zeros(6, 1, 2, 2), references=torch.zeros(6, 1, 2, 2))
+    [found] = torch.autograd.grad(Mutual(CosineSimilarity())(embeddings, rows).sum(), [embeddings])
+    constant = embeddings.detach()[[3, 4, 5, 0, 1, 2]]
+    [expected] = torch.autograd.grad(similarity(embeddings, constant).sum(), [embeddings])
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("method", ["scorecam", "hirescam", "occlusion"])
+def test_methods_of_more_passes_explain_both_sides(method):
+    model, probe = pair()
+    pairs = Probe(probe.images, references=probe.images.flip(0, 2))
+    found = explain(model, pairs, layers="5", target="cosine", method=method)
+    at = next(iter(found.evidence))
+    with torch.no_grad():
+        ours, theirs = model(pairs.images), model(pairs.references)
+    for side, images, partner in ((at, pairs.images, theirs), (f"{at}/reference", pairs.references, ours)):
+        alone = explain(model, Probe(images, references=partner), layers="5", target="cosine", method=method)
+        assert_close(found.evidence[side], alone.evidence[at], 1e-4)
+
+
+def test_methods_of_more_passes_explain_each_rank():
+    model, probe = pair()
+    found = explain(model, probe, layers="5", target=TopK(2), method="scorecam")
+    for rank in ("top 1", "top 2"):
+        alone = explain(model, probe, layers="5", target=found.explained[rank], method="scorecam")
+        assert_close(found.evidence[f"5/{rank}"], alone.evidence["5"], 1e-5)
 
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:

@@ -20,6 +20,9 @@ from lightning_gradcam.render.text import paint
 _NAME = 24
 """A method's name takes no more characters than this."""
 
+BEST = "best"
+"""What stands beside the prediction, where there are other classes above it."""
+
 _CHARACTER = 7  # pixels, as wide as the font is
 
 
@@ -87,7 +90,12 @@ def draw_rows(
     grid = make_grid(cells, nrow=sheet.columns, padding=GAP, pad_value=PAPER[0])
     if len(cells) == 1:  # which make_grid leaves without padding
         grid = F.pad(cells[0], (GAP, GAP, GAP, GAP), value=PAPER[0])
-    names = _names(sheet, [row.name for row in rows], middles, cells.shape[2], grid.shape[1])
+    beside = [row.name for row in rows]
+    if logits.shape[1] and any(
+        row.classes is not None for row in rows
+    ):  # else the last line looks like one more of them
+        beside, middles = [*beside, BEST], [*middles, cells.shape[2] - 1 - sheet.font.height // 2]
+    names = _names(sheet, beside, middles, cells.shape[2], grid.shape[1])
     body = torch.cat([names, grid], dim=2)
     scale = None if own_scales else rows[0].scale
     fine = [words for row in rows if (words := sheet.most(row.evidence))]
