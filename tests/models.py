@@ -98,7 +98,7 @@ class TinyViT(nn.Module):
         super().__init__()
         self.grid = (side // 4, side // 4)
         self.patches, self.head = nn.Conv2d(3, 12, 4, 4), nn.Linear(12, 5)
-        self.extra = nn.Parameter(torch.randn(extra, 12))
+        self.extra = nn.Parameter(torch.randn(extra, 12)) if extra else nn.Buffer(torch.zeros(0, 12))
         self.positions = nn.Parameter(torch.randn(extra + (side // 4) ** 2, 12))
         self.blocks = nn.Sequential(*[AttentionBlock(weights) for _ in range(blocks)])
 

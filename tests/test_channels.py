@@ -45,11 +45,19 @@ def restart(model, images, layer="5", call=-1):
     return Restart(model, Layer(layer, call), lambda probe: model(probe.images), Probe(images[:1]))
 
 
+def resnet():
+    return torchvision.models.resnet18(num_classes=5)
+
+
+def densenet():
+    return torchvision.models.densenet121(num_classes=5)
+
+
 RESTARTED = {
-    "inner layer of a ResNet": (lambda: torchvision.models.resnet18(num_classes=5), "layer3.1.conv1", -1, 64),
-    "a branch that is added in place": (lambda: torchvision.models.resnet18(num_classes=5), "layer3.0.downsample", -1, 64),
-    "one of two calls": (lambda: torchvision.models.resnet18(num_classes=5), "layer3.1.relu", 0, 64),
-    "block of a DenseNet": (lambda: torchvision.models.densenet121(num_classes=5), "features.denseblock4.denselayer3", -1, 64),
+    "inner layer of a ResNet": (resnet, "layer3.1.conv1", -1, 64),
+    "a branch that is added in place": (resnet, "layer3.0.downsample", -1, 64),
+    "one of two calls": (resnet, "layer3.1.relu", 0, 64),
+    "block of a DenseNet": (densenet, "features.denseblock4.denselayer3", -1, 64),
     "block of a ViT": (TinyViT, "blocks.1", -1, 16),
     "attention, which returns a tuple": (TinyViT, "blocks.1.attention", -1, 16),
 }  # fmt: skip
