@@ -92,7 +92,7 @@ class Noisy(nn.Module):
 
 
 class TinyViT(nn.Module):
-    """Patches of 4, so many extra tokens in front, blocks of attention; the score is the class token's, or the mean's."""
+    """Patches of 4, so many extra tokens in front, blocks of attention; the head reads the class token, or the mean."""
 
     def __init__(self, extra: int = 1, blocks: int = 3, side: int = 16, weights: bool = False) -> None:
         super().__init__()
