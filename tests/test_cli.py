@@ -14,7 +14,7 @@ import yaml
 from lit import loader
 from test_packages import NAMES, package_of
 
-from lightning_gradcam import PGD, GradCAMCallback, Pixels
+from lightning_gradcam import PGD, AblationCAM, AttentionRelevance, GradCAMCallback, Pixels, Rollout, ScoreCAM
 from lightning_gradcam.methods import METHODS
 
 OURS = "lightning_gradcam.GradCAMCallback"
@@ -107,6 +107,16 @@ def test_from_the_command_line(cli, tmp_path):
     assert choices.method is sum_of_gradients
     assert choices.display.pixels == Pixels((0.5,), (0.2,))
     assert choices.layers == ["features", "features.2"]
+
+
+OPTIONS = [ScoreCAM(chunk=64), AblationCAM(chunk=8), Rollout("max", 0.5), AttentionRelevance("mean")]
+
+
+@pytest.mark.parametrize("method", OPTIONS, ids=lambda method: type(method).__name__)
+def test_methods_with_options_by_class(cli, method, tmp_path):
+    said = {"class_path": f"lightning_gradcam.{type(method).__name__}", "init_args": vars(method)}
+    for asked, expected in ((said, method), (["gradcam", said], ["gradcam", method])):
+        assert ours(cli(config(tmp_path / "c.yaml", method=asked), run=False)).choices.method == expected
 
 
 @pytest.mark.parametrize("method", METHODS)
