@@ -26,8 +26,8 @@ from lightning_gradcam.pipeline import explain
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 BEGIN, END = "<!-- benchmarks.passes -->", "<!-- end -->"
 MODEL, LAYERS, SIZE, CHUNK = "resnet18", ("layer3", "layer4"), 64, 32
-_ABOUT = f"""For one image of {SIZE}x{SIZE} pixels, {MODEL} with random weights, chunks of {CHUNK}: the median of {{rounds}}
-rounds, in each of which all take turns (`python -m benchmarks.passes` writes this). {{about}}."""
+_ABOUT = f"""For one image of {SIZE}x{SIZE} pixels, {MODEL} with random weights, chunks of {CHUNK}: the median of
+{{rounds}} rounds, in each of which all take turns (`python -m benchmarks.passes` writes this). {{about}}."""
 PEERS = {"scorecam": "ScoreCAM", "ablationcam": "AblationCAM"}
 
 Contestant = Callable[[nn.Module, Tensor, str], object]
