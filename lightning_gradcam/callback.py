@@ -42,7 +42,7 @@ class GradCAMCallback(AnyCallback):
     Args:
         layers: ``"auto"`` (the last feature map with at least 16 cells), ``"stages"`` (the last one of every
             resolution), a layer's name, a list of names, or a rule over the traced shapes.
-        method: A method's name, a `Variant` of one, a list of these, or a callable of (activations, gradients).
+        method: A method's name, a `Variant`, a callable of (activations, gradients) or (passes), or a list of these.
         target: ``"auto"`` (the label, or each of several, where batches have labels, else the predicted class), a name
             (``"topk"``, say), an object of `targets`, a class, one per image, or a callable of (output, probe).
         probe: How many images to gather from the batches that Lightning hands over, or the images themselves, as the
@@ -79,7 +79,7 @@ class GradCAMCallback(AnyCallback):
         *,
         # Of several kinds LightningCLI takes the first that fits: "1" is a class, and a dotted path a callable.
         layers: str | Layer | list[str | Layer] | Callable[..., Any] = "auto",
-        method: Variant | Callable[..., Any] | str | list[str | Variant] = "gradcam",
+        method: Variant | Callable[..., Any] | str | list[Variant | Callable[..., Any] | str] = "gradcam",
         target: int | Callable[..., Any] | str | list[int] = "auto",
         probe: int | Probe | tuple[Tensor, Tensor] = 16,
         every_n_epochs: int = 1,

@@ -92,13 +92,13 @@ class Noisy(nn.Module):
 
 
 class TinyViT(nn.Module):
-    """Patches of 4, so many extra tokens in front, blocks of attention; the score is the class token's, or the mean's."""
+    """Patches of 4, so many extra tokens in front, blocks of attention; the head reads the class token, or the mean."""
 
     def __init__(self, extra: int = 1, blocks: int = 3, side: int = 16, weights: bool = False) -> None:
         super().__init__()
         self.grid = (side // 4, side // 4)
         self.patches, self.head = nn.Conv2d(3, 12, 4, 4), nn.Linear(12, 5)
-        self.extra = nn.Parameter(torch.randn(extra, 12))
+        self.extra = nn.Parameter(torch.randn(extra, 12)) if extra else nn.Buffer(torch.zeros(0, 12))
         self.positions = nn.Parameter(torch.randn(extra + (side // 4) ** 2, 12))
         self.blocks = nn.Sequential(*[AttentionBlock(weights) for _ in range(blocks)])
 

@@ -184,10 +184,10 @@ def test_nothing_is_left_where_the_pass_raises():
                 raise ValueError("not now")
             return output
 
-    model = Fails().train()
+    model, images = Fails().train(), torch.randn(2, 3, 16, 16)
     before = everything(model)
     with pytest.raises(ForwardError, match="not now"):
-        explain(model, torch.randn(2, 3, 16, 16), method="attention_relevance")
+        explain(model, images, method="attention_relevance")
     assert everything(model) == before
     assert not _get_current_function_mode_stack()
 

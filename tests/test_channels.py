@@ -7,10 +7,11 @@ import pytorch_grad_cam as peers
 import torch
 import torchvision
 from models import TinyResNet, TinyViT, assert_close, perturbed, plain_cnn
-from test_isolation import everything
+from test_isolation import HOOKS
 from torch import nn
 
 from lightning_gradcam import AblationCAM, Probe, ScoreCAM, explain
+from lightning_gradcam.calling import Called
 from lightning_gradcam.capture.restart import Restart
 from lightning_gradcam.explanation import ForwardError, flaws
 from lightning_gradcam.heatmaps import to_heatmaps
@@ -43,17 +44,31 @@ def test_equals_pytorch_grad_cam(name, peer, layer):
 
 
 def restart(model, images, layer="5", call=-1):
-    return Restart(model, Layer(layer, call), lambda probe: model(probe.images), Probe(images[:1]))
+    forward = Called(lambda model, probe: model(probe.images))
+    return Restart(model, Layer(layer, call), lambda probe: forward(model, probe), Probe(images[:1]))
+
+
+def resnet():
+    return torchvision.models.resnet18(num_classes=5)
+
+
+def densenet():
+    return torchvision.models.DenseNet(4, (2, 2, 2), 8, num_classes=5)
 
 
 RESTARTED = {
-    "inner layer of a ResNet": (lambda: torchvision.models.resnet18(num_classes=5), "layer3.1.conv1", -1, 64),
-    "a branch that is added in place": (lambda: torchvision.models.resnet18(num_classes=5), "layer3.0.downsample", -1, 64),
-    "one of two calls": (lambda: torchvision.models.resnet18(num_classes=5), "layer3.1.relu", 0, 64),
-    "block of a DenseNet": (lambda: torchvision.models.densenet121(num_classes=5), "features.denseblock4.denselayer3", -1, 64),
+    "inner layer of a ResNet": (resnet, "layer3.1.conv1", -1, 64),
+    "a branch that is added in place": (resnet, "layer3.0.downsample", -1, 64),
+    "one of two calls": (resnet, "layer3.1.relu", 0, 64),
+    "block of a DenseNet": (densenet, "features.denseblock3.denselayer2", -1, 64),
     "block of a ViT": (TinyViT, "blocks.1", -1, 16),
     "attention, which returns a tuple": (TinyViT, "blocks.1.attention", -1, 16),
 }  # fmt: skip
+
+
+def left(model):
+    """Hooks and attributes of all modules: what standing in for them could leave behind."""
+    return [({name: len(getattr(m, name)) for name in HOOKS}, sorted(vars(m))) for m in model.modules()]
 
 
 @pytest.mark.parametrize("case", RESTARTED)
@@ -62,16 +77,16 @@ def test_a_pass_from_a_layer_on_is_the_whole_pass(case):
     images = torch.randn(1, 3, side, side)
     model = perturbed(make(), images=images)
     with isolated(model):
-        before = everything(model)
+        before = left(model)
         behind = restart(model, images, layer, call)
         assert behind.restarts
-        factor = torch.rand(4)
+        factor = torch.tensor([0.0, 0.5, 1.0, 2.0])
 
         def change(output):
             return output * factor.reshape(-1, *[1] * (output.ndim - 1))
 
         found = behind(4, change)
-        assert everything(model) == before
+        assert left(model) == before
         ran = []
         handle = model.register_forward_hook(lambda *_: ran.append(1))
         whole = behind._whole(4, change)
@@ -140,21 +155,13 @@ def test_where_it_cannot_the_whole_model_runs(make):
 
 def test_nothing_is_left_where_a_restarted_pass_raises():
     model, images = TinyResNet().eval(), torch.randn(1, 3, 16, 16)
-
-    def run(probe):
-        try:
-            return model(probe.images)
-        except ZeroDivisionError as error:
-            raise ForwardError(str(error)) from error
-
     with isolated(model):
-        before = everything(model), [dict(vars(module)) for module in model.modules()]
-        behind = Restart(model, Layer("layer2"), run, Probe(images))
+        before = left(model)
+        behind = restart(model, images, "layer2")
         assert behind.restarts
         with pytest.raises(ForwardError):
             behind(2, lambda output: 1 / 0)
-        assert (everything(model), [dict(vars(module)) for module in model.modules()]) == before
-        assert not any("forward" in vars(module) for module in model.modules())
+        assert left(model) == before
 
 
 @pytest.mark.parametrize("method", [ScoreCAM, AblationCAM])

@@ -17,6 +17,8 @@ from test_packages import NAMES, package_of
 
 from lightning_gradcam import (
     PGD,
+    AblationCAM,
+    AttentionRelevance,
     Deconvolution,
     GradCAMCallback,
     GuidedBackprop,
@@ -27,7 +29,9 @@ from lightning_gradcam import (
     Margin,
     Occlusion,
     Pixels,
+    Rollout,
     Saliency,
+    ScoreCAM,
     SmoothGrad,
     TopK,
 )
@@ -126,6 +130,16 @@ def test_from_the_command_line(cli, tmp_path):
     assert choices.layers == ["features", "features.2"]
 
 
+OPTIONS = [ScoreCAM(chunk=64), AblationCAM(chunk=8), Rollout("max", 0.5), AttentionRelevance("mean")]
+
+
+@pytest.mark.parametrize("method", OPTIONS, ids=lambda method: type(method).__name__)
+def test_methods_with_options_by_class(cli, method, tmp_path):
+    said = {"class_path": f"lightning_gradcam.{type(method).__name__}", "init_args": vars(method)}
+    for asked, expected in ((said, method), (["gradcam", said], ["gradcam", method])):
+        assert ours(cli(config(tmp_path / "c.yaml", method=asked), run=False)).choices.method == expected
+
+
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in ("lime", "kernel_shap")])
 @pytest.mark.parametrize("target", ["auto", "label", "predicted"])
 def test_names_stay_names(cli, method, target, tmp_path):
@@ -151,7 +165,8 @@ def test_an_attack_by_name_by_class_and_by_path(cli, tmp_path):
 
 
 PIXEL_METHODS = [
-    GuidedBackprop((5, 2, 2)), Deconvolution(), GuidedGradCAM(), Saliency(), SmoothGrad(4, 0.2), IntegratedGradients(5, 1.0),
+    GuidedBackprop((5, 2, 2)), Deconvolution(), GuidedGradCAM(), Saliency(), SmoothGrad(4, 0.2),
+    IntegratedGradients(5, 1.0),
     Occlusion((4, 4), 2, 0.5), Lime(20, 3), KernelShap(20, fill=0.0),
 ]  # fmt: skip
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from lit import Bars, Lit, loader
+from models import TinyViT
 from pytorch_lightning import Trainer
 from regimes.page import PAGE, generated
 from scipy import stats
@@ -98,7 +99,8 @@ def test_snippet_of_the_page_of_methods(code):
         calls.append(explain(*args, **kwargs))
         return calls[-1]
 
-    exec(compile(code, "methods.md", "exec"), {"model": Lit(), "images": torch.rand(2, 3, 16, 16), "explain": kept})
+    names = {"model": Lit(), "vit": TinyViT(), "images": torch.rand(2, 3, 16, 16), "explain": kept}
+    exec(compile(code, "methods.md", "exec"), names)
     assert all(evidence.isfinite().all() for explanation in calls for evidence in explanation.evidence.values())
     assert calls or "GradCAMCallback(" in code
 

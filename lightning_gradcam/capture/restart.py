@@ -5,69 +5,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.modules import can_be_traced, hooked, named_layers
+from lightning_gradcam.capture.notes import Notes, Returned, tensors
 from lightning_gradcam.explanation import ForwardError
-from lightning_gradcam.outputs import floats, mapped, swap, version
+from lightning_gradcam.outputs import floats, mapped, swap
 from lightning_gradcam.probe import Probe
 from lightning_gradcam.trace import Layer
 
 SAME = 1e-4
 """A restarted pass in which nothing was changed may differ by this part of the output's largest number."""
-
-
-@dataclass
-class _Returned:
-    """What one call of a module returned."""
-
-    module: nn.Module
-    live: Any  # the output, as it goes on
-    kept: Any  # a copy
-    written: int  # how often modules that ended since have written into it
-
-    @staticmethod
-    def of(module: nn.Module, output: Any) -> _Returned:
-        return _Returned(module, output, _copied(output), -_versions(output))
-
-    @property
-    def changes(self) -> bool:
-        """Whether code outside of modules that ended has written into it: then each pass needs a copy of its own."""
-        return _versions(self.live) + self.written != 0
-
-
-@dataclass
-class _Notes:
-    """Hooks that note, of the outermost modules that end before a layer returns, what they return."""
-
-    layer: nn.Module
-    call: int
-    calls: int = 0
-    frames: list[list[_Returned]] = field(default_factory=lambda: [[]])
-    before: list[list[tuple[_Returned, int]]] = field(default_factory=list)
-    found: list[_Returned] = field(default_factory=list)
-
-    def enter(self, _module: nn.Module, _args: Any) -> None:
-        """Before a module runs."""
-        self.before.append([(each, _versions(each.live)) for frame in self.frames for each in frame])
-        self.frames.append([])
-
-    def leave(self, module: nn.Module, _args: Any, output: Any) -> None:
-        """After it has run."""
-        self.frames.pop()  # what ran inside of it need not run again
-        for each, count in self.before.pop():
-            if _versions(each.live) != count:  # in place: what this module changes does not change when it stands in
-                each.kept, each.written = _copied(each.live), each.written + count - _versions(each.live)
-        returned = _Returned.of(module, output)
-        self.frames[-1].append(returned)
-        if module is self.layer:
-            if self.call in (-1, self.calls):
-                self.found = [replace(each) for frame in self.frames for each in frame]
-            self.calls += 1
 
 
 @dataclass(frozen=True)
@@ -139,8 +91,8 @@ class Restart:
             return []
         return found if found and _same(list(floats(output)), list(floats(again))) else []
 
-    def _noted(self, count: int) -> tuple[Any, list[_Returned]]:
-        notes = _Notes(self._layer, self._call)
+    def _noted(self, count: int) -> tuple[Any, list[Returned]]:
+        notes = Notes(self._layer, self._call)
         entering = [(module.register_forward_pre_hook, notes.enter) for module in self._modules]
         leaving = [(module.register_forward_hook, notes.leave) for module in self._modules]
         with hooked([*entering, *leaving]):  # type: ignore[list-item]  # pre-hooks take no output
@@ -204,13 +156,13 @@ def _standing_in(queue: deque[tuple[nn.Module, Callable[[], Any]]]) -> Iterator[
                 vars(module)["forward"] = forward
 
 
-def _stand_ins(two: Sequence[_Returned], three: Sequence[_Returned]) -> list[_StandIn]:
+def _stand_ins(two: Sequence[Returned], three: Sequence[Returned]) -> list[_StandIn]:
     """From passes over two and over three rows; none where they went different ways, or rows are no dimension."""
     if [each.module for each in two] != [each.module for each in three]:
         return []
     found = []
     for small, large in zip(two, three, strict=True):
-        pairs = list(zip(_tensors(small.kept), _tensors(large.kept), strict=False))
+        pairs = list(zip(tensors(small.kept), tensors(large.kept), strict=False))
         dims = [_rows_of(a.shape, b.shape) for a, b in pairs]
         if any(dim == -1 for dim in dims):
             return []
@@ -241,25 +193,6 @@ def _rows_of(two: Sequence[int], three: Sequence[int]) -> int | None:
     if not differing:
         return None
     return differing[0] if len(differing) == 1 and (two[differing[0]], three[differing[0]]) == (2, 3) else -1
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    mapped(output, note)
-    return found
-
-
-def _versions(output: Any) -> int:
-    return sum(version(tensor) for tensor in _tensors(output))
-
-
-def _copied(output: Any) -> Any:
-    return mapped(output, lambda tensor: tensor.detach().clone())
 
 
 def _same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:

@@ -222,6 +222,14 @@ ROWS = [
     Regime("reparametrised weights", "spectral and weight norm", "hooks", model=Reparametrised),
     Regime("tied weights", "one weight, one BatchNorm, in two places", "hooks", model=Tied),
     Regime("transformer", "attention has a fast path in evaluation", "attention fast path", model=Attends),
+    Regime(
+        "attention followed", "`method=\"rollout\"` and `\"attention_relevance\"` in every look", "attention fast path",
+        model=Attends, watch=lambda: {"method": ["rollout", "attention_relevance"]},
+    ),
+    Regime(
+        "channels masked and ablated", "`method=\"scorecam\"` and `\"ablationcam\"`: modules stand in for themselves",
+        "torch random state", watch=lambda: {"method": ["scorecam", "ablationcam"]},
+    ),
     Regime("channels last", "another order in memory", "hooks", model=ChannelsLast),
     Regime("activation checkpointing", "passes are run again for backward", "torch random state", model=Checkpointed),
     Regime(
