@@ -30,6 +30,7 @@ from lightning_gradcam.render.captions import (
 )
 from lightning_gradcam.render.colors import INK, PAPER, Ramp
 from lightning_gradcam.render.fine import SAID, drawable
+from lightning_gradcam.render.outline import outlined
 from lightning_gradcam.render.photos import SEAM
 from lightning_gradcam.render.text import Font, paint
 
@@ -63,6 +64,7 @@ class Sheet:
         interpolation: How maps are enlarged.
         multilabel: Whether each image may have several labels, so that probabilities are each class's own.
         size: The images' spatial dimensions: maps as fine are drawn by other means, see `fine.drawable`.
+        region: Where classes of pixels are explained, these pixels ``(N, *spatial)`` bool, and the classes ``(N,)``.
     """
 
     canvas: Canvas
@@ -75,6 +77,7 @@ class Sheet:
     interpolation: Interpolation = "bilinear"
     multilabel: bool = False
     size: tuple[int, ...] = ()
+    region: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
     def of(
@@ -164,6 +167,8 @@ class Sheet:
     def overlays(self, evidence: Tensor, flaws: Tensor, scale: Tensor | None = None) -> Tensor:
         """Photos with evidence, ``(N, 3, h, w)``; on a degenerate map it says why."""
         tiles = self.canvas.overlays(self.shown(evidence, scale), flaws, scale, self.interpolation)
+        if self.region is not None and self.region[0].ndim == 3:
+            tiles = outlined(tiles, self.region[0])
         words = self.font.encode([(flaw or "").center(self.characters) for flaw in FLAWS], self.characters)
         coverage = self.font.draw(words)
         band = paint(F.pad(coverage, (0, tiles.shape[-1] - coverage.shape[-1])), PAPER, INK)[flaws.long()]
@@ -193,6 +198,8 @@ class Sheet:
             lines.append(label_line(self.font, self.names, self.labels, self.characters))
         if logits.shape[1]:
             lines.append(prediction_line(self.font, self.names, logits, right, self.characters, self.multilabel))
+        elif self.region is not None:
+            lines.append(label_line(self.font, self.names, self.region[1], self.characters, "class"))
         elif scores is not None:
             lines.append(score_line(self.font, scores, self.characters))
         if not lines:
