@@ -106,13 +106,14 @@ class LitUNet(LightningModule):
 def draw(model: nn.Module, probe: Probe) -> Tensor:
     """Per image the evidence for its largest object at the bottom and before the scores, ``(3, height, width)``."""
     layers = {"bottom": "bottom", "up.2": "before the scores"}
-    found = explain(model, probe, layers=list(layers), target="label")
+    # The gradient of some pixels' scores differs from place to place, so it is not averaged, as Grad-CAM would.
+    found = explain(model, probe, layers=list(layers), target="label", method="hirescam")
     photos, _ = restore_photos(probe.images, PIXELS)
     sheet = Sheet.of(probe, photos, CLASSES, arrangement=arrange_beside(list(layers.values()), photos))
     if found.region is not None and found.classes is not None:
         sheet = replace(sheet, region=(found.region, found.classes))
     rows = [Row(name, found.evidence[layer], found.flaws[layer]) for layer, name in layers.items()]
-    title = "U-Net · Grad-CAM of the label's pixels, which are outlined"
+    title = "U-Net · HiResCAM of the label's pixels, which are outlined"
     return draw_rows(sheet, rows, found.logits, title=title)
 
 

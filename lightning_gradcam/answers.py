@@ -61,8 +61,10 @@ def held_as(target: Target, explained: Mapping[str, Tensor]) -> Target:
     return BoxScore(held) if isinstance(target, BoxScore) and isinstance(held, ClassScore) else held
 
 
-def check_pixels(target: Target, output: Any, probe: Probe) -> int:
-    """How many classes pixels have; a ValueError where a target's are not among them. (Waits for the device.)
+def check_pixels(target: Target, output: Any, probe: Probe) -> int | None:
+    """How many classes pixels have, where a target is one of them; a ValueError where it is not among these.
+
+    (Waits for the device.)
 
     Args:
         target: As it was asked for.
@@ -70,8 +72,8 @@ def check_pixels(target: Target, output: Any, probe: Probe) -> int:
         probe: All images.
     """
     count = pixel_scores(output, len(probe.size)).shape[1]
-    for part in parts_of(target).values():
-        score = suited(part, "pixels")
-        if isinstance(score, SegmentationScore):
-            score.check(count, probe)
-    return count
+    scores = [suited(part, "pixels") for part in parts_of(target).values()]
+    of_pixels = [score for score in scores if isinstance(score, SegmentationScore)]
+    for score in of_pixels:
+        score.check(count, probe)
+    return count if of_pixels else None

@@ -104,5 +104,5 @@ def recommended_layers(
     check_model(model)
     call = Called(forward or default_forward(model))
     with named(model):
-        shapes, _, _ = traced(model, as_probe(images), call, coerce_target(target))
+        shapes, _, _ = traced(model, as_probe(images, model), call, coerce_target(target))
         return candidates(shapes)

@@ -68,10 +68,8 @@ def _why_none(shapes: Sequence[LayerShape], spatial: int, reached: int) -> tuple
             "A detach, a no_grad behind them, an inference_mode or a step outside of PyTorch cuts it off: take it out "
             "of `forward`, or pass a `target=` that hangs on them."
         )
-    return (
-        "the only spatial outputs are poolings, or the scores of pixels",
-        "Name one in `layers=` to have it explained all the same.",
-    )
+    found = "the only spatial outputs are poolings, or the scores of pixels"
+    return found, "Name one in `layers=` to have it explained all the same."
 
 
 _REASON_TOKENS = "the last place where patch tokens are on the way to the score"

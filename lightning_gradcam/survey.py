@@ -23,7 +23,7 @@ from lightning_gradcam.trace import LayerShape
 TRACED_ROWS = 2
 """A trace looks at shapes and reach only; two images, since models that squeeze a batch of one exist."""
 
-_NO_ANSWER = re.compile(r"[^d]elu6?$|prelu|relu|swish|silu|mish|tanh|norm(\dd)?$", re.IGNORECASE)
+_NO_ANSWER = re.compile(r"(elu6?|glu|swish|silu|mish|tanh|norm(\dd)?)$", re.IGNORECASE)
 
 
 def traced(
