@@ -68,7 +68,7 @@ OBJECTS: dict[str, Brush] = {"balloon": balloon, "house": house, "sailboat": sai
 PAINTS: list[Color] = [(214, 64, 53), (236, 164, 40), (84, 74, 170), (218, 90, 150), (40, 130, 170)]
 
 
-def _landscape(rng: random.Random) -> Image.Image:
+def landscape(rng: random.Random) -> Image.Image:
     """Sky, hills, meadow and things that mean nothing: clouds, bushes and stones."""
     horizon = rng.uniform(0.45, 0.65) * DRAWN
     rows = np.linspace(0, 1, DRAWN)[:, None]
@@ -94,7 +94,7 @@ def scene(index: int) -> tuple[Image.Image, int, Image.Image]:
     """The landscape of that number, its class, and the mask of its object; always the same."""
     rng = random.Random(index)
     label = index % len(OBJECTS)
-    image = _landscape(rng)
+    image = landscape(rng)
     r = rng.uniform(24, 40)
     place = (rng.uniform(r, DRAWN - r), rng.uniform(r, DRAWN - r), r, rng.choice(PAINTS))
     brush = list(OBJECTS.values())[label]

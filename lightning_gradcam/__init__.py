@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from lightning_gradcam.baseline import Baseline
     from lightning_gradcam.callback import GradCAMCallback
     from lightning_gradcam.candidates import recommended_layers
+    from lightning_gradcam.dense import SegmentationScore
+    from lightning_gradcam.detection import BoxScore
     from lightning_gradcam.explanation import Explanation, NotExplainableError
+    from lightning_gradcam.inputs import Preprocess
     from lightning_gradcam.methods import (
         AblationCAM,
         AttentionRelevance,
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     )
     from lightning_gradcam.pipeline import explain
     from lightning_gradcam.probe import Pixels, Probe
+    from lightning_gradcam.render.single import overlay
     from lightning_gradcam.robust import ConsistencyLoss, FastFGSMLoss, PGDLoss, TRADESLoss
     from lightning_gradcam.targets import CosineSimilarity, EachLabel, EmbeddingNorm, Margin, TopK
     from lightning_gradcam.trace import Layer
@@ -40,6 +44,7 @@ _HOMES = {
     "AblationCAM": "methods",
     "AttentionRelevance": "methods",
     "Baseline": "baseline",
+    "BoxScore": "detection",
     "ConsistencyLoss": "robust",
     "CosineSimilarity": "targets",
     "Deconvolution": "methods",
@@ -62,16 +67,19 @@ _HOMES = {
     "PGDLoss": "robust",
     "PixelSpace": "attacks",
     "Pixels": "probe",
+    "Preprocess": "inputs",
     "Probe": "probe",
     "Rollout": "methods",
     "Saliency": "methods",
     "ScoreCAM": "methods",
+    "SegmentationScore": "dense",
     "SmoothGrad": "methods",
     "TRADESLoss": "robust",
     "TopK": "targets",
     "Variant": "variants",
     "attack_probe": "attacks",
     "explain": "pipeline",
+    "overlay": "render.single",
     "recommended_layers": "candidates",
 }
 
@@ -82,6 +90,7 @@ __all__ = [
     "AblationCAM",
     "AttentionRelevance",
     "Baseline",
+    "BoxScore",
     "ConsistencyLoss",
     "CosineSimilarity",
     "Deconvolution",
@@ -102,16 +111,19 @@ __all__ = [
     "PGDLoss",
     "PixelSpace",
     "Pixels",
+    "Preprocess",
     "Probe",
     "Rollout",
     "Saliency",
     "ScoreCAM",
+    "SegmentationScore",
     "SmoothGrad",
     "TRADESLoss",
     "TopK",
     "Variant",
     "attack_probe",
     "explain",
+    "overlay",
     "recommended_layers",
 ]
 

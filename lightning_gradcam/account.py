@@ -38,8 +38,8 @@ def described(watch: Watch, wanted: Probe | int, source: str, sources: Mapping[s
         said["fused"] = f"{plan.fuse} of the layers, at the size of the finest"
     if watch.attack is not None:
         said["attack"] = f"{brief(watch.attack)}, on pixels from 0 to 1"
-    if plan.classes:
-        said["classes"] = f"{plan.classes}, from the width of the model's output"
+    if plan.named:
+        said["classes"] = f"{plan.named}, from the width of the model's output"
     said["picture"] = watch.gallery.note if watch.gallery else "drawn by another process"
     if watch.attack is not None and len(probe.size) != 2:
         said["picture"] += "; attacked ones are measured and not drawn, as they are no photos"

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from lightning_gradcam.calling import Called, default_forward
 from lightning_gradcam.hindrances import check_model, named
+from lightning_gradcam.inputs import as_probe
 from lightning_gradcam.layers import ENOUGH_CELLS, as_layer, auto, feature_maps, stages
-from lightning_gradcam.pipeline import as_probe, traced
 from lightning_gradcam.probe import Forward, Probe, Target
+from lightning_gradcam.survey import traced
 from lightning_gradcam.targets import coerce_target
 from lightning_gradcam.trace import Layer, LayerShape
 
@@ -103,5 +104,5 @@ def recommended_layers(
     check_model(model)
     call = Called(forward or default_forward(model))
     with named(model):
-        shapes, _ = traced(model, as_probe(images), call, coerce_target(target))
+        shapes, _, _ = traced(model, as_probe(images, model), call, coerce_target(target))
         return candidates(shapes)

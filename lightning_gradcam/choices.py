@@ -86,8 +86,8 @@ class Choices:
             raise ValueError(f"Expected `scale` to be 'image', 'shared' or a number over 0, but got {display.scale!r}.")
         if display.film != 0 and not 2 <= display.film <= 16:
             raise ValueError(f"Expected `film` to be 0 (none) or 2 to 16 looks, but got {display.film}.")
-        unlabelled = isinstance(self.probe, Probe) and self.probe.classes is None and not self.probe.multilabel
-        if self.target is TARGETS["label"] and unlabelled:
+        labelled = not isinstance(self.probe, Probe) or self.probe.multilabel or _says_label(self.probe)
+        if self.target is TARGETS["label"] and not labelled:
             raise ValueError("Expected labels of shape (N,) in `probe` for `target='label'`, but it has none.")
         if isinstance(self.probe, int) and isinstance(self.target, CosineSimilarity):
             raise ValueError(
@@ -143,6 +143,11 @@ def check_kind(name: str, value: object, kinds: tuple[type, ...], or_callable: b
         return
     choices = [kind.__name__.replace("NoneType", "None") for kind in kinds] + ["a callable"] * or_callable
     raise TypeError(f"Expected `{name}` to be {' or '.join(choices)}, but got {type(value).__name__}: {value!r}.")
+
+
+def _says_label(probe: Probe) -> bool:
+    """Whether there is a class for each image, or one for each of its pixels."""
+    return probe.classes is not None or probe.has_masks
 
 
 def check_habits(every_n_epochs: int, tag: str, on_error: str, max_overhead: float | None) -> None:

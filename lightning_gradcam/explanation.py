@@ -119,6 +119,9 @@ class Explanation:
         explained: What was chosen to be explained, see `targets.ClassScore`, by the end of the keys: ``"top 1"``, or
             ``""`` where there is one score; empty where that is no class.
         scores: ``(N,)`` the scores explained, by the end of the keys.
+        photos: ``(N, C, *spatial)`` what was explained, as pixels in [0, 1]; None where their normalisation is not
+            known, or nobody asked.
+        region: ``(N, *spatial)`` bool: of a class of pixels, those whose scores are explained; else None.
     """
 
     evidence: Mapping[str, Tensor]
@@ -129,6 +132,8 @@ class Explanation:
     flaws: Mapping[str, Tensor] = field(default_factory=dict)
     explained: Mapping[str, Tensor] = field(default_factory=dict)
     scores: Mapping[str, Tensor] = field(default_factory=dict)
+    photos: Tensor | None = None
+    region: Tensor | None = None
 
     @property
     def degenerate(self) -> Mapping[str, tuple[str | None, ...]]:
@@ -154,6 +159,8 @@ class Explanation:
             flaws=_changed(self.flaws, change),
             explained=_changed(self.explained, change),
             scores=_changed(self.scores, change),
+            photos=None if self.photos is None else change(self.photos),
+            region=None if self.region is None else change(self.region),
         )
 
     @staticmethod
@@ -173,6 +180,8 @@ class Explanation:
             flaws=_joined([part.flaws for part in parts]),
             explained=_joined([part.explained for part in parts]),
             scores=_joined([part.scores for part in parts]),
+            photos=None if first.photos is None else torch.cat([p.photos for p in parts if p.photos is not None]),
+            region=None if first.region is None else torch.cat([p.region for p in parts if p.region is not None]),
         )
 
     @staticmethod
@@ -192,6 +201,7 @@ class Explanation:
             layers={whole: one.layers[key] for whole, key, one in keys if key in one.layers},
             explained={part: one.explained[""] for part, one in parts.items() if one.explained},
             scores={part: one.scores[""] for part, one in parts.items() if one.scores},
+            region=first.region if len(parts) == 1 else None,
         )
 
     def sides(self) -> Explanation:

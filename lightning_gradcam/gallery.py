@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal, TypeAlias
 
@@ -141,6 +141,8 @@ class Gallery:
         self, drawn: Explanation, keys: Sequence[str], found: Mapping[str, Tensor], moment: str, first: bool
     ) -> Tensor:
         key, sheet = keys[0], self.sheet
+        if drawn.region is not None and drawn.classes is not None:
+            sheet = replace(sheet, region=(drawn.region, drawn.classes))
         facts = self._facts(drawn, keys, found, moment, first)
         title = self._title(drawn, key)
         scores = next(iter(drawn.scores.values()), None)
@@ -171,6 +173,8 @@ class Gallery:
         if not first:
             drift, error = found[f"drift{suffix}"], found[f"drift_error{suffix}"]
             facts = [f"{moment} · drift ", font.fixed(drift, 1, 2), " ± ", font.fixed(error, 1, 2)]
+        if drawn.region is not None and drawn.region.ndim == 3:
+            facts.append(" · outlined: the pixels of the class")
         counts = font.encode([f" · {i} of {len(flaws)} maps degenerate" for i in range(len(flaws) + 1)])
         # Plain indexing by a number on the device would wait for it.
         facts.append(counts.index_select(0, degenerate.sum().reshape(1))[0])

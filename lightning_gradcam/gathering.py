@@ -23,8 +23,9 @@ def read_batch(batch: Any) -> Probe | None:
 
     Images are the first floating-point tensor of four or five dimensions, else the first uint8 one, else the only
     floating-point one of three. Labels are the classes of shape ``(N,)`` or ``(N, 1)`` called so, else the first ones
-    behind the images, before them, or anywhere; where there are none, multi-label ones, ``(N, K)`` of zeros and ones.
-    Other tensors with N rows become ``extras`` under key or position; so do multi-label ones, which may be inputs.
+    behind the images, before them, or anywhere; where there are none, multi-label ones, ``(N, K)`` of zeros and ones,
+    or masks of classes, ``(N, *spatial)``. Other tensors with N rows become ``extras`` under key or position; so do
+    multi-label ones, which may be inputs.
 
     Returns:
         The batch as a `Probe` (sharing memory with it), or None where it has no images.
@@ -44,6 +45,8 @@ def read_batch(batch: Any) -> Probe | None:
         labels = None if several is None else dict(rest)[several].long()
     else:
         labels = dict(rest)[label].reshape(len(images)).long()
+    if labels is None:
+        label, labels = _find_masks(rest, images)
     return Probe(images, labels=labels, extras={".".join(p): t for p, t in rest if p != label})
 
 
@@ -97,6 +100,15 @@ def _are_multilabel(tensor: Tensor) -> bool:
     """A 0 or 1 for each class. (Waits for the device.)"""
     several = tensor.ndim == 2 and tensor.shape[1] > 1 and not tensor.is_complex()
     return several and bool(((tensor == 0) | (tensor == 1)).all())
+
+
+def _find_masks(rest: Sequence[tuple[_Path, Tensor]], images: Tensor) -> tuple[_Path | None, Tensor | None]:
+    """The first masks of classes, one for each pixel, ``(N, *spatial)``; (None, None) where there are none."""
+    sizes = (images.shape[2:], (1, *images.shape[2:]))
+    for path, tensor in rest:
+        if images.ndim > 3 and tensor.shape[1:] in sizes and (tensor.dtype == torch.bool or _are_classes(tensor)):
+            return path, tensor.reshape(len(images), *images.shape[2:]).long()
+    return None, None
 
 
 def _are_classes(tensor: Tensor) -> bool:

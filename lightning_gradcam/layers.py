@@ -35,7 +35,7 @@ _NOT_FEATURES = re.compile(
 
 
 def feature_maps(shapes: Sequence[LayerShape]) -> list[LayerShape]:
-    """The spatial outputs on the way to the score that are not a pooling, flattening or dropout.
+    """The spatial outputs on the way to the score that are not a pooling, flattening or dropout, nor the answer itself.
 
     Raises:
         NotExplainableError: There are none.
@@ -43,7 +43,7 @@ def feature_maps(shapes: Sequence[LayerShape]) -> list[LayerShape]:
     spatial = [s for s in shapes if s.cells > 1]
     dark = vanishing(shapes)
     reached = [s for s in spatial if s.reaches and (s.touched or dark)]
-    features = [s for s in reached if not _NOT_FEATURES.search(s.kind)]
+    features = [s for s in reached if not _NOT_FEATURES.search(s.kind) and not s.answers]
     if not features:
         found, remedy = _why_none(shapes, len(spatial), len(reached))
         listed = ", ".join(f"{s.name} {list(s.shape)}" for s in shapes[-5:]) or "none"
@@ -68,7 +68,8 @@ def _why_none(shapes: Sequence[LayerShape], spatial: int, reached: int) -> tuple
             "A detach, a no_grad behind them, an inference_mode or a step outside of PyTorch cuts it off: take it out "
             "of `forward`, or pass a `target=` that hangs on them."
         )
-    return "the only spatial outputs are poolings", "Name one in `layers=` to have it explained all the same."
+    found = "the only spatial outputs are poolings, or the scores of pixels"
+    return found, "Name one in `layers=` to have it explained all the same."
 
 
 _REASON_TOKENS = "the last place where patch tokens are on the way to the score"
@@ -113,6 +114,7 @@ def whole(found: LayerShape, features: Sequence[LayerShape], shapes: Sequence[La
         for s in shapes[shapes.index(found) + 1 :]
         # A pooling with layers inside, of attention say, is a block.
         if not _NOT_FEATURES.search(s.kind) or found.name.startswith(f"{(*s.inner, s.name)[0]}.")
+        if not s.answers
     ]
     # A projection that goes on as a vector (attention pooling) is a branch as well.
     blocks = [name for s in behind if s.cells or found.kind == "Linear" for name in (s.name, *s.inner)]

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_gradcam.answers import Answer, chosen_by, held_as, region_of, suited
 from lightning_gradcam.calling import as_called_here
 from lightning_gradcam.capture import capture
+from lightning_gradcam.detection import Share, placed
 from lightning_gradcam.evidence import Method, apply, uses_gradients
 from lightning_gradcam.explanation import UNASKED, Explanation, NotExplainableError, flaws
 from lightning_gradcam.fusion import Fuse, in_order, with_fused, with_mirrored
@@ -19,7 +21,7 @@ from lightning_gradcam.isolation import isolated
 from lightning_gradcam.methods import takes_passes
 from lightning_gradcam.passes import Passes
 from lightning_gradcam.probe import Forward, Probe, Target
-from lightning_gradcam.targets import ClassScore, find_logits, held_to, parts_of
+from lightning_gradcam.targets import find_logits, parts_of
 from lightning_gradcam.targets.embeddings import Mutual, both_sides, compares_images, with_partners
 from lightning_gradcam.trace import Layer, LayerShape, split
 
@@ -37,6 +39,9 @@ class Plan:
         fuse: How several layers become one map, where they do.
         flips: Whether mirrored images are explained, too.
         note: A sentence where what is explained is not what one would expect, else empty.
+        answer: What kind of answer the model gives, and so what a class means.
+        share: Which part of a layer's grid the image takes; empty for all.
+        named: How many classes may be named: those told apart, of images or of pixels; None where that is not known.
     """
 
     layers: tuple[Layer, ...]
@@ -47,14 +52,17 @@ class Plan:
     fuse: Fuse | None = None
     flips: bool = False
     note: str = ""
+    answer: Answer = "classes"
+    share: Share = ()
+    named: int | None = None
 
     def __call__(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
         """Explain one forward pass over the probe, once for each target, or for each part of it, see `parts_of`."""
-        scores = [score for target in targets for score in parts_of(target).values()]
+        scores = [suited(score, self.answer) for target in targets for score in parts_of(target).values()]
         with isolated(model):
             found = self._explain(model, probe, scores)
             if self.flips:
-                same = [held_to(score, each.explained) for score, each in zip(scores, found, strict=True)]
+                same = [held_as(score, each.explained) for score, each in zip(scores, found, strict=True)]
                 mirrored = self._explain(model, probe.mirrored(), same)
                 found = [with_mirrored(*pair) for pair in zip(found, mirrored, strict=True)]
         if self.fuse:
@@ -93,10 +101,12 @@ class Plan:
             for layer, tensor in apply(method, passes).items():
                 key = layer if len(self.methods) == 1 else f"{layer}/{name}"
                 gradients = passes.gradients[layer] if uses_gradients(method) else None
-                evidence[key], found[key], places[key] = tensor, flaws(tensor, gradients), passes.places[layer]
+                place = passes.places[layer]
+                tensor = placed(tensor, self.share) if place.is_module else tensor
+                evidence[key], found[key], places[key] = tensor, flaws(tensor, gradients), place
         logits = None if self.classes is None else find_logits(passes.output)
         target, output, probe = passes.target, passes.output, passes.probe
-        chosen = target.chosen(output, probe) if isinstance(target, ClassScore) else None
+        chosen = chosen_by(target, output, probe)
         classes = None if chosen is None or chosen.dtype == torch.bool or chosen.ndim > 1 else chosen
         if classes is not None:
             found = {key: codes.masked_fill(classes < 0, UNASKED) for key, codes in found.items()}
@@ -110,6 +120,7 @@ class Plan:
             flaws=found,
             explained={} if chosen is None else {"": chosen},
             scores={"": scores.flatten(1).sum(1) if scores.ndim > 1 else scores},
+            region=region_of(target, output, probe),
         )
 
 

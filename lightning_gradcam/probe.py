@@ -133,6 +133,11 @@ class Probe:
         return tuple(self.images.shape[2:])
 
     @property
+    def photos(self) -> Tensor | None:
+        """The images before their normalisation, ``(N, C, *spatial)`` in [0, 1]; None where ``pixels`` is."""
+        return None if self.pixels is None else self.pixels.restore(self.images).clamp(0, 1)
+
+    @property
     def classes(self) -> Tensor | None:
         """The labels as ``(N,)`` int64 where there is one class per image, else None."""
         if self.labels is None or self.labels.ndim != 1 or self.labels.is_floating_point():
@@ -143,6 +148,12 @@ class Probe:
     def multilabel(self) -> bool:
         """Whether each image has a label for every class, ``(N, K)``."""
         return self.labels is not None and self.labels.ndim == 2 and self.labels.shape[1:] != self.size
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether labels are masks of classes, ``(N, *spatial)`` integers."""
+        labels = self.labels
+        return labels is not None and labels.ndim == self.images.ndim - 1 > 2 and not labels.is_floating_point()
 
     def to(self, device: torch.device | str) -> Probe:
         """The same probe with its tensors on another device."""

@@ -137,7 +137,9 @@ class Session:
         if self._gatherer is not None:
             probe, warning = without_foreign_labels(probe, self.plan.classes)
             warnings.append(warning)
-        if self.choices.target is TARGETS["label"] and probe.classes is None and not probe.multilabel:
+        masks = probe.has_masks and self.plan.answer == "pixels"
+        unlabelled = probe.classes is None and not probe.multilabel and not masks
+        if self.choices.target is TARGETS["label"] and unlabelled:
             raise NotExplainableError(
                 " ".join([*warnings, "`target='label'` needs labels of shape (N,), and the batches hold none."]).strip()
             )
@@ -233,7 +235,7 @@ class Session:
         return attack.settled(probe.images) if isinstance(attack, (FGSM, PGD)) else attack
 
     def _display(self, probe: Probe, holders: Sequence[Any]) -> Display:
-        display, count = self.choices.display, self.plan.classes if self.plan else None
+        display, count = self.choices.display, self.plan.named if self.plan else None
         if display.pixels is None and probe.pixels is None:
             pixels, where = find_pixels(holders)
             if pixels is not None:

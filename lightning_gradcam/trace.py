@@ -55,6 +55,7 @@ class LayerShape:
         touched: The share of its places with a gradient other than zero, in at least one image.
         to_grid: Turns it into ``(n, C, *grid)``.
         inner: The other modules that returned the same tensor, the innermost first.
+        answers: Whether it already is the model's answer: scores of classes, place by place.
     """
 
     name: str
@@ -66,6 +67,7 @@ class LayerShape:
     touched: float = 1.0
     to_grid: Callable[[Tensor], Tensor] = channels_first
     inner: tuple[str, ...] = ()
+    answers: bool = False
 
     @property
     def tokens(self) -> bool:

@@ -80,7 +80,7 @@ class Watch:
             {} if baseline is None else {k: m.to(probe.images.device) for k, m in baseline.explanation.maps.items()}
         )
         self._check()
-        self.names = list(display.names or map(str, range(plan.classes or 1)))
+        self.names = list(display.names or map(str, range(plan.named or 1)))
         self.track = Track(target, self.multilabel)
         self.film = Film(max(display.film, 2))
         self._shown = replace(
@@ -183,7 +183,7 @@ class Watch:
         """What looks must have in common to be compared."""
         layers = [layer.key for layer in self.plan.layers]
         target: list[Any] = [target_name(self.target)]
-        if not moves(self.target):
+        if not moves(self.target) and not (self.plan.answer == "pixels" and self.probe.has_masks):
             logits = self.probe.images.new_empty(len(self.probe), self.plan.classes or 1)
             target += [part.choose(logits, self.probe).tolist() for part in class_scores(self.target)]
         how = {"methods": list(self.plan.methods), "fuse": self.plan.fuse, "flips": self.plan.flips}
@@ -219,7 +219,9 @@ def choose_target(target: Target | None, probe: Probe, plan: Plan) -> Target:
     """``target``, or where it is None ("auto") the label where there is one, else the predicted class."""
     if target is None:
         suits = probe.multilabel and probe.labels is not None and probe.labels.shape[1] == plan.classes
-        target = TARGETS["label" if (probe.classes is not None and plan.classes) or suits else "predicted"]
-    elif class_scores(target) and not plan.classes:
+        masks = probe.has_masks and plan.answer == "pixels"
+        labelled = (probe.classes is not None and plan.answer != "other") or suits or masks
+        target = TARGETS["label" if labelled else "predicted"]
+    elif class_scores(target) and plan.answer == "other":
         raise NotExplainableError("The model returns no logits (N, classes): pass `target=` or `forward=`.")
     return with_labels(target, probe)

@@ -10,13 +10,17 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lit import Bars, Lit, loader
 from models import TinyViT
+from PIL import Image
 from pytorch_lightning import Trainer
+from regimes.dense import Masked, Segments
 from regimes.page import PAGE, generated
 from scipy import stats
+from test_detection import Spots
 
 from benchmarks import adversarial, gate
 from lightning_gradcam import GradCAMCallback, Probe, attack_probe, explain
@@ -77,7 +81,11 @@ def test_readme_snippet(code, tmp_path, monkeypatch):
         "val_loader": loader(36, seed=1),
         "images": torch.stack([data[i][0] for i in range(4)]),
         "labels": data.labels[:4],
+        "photo": data.pixels[0],
+        "mean": data.transform.mean,
+        "std": data.transform.std,
     }
+    Image.new("RGB", (20, 24)).save("photo.png")
     exec(compile(code.replace("from pytorch_lightning import Trainer\n", ""), "README.md", "exec"), names)
     if "trainer" in names:
         assert torch.isfinite(names["trainer"].callback_metrics["gradcam/drift"])
@@ -245,3 +253,24 @@ def test_snippet_of_the_page_of_the_regression_check(code, tmp_path, monkeypatch
     names = {"model": Lit().eval(), "images": torch.stack([data[i][0] for i in range(4)]), "labels": data.labels}
     exec(compile(code, "regression.md", "exec"), names)
     assert names["report"].findings[0].mean == 1
+
+
+@pytest.mark.parametrize("page", ["dense.md", "inputs.md"])
+def test_snippets_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    codes = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text("utf-8"), re.DOTALL)
+    array = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
+    picture = Image.fromarray(array)
+    picture.save("photo.png")
+    data = Bars(2)
+    names = {
+        "model": Lit().eval(), "array": array, "picture": picture,
+        "images": torch.stack([data[i][0] for i in range(2)]),
+        "segmenter": Segments().eval(), "masks": torch.stack([Masked(2)[i][1] for i in range(2)]),
+        "detector": Spots(16, 8, 4),
+    }  # fmt: skip
+    for code in codes:
+        exec(compile(code.replace("explain(detector, images", "explain(detector, images[:, :1]"), page, "exec"), names)
+        if "explanation = " in code:
+            assert all(evidence.isfinite().all() for evidence in names["explanation"].evidence.values())
+    assert len(codes) > 4

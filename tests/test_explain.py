@@ -190,7 +190,7 @@ def test_what_is_wrong_is_said():
     ]:  # fmt: skip
         with pytest.raises(error, match=message):
             explain(model, images, **arguments)
-    with pytest.raises(TypeError, match=r"torch\.from_numpy"):
+    with pytest.raises(ValueError, match=r"torch\.from_numpy"):
         explain(model, images.numpy())
     with pytest.raises(NotExplainableError, match=r"needs \(images, text\).*forward="):
         explain(type("Two", (nn.Module,), {"forward": lambda self, images, text: images})(), images)

@@ -24,6 +24,7 @@ FLOORS = [
         "endings",
         "packages",
         "calling",
+        "inputs",
         "outputs",
         "alarm",
         "pace",
@@ -35,8 +36,9 @@ FLOORS = [
     {"passes"},
     {"capture", "isolation"},
     {"layers", "targets", "methods", "attacks", "stability", "render", "loggers", "fusion"},
-    {"variants"},
-    {"evidence", "hindrances"},
+    {"variants", "dense", "detection"},
+    {"answers"},
+    {"evidence", "hindrances", "survey"},
     {"plan"},
     {"pipeline"},
     {"pairs", "kept", "profiles"},
@@ -154,7 +156,8 @@ def public(body: list[ast.stmt], inside: str) -> list[tuple[str, ast.AST]]:
     found: list[tuple[str, ast.AST]] = []
     for node in body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
-            found.append((f"{inside}.{node.name}", node))
+            overloads = {"overload"} & {d.id for d in node.decorator_list if isinstance(d, ast.Name)}
+            found += [] if overloads else [(f"{inside}.{node.name}", node)]
             if isinstance(node, ast.ClassDef):
                 found += public(node.body, f"{inside}.{node.name}")
     return found

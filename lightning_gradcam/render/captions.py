@@ -17,9 +17,9 @@ GAP = 4
 """Pixels between the parts of a picture."""
 
 
-def label_line(font: Font, names: Tensor, labels: Tensor, characters: int) -> Tensor:
+def label_line(font: Font, names: Tensor, labels: Tensor, characters: int, noun: str = "label") -> Tensor:
     """``label pine``: ``(N, characters)`` codes."""
-    word = font.encode(["label "])[0].expand(len(labels), -1)
+    word = font.encode([f"{noun} "])[0].expand(len(labels), -1)
     line = torch.cat([word, names[labels.clamp(0, len(names) - 1)]], 1)
     return F.pad(line, (0, max(characters - line.shape[1], 0)))[:, :characters]
 

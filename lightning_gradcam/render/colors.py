@@ -18,6 +18,9 @@ INK, PAPER, FAINT = (33, 33, 38), (250, 250, 250), (115, 115, 122)
 BAR = 0.6
 """The grey under the scale bar."""
 
+OPAQUE = 0.8
+"""How far the most evidence covers the photo below it."""
+
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -33,8 +36,8 @@ class Ramp:
     table: Tensor
 
     @staticmethod
-    def named(colormap: str, device: torch.device | str = "cpu") -> Ramp:
-        """The ramp of a matplotlib colormap.
+    def named(colormap: str, device: torch.device | str = "cpu", opaque: float = OPAQUE) -> Ramp:
+        """The ramp of a matplotlib colormap, with the most evidence as ``opaque`` as that, from 0 to 1.
 
         The more evidence, the more opaque its colour; no evidence leaves the photo alone. The colour takes its shade
         from the photo, so that the object stays visible where the evidence is strongest.
@@ -44,7 +47,8 @@ class Ramp:
         """
         check_colormap(colormap)
         steps = np.linspace(0, 1, 256)
-        return Ramp._over_grey(torch.tensor(matplotlib.colormaps[colormap](steps)[:, :3], dtype=torch.float32), device)
+        shades = torch.tensor(matplotlib.colormaps[colormap](steps)[:, :3], dtype=torch.float32)
+        return Ramp._over_grey(shades, device, opaque)
 
     @staticmethod
     @lru_cache(maxsize=8)
@@ -53,8 +57,8 @@ class Ramp:
         return Ramp._over_grey(torch.tensor(color).expand(256, 3), device)
 
     @staticmethod
-    def _over_grey(colors: Tensor, device: torch.device | str) -> Ramp:
-        opacity, grey = 0.8 * torch.linspace(0, 1, 256)[:, None, None], torch.linspace(0, 1, 256)[:, None]
+    def _over_grey(colors: Tensor, device: torch.device | str, opaque: float = OPAQUE) -> Ramp:
+        opacity, grey = opaque * torch.linspace(0, 1, 256)[:, None, None], torch.linspace(0, 1, 256)[:, None]
         shaded = colors[:, None] * (0.65 + 0.5 * grey)
         mixed = to_bytes(255 * torch.lerp(grey, shaded, opacity))
         return Ramp(F.pad(mixed, (0, 1)).view(torch.int32).flatten().to(device))

@@ -31,6 +31,7 @@ from lightning_gradcam.render.captions import (
 )
 from lightning_gradcam.render.colors import INK, PAPER, Ramp
 from lightning_gradcam.render.fine import SAID, drawable
+from lightning_gradcam.render.outline import outlined
 from lightning_gradcam.render.photos import SEAM
 from lightning_gradcam.render.text import Font, paint
 
@@ -64,6 +65,7 @@ class Sheet:
         interpolation: How maps are enlarged.
         multilabel: Whether each image may have several labels, so that probabilities are each class's own.
         size: The images' spatial dimensions: maps as fine are drawn by other means, see `fine.drawable`.
+        region: Where classes of pixels are explained, these pixels ``(N, *spatial)`` bool, and the classes ``(N,)``.
     """
 
     canvas: Canvas
@@ -76,6 +78,7 @@ class Sheet:
     interpolation: Interpolation = "bilinear"
     multilabel: bool = False
     size: tuple[int, ...] = ()
+    region: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
     def of(
@@ -166,6 +169,8 @@ class Sheet:
     def overlays(self, evidence: Tensor, flaws: Tensor, scale: Tensor | None = None) -> Tensor:
         """Photos with evidence, ``(N, 3, h, w)``; on a degenerate map it says why."""
         tiles = self.canvas.overlays(self.shown(evidence, scale), flaws, scale, self.interpolation)
+        if self.region is not None and self.region[0].ndim == 3:
+            tiles = outlined(tiles, self.region[0])
         band = self._bands.index_select(0, flaws.int())
         height = min(band.shape[-2], tiles.shape[-2])
         top = self.canvas.words - height // 2
@@ -200,6 +205,8 @@ class Sheet:
             lines.append(label_line(self.font, self.names, self.labels, self.characters))
         if logits.shape[1]:
             lines.append(prediction_line(self.font, self.names, logits, right, self.characters, self.multilabel))
+        elif self.region is not None:
+            lines.append(label_line(self.font, self.names, self.region[1], self.characters, "class"))
         elif scores is not None:
             lines.append(score_line(self.font, scores, self.characters))
         if not lines:

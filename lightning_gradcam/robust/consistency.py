@@ -20,10 +20,11 @@ from lightning_gradcam.capture import capture
 from lightning_gradcam.explanation import flaws
 from lightning_gradcam.layers import Layers
 from lightning_gradcam.methods import METHODS, LayerMethod
-from lightning_gradcam.pipeline import TRACED_ROWS, prepare
+from lightning_gradcam.pipeline import prepare
 from lightning_gradcam.probe import Pixels, Probe
 from lightning_gradcam.robust.losses import PGDLoss
 from lightning_gradcam.robust.step import TEN_STEPS, Step, check_attack, check_weight, ordinary, precise
+from lightning_gradcam.survey import TRACED_ROWS
 from lightning_gradcam.targets import TARGETS, held, logits_of
 from lightning_gradcam.trace import Layer
 

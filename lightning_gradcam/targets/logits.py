@@ -54,6 +54,8 @@ def find_logits(output: Any) -> Tensor | None:
         items = [output.logits]
     else:
         items = list(output) if isinstance(output, (tuple, list)) else []
+        if all(isinstance(item, Mapping) for item in items):
+            return None  # one for each image: boxes, which are no logits
     return next((found for item in items if (found := find_logits(item)) is not None), None)
 
 

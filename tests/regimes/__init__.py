@@ -1,6 +1,6 @@
 """Every way to train that is held to be undisturbed: the rows of `test_matrix` and of docs/regimes.md."""
 
-from regimes import companions, data, modules, moments, optimisation, scores, verbs
+from regimes import companions, data, dense, modules, moments, optimisation, scores, verbs
 from regimes.regime import Regime, Run
 
 TABLES: dict[str, list[Regime]] = {
@@ -9,6 +9,7 @@ TABLES: dict[str, list[Regime]] = {
     "Data": data.ROWS,
     "Validations and ends": moments.ROWS,
     "What is explained": scores.ROWS,
+    "Dense outputs": dense.ROWS,
     "Other callbacks": companions.ROWS,
     "Besides `fit`": verbs.ROWS,
 }
