@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from lit import fit
@@ -29,7 +31,7 @@ def test_without_a_setting_the_labels_masks_are_explained_as_explain_does_and_na
     held = [[(mask == c).sum() for c in range(1, 4)] for mask in watch.probe.labels]
     assert found.classes.tolist() == [1 + max(range(3), key=counts.__getitem__) for counts in held]
     sheet = watch.gallery.draw(found, watch.track.found, "now", True, None)
-    plain = watch.gallery.draw(found.__class__(**{**vars(found), "region": None}), watch.track.found, "now", True, None)
+    plain = watch.gallery.draw(replace(found, region=None), watch.track.found, "now", True, None)
     [key] = sheet
     assert sheet[key].shape[2] == plain[key].shape[2]
     assert sheet[key].ne(255).sum() != plain[key].ne(255).sum()

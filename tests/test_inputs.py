@@ -191,7 +191,7 @@ def test_overlay_equals_a_slow_replica_for_every_form(form, alpha, tmp_path):
         assert isinstance(drawn, torch.Tensor)
         drawn = drawn.permute(1, 2, 0).numpy()
     assert drawn.dtype == np.uint8
-    assert np.abs(drawn - expected).max() <= 0.51
+    assert np.abs(drawn - expected).max() <= 1.01  # half a step of the 256 greys, and half a byte
     as_pil = overlay(image, torch.from_numpy(heat), alpha, "viridis", as_pil=True)
     assert isinstance(as_pil, Image.Image)
     assert np.array_equal(np.asarray(as_pil), drawn)
