@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--quick", action="store_true", help="only see that everything runs; nothing is written")
     parser.add_argument("--patience", type=float, default=1.0, help="multiplies every time budget")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of PyTorch; by default all cores")
     parser.add_argument("--rounds", type=int, default=7, help="that count, at least")
     parser.add_argument("--page", action="store_true", help="only write the page, from the results that are there")
     given = parser.parse_args(arguments)
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = Options(given.device, given.quick, given.patience, given.rounds)
     file = results_file("cuda" if given.device.startswith("cuda") else "cpu")
     results = read(file)
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(given.threads)
     for name in () if given.page else sections:
         results[name] = measured(name, options)
         if not given.quick:
