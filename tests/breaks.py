@@ -71,7 +71,7 @@ BREAKS = {
     ),
     "never eval": isolation(
         "                    vars(module)[name] = copy.copy(value)  # PyTorch's own dictionaries, of hooks say, begin "
-        'with "_"\n            module.training = False',
+        'with "_"\n            object.__setattr__(module, "training", False)  # that of `nn.Module` looks for tensors first',
         "                    pass\n            module.eval()",
         "`eval()` is never called: flags are set instead",
     ),
@@ -197,7 +197,8 @@ BREAKS = {
         "batches are taken as the step gets them",
     ),
     "evaluation": isolation(
-        "            module.training = False\n        yield\n    finally:\n        for module, attributes",
+        '            object.__setattr__(module, "training", False)  # that of `nn.Module` looks for tensors first\n'
+        "        yield\n    finally:\n        for module, attributes",
         "        yield\n    finally:\n        for module, attributes", "no module is in training during a look",
     ),
     "rows joined": ranks("every[index][new:]", "every[index]", "rows that two processes explained are taken once"),
