@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,17 +43,6 @@ class Called:
                 f"({probe.images.dtype}): {type(error).__name__}: {error}. If it needs other input, pass `forward=`, a "
                 f"callable of (model, probe).{single}"
             ) from error
-
-
-def as_called_here(run: Callable[[Probe], Any], device: str) -> Callable[[Probe], Any]:
-    """A pass that is made later in the autocast that holds now, whatever holds then."""
-    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-
-    def again(probe: Probe) -> Any:
-        with torch.autocast(device, dtype=dtype, enabled=enabled):
-            return run(probe)
-
-    return again
 
 
 def memory_ran_out(error: BaseException) -> bool:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.answers import Answer, chosen_by, held_as, region_of, suited
-from lightning_gradcam.calling import as_called_here
 from lightning_gradcam.capture import capture
 from lightning_gradcam.detection import Share, placed
 from lightning_gradcam.evidence import Method, apply, uses_gradients
@@ -77,10 +76,9 @@ class Plan:
         keep = any(takes_passes(method) for method in self.methods.values())
         with named(model):
             passes = captured(model, probe, self.layers, self._run, targets, keep)
-        again = as_called_here(passes[0].run, probe.images.device.type)
         # The caller's autocast is for the model: the equations are float32.
         with torch.autocast(probe.images.device.type, enabled=False):
-            return [self._explanation(replace(each, run=again)) for each in passes]
+            return [self._explanation(each) for each in passes]
 
     def _run(self, model: nn.Module, probe: Probe) -> Any:
         output = self.forward(model, probe)
