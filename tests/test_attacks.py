@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from lightning_gradcam import NotExplainableError, Pixels, Probe
 from lightning_gradcam.attacks import ATTACKS, FGSM, PGD, Ball, PixelSpace, attack_probe
-from lightning_gradcam.attacks.gradient import USUAL, against
+from lightning_gradcam.attacks.ascent import against
+from lightning_gradcam.attacks.gradient import USUAL
 
 NORM = Pixels((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 EPS = 8 / 255

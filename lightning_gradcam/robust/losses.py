@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_gradcam.attacks import PGD, Ball
-from lightning_gradcam.attacks.gradient import Loss, against
+from lightning_gradcam.attacks.ascent import Loss, against
 from lightning_gradcam.probe import Pixels
 from lightning_gradcam.robust.step import (
     TEN_STEPS,

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.attacks import PGD, Ball, PixelSpace, pixels_of
-from lightning_gradcam.attacks.gradient import Loss, highest
+from lightning_gradcam.attacks.ascent import Loss
+from lightning_gradcam.attacks.gradient import highest
 from lightning_gradcam.attacks.space import check_range
 from lightning_gradcam.isolation import frozen, isolated
 from lightning_gradcam.probe import Pixels, Probe
