@@ -89,8 +89,8 @@ def test_scores_of_other_images_stay_with_the_class_of_their_row(target):
     torch.testing.assert_close(scores[0][1], logits.gather(1, found.classes[:, None])[:, 0])
 
 
-PASSES = [name for name in METHODS if name not in EQUATIONS]
-"""The names of the methods of passes."""
+PASSES = [name for name, method in METHODS.items() if name not in EQUATIONS and not hasattr(method, "extra")]
+"""The names of the methods of passes; `test_pixel_methods` holds those that need another package."""
 
 ALONE = {name: (1e-5 if place_of(METHODS[name]) else 1e-4) for name in PASSES}
 """How near a batch's evidence is to that of its images: scores of other batch sizes differ in the last digits."""
