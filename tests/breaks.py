@@ -71,8 +71,8 @@ BREAKS = {
     ),
     "never eval": isolation(
         "                    vars(module)[name] = copy.copy(value)  # PyTorch's own dictionaries, of hooks say, begin "
-        'with "_"\n            object.__setattr__(module, "training", False)  # that of `nn.Module` looks for tensors '
-        "first",
+        'with "_"\n'
+        '            object.__setattr__(module, "training", False)  # that of `nn.Module` looks for tensors first',
         "                    pass\n            module.eval()",
         "`eval()` is never called: flags are set instead",
     ),
