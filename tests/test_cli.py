@@ -106,7 +106,7 @@ def test_from_yaml_through_print_config_to_a_run(cli, pixels, tmp_path):
     choices, display = callback.choices, callback.choices.display
     assert (choices.layers, choices.method, choices.probe) == (asked["layers"], "gradcam", 4)
     assert (display.pixels, display.scale, display.names) == (Pixels(**PIXELS), "shared", ["a", "b", "c"])
-    assert callback.watch.signature["target"] == ["class 1", 1, 1, 1, 1]
+    assert callback.watch.signature["target"] == ["class 1", [1, 1, 1, 1]]
     found = {p.parent.name for p in (tmp_path / "gradcam").rglob("*.png")}
     assert found == {"features", "features.2", "film"}
 

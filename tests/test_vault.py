@@ -23,6 +23,7 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from lightning_gradcam import Baseline, vault
+from lightning_gradcam.explanation import FLAWS
 from lightning_gradcam.kept import to_file
 from lightning_gradcam.trace import Layer
 from lightning_gradcam.vault import UnreadableError
@@ -226,7 +227,7 @@ def test_one_fact_that_lies(name, value, tmp_path):
         ("images", torch.rand(3, 3, 4, 4), {"pixels": {"mean": [0.5, 0.5], "std": [1, 1]}}),
         ("images", torch.rand(3, 0, 4, 4), {}),
         ("evidence.0", torch.zeros(3, 0, 2), {}),
-        ("flaws.0", torch.full((3,), 5, dtype=torch.uint8), {}),
+        ("flaws.0", torch.full((3,), len(FLAWS), dtype=torch.uint8), {}),
         ("logits", torch.zeros(3), {}),
         ("logits", torch.zeros(3, 2).double(), {}),
     ],
