@@ -65,8 +65,11 @@ def test_without_labels_and_with_other_images():
     assert read_batch((IMAGES,)).images is IMAGES
     masks = torch.zeros(N, 6, 6, dtype=torch.long)
     with_masks = read_batch((IMAGES, masks))
-    assert with_masks.labels is None
-    assert with_masks.extras["1"] is masks
+    assert torch.equal(with_masks.labels, masks)  # of pixels
+    assert not with_masks.extras
+    both = read_batch((IMAGES, masks, LABELS))
+    assert torch.equal(both.labels, LABELS)
+    assert both.extras["1"] is masks
     only_index = read_batch({"image": IMAGES, "index": OTHER})
     assert only_index.labels is None
     assert only_index.extras["index"] is OTHER
