@@ -19,6 +19,7 @@ Answer: TypeAlias = Literal["classes", "pixels", "boxes", "other"]
 def answer_of(output: Any, probe: Probe) -> Answer:
     """What kind of answer a model's output is.
 
+    >>> import torch
     >>> probe = Probe(torch.rand(2, 3, 8, 8))
     >>> answer_of(torch.rand(2, 5), probe), answer_of({"out": torch.rand(2, 5, 8, 8)}, probe), answer_of([], probe)
     ('classes', 'pixels', 'other')

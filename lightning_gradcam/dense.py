@@ -21,8 +21,8 @@ def find_pixel_scores(output: Any, sides: int) -> Tensor | None:
     """The scores ``(n, K, *s)`` of K classes at each pixel in what a model returned; None where there are none.
 
     A tensor with as many spatial dimensions, 2 or 3, as the images have ``sides``; or the first such one in a tuple or
-    list, in an object's ``.logits``, or in a mapping's ``"out"`` or ``"logits"``: under another name, maps may as well be
-    features. One score per pixel is that of a binary mask: it becomes two, whose softmax is its sigmoid.
+    list, in an object's ``.logits``, or in a mapping's ``"out"`` or ``"logits"``: under another name, maps may as well
+    be features. One score per pixel is that of a binary mask: it becomes two, whose softmax is its sigmoid.
 
     >>> find_pixel_scores({"aux": torch.zeros(1), "out": torch.ones(1, 1, 2, 2)}, 2).shape
     torch.Size([1, 2, 2, 2])

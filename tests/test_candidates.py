@@ -142,7 +142,7 @@ class Beside(nn.Module):
     (lambda: Guarded(torch.no_grad, False), NotExplainableError, r"A detach, a no_grad behind them, .* cuts it off"),
     (lambda: Guarded(torch.inference_mode, True), NotExplainableError, r"an inference_mode or .* out of `forward`"),
     (lambda: nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(108, 3)), NotExplainableError,
-     r"the only spatial outputs are poolings\. .*: 0 \[2, 3, 6, 6\].*Name one in `layers=`"),
+     r"the only spatial outputs are poolings, or the scores of pixels\. .*: 0 \[2, 3, 6, 6\].*Name one in `layers=`"),
     (Functional, NotExplainableError, r"no module returns a tensor .*What functions do, or .* an exported model"),
 ])  # fmt: skip
 def test_what_cannot_be_explained_says_why(make, error, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 
 import pytest
@@ -153,8 +154,9 @@ def test_the_callback_logs_shows_and_says_the_attack_and_training_is_the_same(tm
         t.text_summary.text if hasattr(t, "text_summary") else str(t)
         for t in events.Tensors("gradcam/choices/text_summary")
     )
-    assert "PGD(eps=0.03137" in choices
-    assert "steps=10" in choices
+    shown = html.unescape(choices)  # Markdown shows entities as what they stand for
+    assert "PGD(eps=0.03137" in shown
+    assert "steps=10" in shown
 
 
 def test_a_resumed_run_goes_on_with_the_curves_of_the_attack(tmp_path):

@@ -113,7 +113,7 @@ def test_a_run_whose_memory_runs_out_ends_with_one_warning_and_the_same_weights(
     tmp_path, monkeypatch, images, message, looks
 ):
     monkeypatch.setattr(Tight, "images", images)
-    monkeypatch.setattr("lightning_gradcam.pipeline.TRACED_ROWS", 12)  # the trace finds room
+    monkeypatch.setattr("lightning_gradcam.survey.TRACED_ROWS", 12)  # the trace finds room
     callback = GradCAMCallback()
     with pytest.warns(UserWarning, match=message) as caught:
         trainer = fit(tmp_path, [callback], make=Tight)
