@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -35,6 +36,16 @@ def environment(device: str = "cpu") -> dict[str, str]:
     return found
 
 
-def load() -> float:
-    """How many other processes want a core, by the mean of the last minute."""
-    return os.getloadavg()[0]
+def others(seconds: float = 1.0) -> float:
+    """How many cores others keep busy, while this process waits for so long; 0 where the system does not tell."""
+    clock = Path("/proc/stat")
+    if not clock.exists():
+        return 0.0
+
+    def busy() -> float:
+        user, nice, system, _idle, _wait, *rest = map(int, clock.read_text().split("\n")[0].split()[1:8])
+        return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+
+    start, own, began = busy(), time.process_time(), time.perf_counter()
+    time.sleep(seconds)
+    return max(busy() - start - (time.process_time() - own), 0.0) / (time.perf_counter() - began)

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from lightning_gradcam.outputs import floats
+
 PROBABILITIES = frozenset({"softmax", "log_softmax", "sigmoid", "expit"})
 """Functions that make probabilities of scores, however they are called: module, function or method."""
 
@@ -38,6 +40,11 @@ class NotingEndings(TorchFunctionMode):
             known, given = _GIVEN[args[0]]
             _GIVEN[result] = known, func(given, *args[1:], **(kwargs or {}))
         return result
+
+
+def noted(output: Any) -> bool:
+    """Whether anything in what a model returned is the result of such a function."""
+    return any(tensor in _GIVEN for tensor in floats([output, getattr(output, "logits", None)]))
 
 
 def before(result: Tensor, functions: Collection[str]) -> Tensor | None:

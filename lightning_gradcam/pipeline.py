@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_gradcam.answers import check_pixels, suited
 from lightning_gradcam.calling import Called, default_forward
 from lightning_gradcam.detection import Share, image_share
+from lightning_gradcam.endings import noted
 from lightning_gradcam.evidence import (
     Methods,
     check_premise,
@@ -145,6 +146,7 @@ def prepare(
     if answer == "boxes":
         with isolated(model):
             share = image_share(model, probe)
+    call = replace(call, notes=noted(output))
     plan = Plan(tuple(places), methods, call, shapes, count, fuse, flips, note, answer, share, told)
     if has_premise(methods.values()):
         rows = probe[:TRACED_ROWS]

@@ -17,7 +17,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # before PyTorch is loaded: its 
 
 import torch
 
-from benchmarks.environment import RESULTS, ROOT, environment, load
+from benchmarks.environment import RESULTS, ROOT, environment, others
 from benchmarks.speed.page import ON_CPU, SECTIONS, markdown
 from benchmarks.speed.rounds import Options
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def measured(name: str, options: Options) -> dict[str, Any]:
     """One section's results, with when and where."""
-    busy = load() > (os.cpu_count() or 1) / 2
+    busy = others() > 0.25
     print(f"{name}{' (others are using this machine: do not trust the times)' if busy else ''}", flush=True)
     start = perf_counter()
     found = SECTIONS[name].measure(options)
