@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,13 +29,13 @@ def _check_count(k: object) -> None:
         raise ValueError(f"Expected `k` of at least 1 class, but got {k!r}.")
 
 
-class _Composite:
+class _Composite(ABC):
     """What targets made of others have in common; `parts` is theirs."""
 
     @property
+    @abstractmethod
     def parts(self) -> Mapping[str, ClassScore]:
         """What is explained by itself, by the name that its keys end in; "" where there is one, and no end."""
-        raise NotImplementedError
 
     def __call__(self, output: Any, probe: Probe) -> Tensor:
         """The scores of all parts, ``(n, parts)``; of a single one, ``(n,)``."""
