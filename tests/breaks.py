@@ -70,23 +70,20 @@ BREAKS = {
         'if "torch._dynamo" in sys.modules:', "if False:", "compiled code runs eagerly in a look",
     ),
     "never eval": isolation(
-        "                    vars(module)[name] = copy.copy(value)  # PyTorch's own dictionaries, of hooks say, begin "
-        'with "_"\n'
-        '            object.__setattr__(module, "training", False)  # that of `nn.Module` looks for tensors first',
-        "                    pass\n            module.eval()",
+        'object.__setattr__(module, "__dict__", own)',
+        'object.__setattr__(module, "__dict__", own)\n            module.eval()',
         "`eval()` is never called: flags are set instead",
     ),
     "train flags": isolation(
-        "vars(module).update(attributes)",
-        'vars(module).update({**attributes, "training": found[0][1]["training"]})',
+        'object.__setattr__(module, "__dict__", attributes)',
+        'module.__dict__ = {**attributes, "training": originals[0][1]["training"]}',
         "every module gets its own train flag back",
     ),
     "attributes copied": isolation(
-        "vars(module)[name] = value.clone()", "pass", "a look fills copies of tensors that modules hold",
+        "return value.clone()", "return value", "a look fills copies of tensors that modules hold",
     ),
     "attributes restored": isolation(
-        "vars(module).clear()\n            vars(module).update(attributes)",
-        'module.training = attributes["training"]',
+        'object.__setattr__(module, "__dict__", attributes)', 'module.training = attributes["training"]',
         "modules get back the attributes that they had",
     ),
     "requires_grad": isolation(
@@ -198,9 +195,7 @@ BREAKS = {
         "batches are taken as the step gets them",
     ),
     "evaluation": isolation(
-        '            object.__setattr__(module, "training", False)  # that of `nn.Module` looks for tensors first\n'
-        "        yield\n    finally:\n        for module, attributes",
-        "        yield\n    finally:\n        for module, attributes", "no module is in training during a look",
+        '            own["training"] = False\n', "", "no module is in training during a look",
     ),
     "rows joined": ranks("every[index][new:]", "every[index]", "rows that two processes explained are taken once"),
     "rows of targets": Break(

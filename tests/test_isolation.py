@@ -10,6 +10,7 @@ import pytest
 import torch
 from models import Noisy, TinyResNet, assert_close, perturbed, plain_cnn
 from torch import nn
+from torchvision.models.vision_transformer import EncoderBlock
 
 from lightning_gradcam import explain
 from lightning_gradcam.explanation import ForwardError
@@ -68,7 +69,6 @@ def test_inside_the_model_evaluates_and_forward_may_rewrite_it():
     with isolated(model):
         assert not any(module.training for module in model.modules())
         assert not torch.is_grad_enabled()
-        assert not torch.backends.mha.get_fastpath_enabled()
         assert not torch.is_autocast_cache_enabled()
         model[1].running_mean += 1  # as a BatchNorm that ignores evaluation does
         model[1].running_var = torch.ones(6)
@@ -76,6 +76,33 @@ def test_inside_the_model_evaluates_and_forward_may_rewrite_it():
         model[0].weight.requires_grad_(False)
         model[1].register_buffer("late", torch.ones(1))
     assert everything(model) == old
+
+
+@pytest.mark.parametrize(
+    ("model", "fast"),
+    [
+        (EncoderBlock(2, 8, 16, 0.1, 0.1), True),
+        (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), False),
+        (nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2), False),
+    ],
+)
+def test_attention_keeps_its_fast_path_where_that_passes_by_no_hooks(model, fast):
+    called = []
+    for module in model.modules():
+        module.register_forward_hook(lambda module, args, output: called.append(module))
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        with torch.no_grad():
+            model.eval()(torch.rand(3, 5, 8))
+        slowly = called.copy()
+        called.clear()
+        torch.backends.mha.set_fastpath_enabled(True)
+        with isolated(model):
+            assert torch.backends.mha.get_fastpath_enabled() is fast
+            model(torch.rand(3, 5, 8))
+        assert called == slowly
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
 
 
 class Diary(nn.Module):

@@ -136,10 +136,13 @@ def attended(
 
 def _watched(probe: Probe, run: Callable[[Probe], Any], graph: bool) -> tuple[Any, list[_Seen]]:
     watching, before = _Watching(len(probe), graph), torch.is_grad_enabled()
+    fast = torch.backends.mha.get_fastpath_enabled()
     try:
+        torch.backends.mha.set_fastpath_enabled(False)  # one kernel, in which weights are not to be seen
         with _Mode(watching):
             output = run(probe)
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         torch.set_grad_enabled(before)
     return output, watching.seen
 

@@ -75,7 +75,7 @@ ROWS = [
         model=MultiLabel, train=lambda: several(12), val=lambda: several(9, 1),
     ),
     Regime(
-        "pairs of images", "both sides in one batch of twice the size", "train flags", model=Embeds,
+        "pairs of images", "both sides in one batch of twice the size", "torch random state", model=Embeds,
         watch=lambda: {"target": CosineSimilarity(), "probe": pairs()},
     ),
     Regime(
