@@ -84,38 +84,56 @@ class Track:
             others as ``drift/layer3``. Where no image gives a number, the last one is repeated; `found` has NaN there,
             and ``drift_error``, the standard error.
         """
-        drawn, then, at_start = explanations[0], explanations[-2 % len(explanations)], explanations[-1]
-        numbers: dict[str, Tensor] = dict(beside or {})
-        self.agree = {}
-        for i, (key, maps) in enumerate(drawn.maps.items()):
-            agree = _agreement(self.previous, then, key)
-            self.agree |= {} if agree is None else {key: agree}
-            found = {
-                "drift": _drift(agree, maps),
-                "drift_from_start": _drift(_agreement(self.start, at_start, key), maps),
-                "degenerate": (degenerate_share(drawn.flaws[key]), None),
-                "concentration": (mean_and_error(gini(maps))[0], None),
-            }
-            suffix = f"/{key}" if i else ""
-            numbers |= {f"{name}{suffix}": value for name, (value, _) in found.items()}
-            error = found["drift"][1]
-            numbers[f"drift_error{suffix}"] = maps.new_tensor(torch.nan) if error is None else error
+        drawn, maps = explanations[0], explanations[0].maps
+        known, rows = dict(beside or {}), dict[str, Tensor]()
+        self.agree, from_start = self._agreements(explanations)
+        for i, key in enumerate(maps):
+            suffix, unknown = f"/{key}" if i else "", maps[key].new_full((len(maps[key]),), torch.nan)
+            rows[f"drift{suffix}"] = 1 - self.agree.get(key, unknown)
+            rows[f"drift_from_start{suffix}"] = 1 - from_start.get(key, unknown)
+            rows[f"concentration{suffix}"] = gini(maps[key])
+            known[f"degenerate{suffix}"] = degenerate_share(drawn.flaws[key])
         if drawn.logits.shape[1]:
-            sure, predicted = predictions(drawn.logits, self.multilabel)
-            numbers["confidence"] = mean_and_error(sure)[0]
+            rows["confidence"], predicted = predictions(drawn.logits, self.multilabel)
             if labels is not None:
-                numbers["accuracy"] = (predicted == labels).float().mean()
-        self.previous = Memory(drawn.maps, drawn.explained)
-        self.start = self.start or self.previous
-        self.found, self.looks = numbers, self.looks + 1
-        self.last = {
-            name: self._finite(name, value) for name, value in numbers.items() if not name.startswith("drift_error")
+                rows["accuracy"] = (predicted == labels).float()
+        means, errors = (of_rows.unbind() for of_rows in mean_and_error(torch.stack(list(rows.values()))))
+        known |= dict(zip(rows, means, strict=True))
+        error = {
+            name.replace("drift", "drift_error"): e
+            for name, e in zip(rows, errors, strict=True)
+            if name.split("/")[0] == "drift"
         }
+        self.previous = Memory(maps, drawn.explained)
+        self.start = self.start or self.previous
+        self.found, self.looks = {**known, **error}, self.looks + 1
+        self.last = self._finite(known)
         return self.last
 
-    def _finite(self, name: str, value: Tensor) -> Tensor:
-        before = self.last.get(name, value.new_tensor(FIRST[name.split("/")[0]]))
-        return torch.where(value.isfinite(), value, before)
+    def _agreements(self, explanations: Sequence[Explanation]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """How far each image's map agrees with those of the previous and of the first look, ``(N,)`` per key."""
+        then, at_start = explanations[-2 % len(explanations)].maps, explanations[-1].maps
+        found: tuple[dict[str, Tensor], dict[str, Tensor]] = {}, {}
+        for key, maps in then.items():
+            looks = [
+                (agree, _comparable(memory.maps[key], now, key), now)
+                for agree, memory, now in ((found[0], self.previous, maps), (found[1], self.start, at_start[key]))
+                if memory is not None and key in memory.maps
+            ]
+            if looks:  # both at once: it is many small steps
+                both = spearman(torch.cat([before for _, before, _ in looks]), torch.cat([now for _, _, now in looks]))
+                for (agree, _, _), values in zip(looks, both.reshape(len(looks), -1), strict=True):
+                    agree[key] = values
+        return found
+
+    def _finite(self, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same with the last ones, or `FIRST`, in the place of what is not finite."""
+        now = torch.stack(list(numbers.values()))
+        before = [
+            self.last[name] if name in self.last else now.new_full((), FIRST[name.split("/")[0]]) for name in numbers
+        ]
+        finite = torch.where(now.isfinite(), now, torch.stack(before))
+        return dict(zip(numbers, finite.unbind(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """Plain containers of CPU tensors."""
@@ -165,21 +183,12 @@ def to_log(
     return {name: 1.0 if gave_up and name.startswith("degenerate") else value for name, value in logged.items()}
 
 
-def _agreement(memory: Memory | None, now: Explanation, key: str) -> Tensor | None:
-    """How far each image's map agrees with that of an earlier look, ``(N,)``; None where there is none."""
-    maps = now.maps[key]
-    if memory is None or key not in memory.maps:
-        return None
-    before = memory.maps[key]
-    if before.shape != maps.shape:
-        was, now_is = ("×".join(map(str, m.shape[1:])) for m in (before, maps))
+def _comparable(before: Tensor, now: Tensor, key: str) -> Tensor:
+    """The maps of an earlier look; a `NotExplainableError` where those of now have another size."""
+    if before.shape != now.shape:
+        was, now_is = ("×".join(map(str, m.shape[1:])) for m in (before, now))
         raise NotExplainableError(
             f"The maps of layer {key!r} were {was} and are {now_is} now: the model's structure has changed, and maps "
             "of two sizes cannot be compared. Name a layer that stays as it is: `layers=`."
         )
-    return spearman(before, maps)
-
-
-def _drift(agree: Tensor | None, maps: Tensor) -> tuple[Tensor, Tensor | None]:
-    """1 - mean Spearman over the images that have one, with its standard error."""
-    return (maps.new_tensor(FIRST["drift"]), None) if agree is None else mean_and_error(1 - agree)
+    return before

@@ -23,13 +23,13 @@ from lightning_gradcam.watch import Watch
 
 
 class Waits(TorchDispatchMode):
-    """Notes every operation that needs a value on the host, and so would wait for a GPU."""
+    """Notes every operation that needs a value on the host, and so would wait for a GPU, and every value from there."""
 
     names = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "unique", "item")
 
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.seen, self.given = [], []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.__name__.split(".")[0].lstrip("_")
@@ -41,6 +41,8 @@ class Waits(TorchDispatchMode):
         )  # waits for the mask's count
         if by_mask or name in [n.lstrip("_") for n in self.names]:
             self.seen.append(func.__name__)
+        if name == "lift_fresh":  # `torch.tensor` and its like
+            self.given.append(args[0].tolist())
         return func(*args, **(kwargs or {}))
 
 
@@ -55,15 +57,20 @@ def test_nothing_leaves_the_device_before_the_finished_picture(target, scale, di
         probe, model = Probe(images, labels=labels), BODIES[dimensions]()
     plan = prepare(model, probe, target=TARGETS[target], layers="stages")
     watch = Watch(probe, Portions(plan), TARGETS[target], Display(scale=scale, names=Bars.classes))
-    watch.look(model, "start")
+    for moment in ("start", "epoch 0"):
+        watch.look(model, moment)
     with Waits() as waits:
         look = watch.look(model, "epoch 1")
     assert waits.seen == []
     assert look.pictures
+    font = watch.gallery.sheet.font
+    said = ["".join(font.characters[c] for row in given for c in row) for given in waits.given]
+    assert said == ["epoch 1 · drift "]  # all else was there before
     with Waits() as control:
         look.numbers["drift"].item()
         probe.images[probe.labels > 0]
-    assert len(control.seen) == 2  # the instrument works
+        torch.tensor([1, 2])
+    assert (len(control.seen), control.given) == (2, [[1, 2]])  # the instrument works
 
 
 def test_scripted_parts_are_evaluated_and_put_back():

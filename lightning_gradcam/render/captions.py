@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.explanation import predictions, probabilities
+from lightning_gradcam.explanation import probabilities
 from lightning_gradcam.render.canvas import Canvas
-from lightning_gradcam.render.colors import BAR, FAINT, INK, PAPER, Ramp, overlay
+from lightning_gradcam.render.colors import BAR, FAINT, INK, PAPER, Ramp, overlay, shade
 from lightning_gradcam.render.text import Font, paint
 
 GAP = 4
@@ -25,17 +25,17 @@ def label_line(font: Font, names: Tensor, labels: Tensor, characters: int, noun:
 
 
 def prediction_line(
-    font: Font, names: Tensor, logits: Tensor, right: Tensor | None, characters: int, multilabel: bool = False
+    font: Font, names: Tensor, best: tuple[Tensor, Tensor], right: Tensor | None, characters: int
 ) -> Tensor:
     """``✓ pine   98%``: ``(N, characters)`` codes; without labels there is no mark.
 
-    ``names`` are `name_width` characters wide.
+    ``names`` are `name_width` characters wide, ``best`` are `predictions`.
     """
+    sure, predicted = best
 
     def all_rows(text: str) -> Tensor:
-        return font.encode([text]).expand(len(logits), -1)
+        return font.encode([text]).expand(len(predicted), -1)
 
-    sure, predicted = predictions(logits, multilabel)
     mark = all_rows(" ") if right is None else torch.where(right[:, None], all_rows("✓"), all_rows("✗"))
     percent = font.fixed(sure * 100, 3, 0)
     name = torch.where(predicted[:, None] < 0, 0, names[predicted.clamp(0, len(names) - 1)])
@@ -71,7 +71,7 @@ def caption(font: Font, lines: Sequence[Tensor], width: int, right: Tensor | Non
     """Lines of codes ``(N, characters)`` to ``(N, 3, h, width)`` uint8; wrong ones are white on black."""
     coverage = torch.cat([font.draw(line) for line in lines], dim=1)
     coverage = F.pad(coverage, (1, width - coverage.shape[-1] - 1, 1, 1))
-    ink, paper = (torch.tensor(color, device=coverage.device).expand(len(coverage), 3) for color in (INK, PAPER))
+    ink, paper = shade(INK, coverage.device), shade(PAPER, coverage.device)
     if right is not None:
         ink, paper = (torch.where(right[:, None], a, b) for a, b in ((ink, paper), (paper, ink)))
     return paint(coverage, ink, paper)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import TypeAlias
 
 import matplotlib
 import numpy as np
@@ -12,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.registry import unknown
+
+Color: TypeAlias = tuple[float, float, float]
 
 INK, PAPER, FAINT = (33, 33, 38), (250, 250, 250), (115, 115, 122)
 
@@ -70,10 +73,18 @@ def check_colormap(name: str) -> None:
         raise unknown("matplotlib colormap", name, [n for n in matplotlib.colormaps if not n.endswith("_r")])
 
 
+@cache
+def shade(color: Color, device: torch.device) -> Tensor:
+    """One number for each of red, green and blue, ``(3,)`` float32: put on the device once, and not to be written to.
+
+    To put it there again would wait for the device.
+    """
+    return torch.tensor(color, dtype=torch.float32).to(device)
+
+
 def grey(photos: Tensor) -> Tensor:
     """RGB ``(N, 3, h, w)`` in [0, 1] to the grey ``(N, 1, h, w)`` that evidence is laid over."""
-    luma = torch.tensor(_LUMA, device=photos.device).reshape(1, 3, 1, 1)
-    return 0.1 + 0.75 * (photos * luma).sum(1, keepdim=True)
+    return 0.1 + 0.75 * (photos * shade(_LUMA, photos.device)[:, None, None]).sum(1, keepdim=True)
 
 
 def overlay(under: Tensor, heatmaps: Tensor, ramp: Ramp) -> Tensor:

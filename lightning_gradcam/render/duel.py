@@ -158,18 +158,20 @@ class Duel:
     def _prediction(self, explanation: Explanation, which: str) -> Tensor:
         """Two lines under a photo and its map."""
         sheet, characters = self.sheet, _characters(self.sheet)
-        right = sheet.right(explanation.logits)
+        best = predictions(explanation.logits)
+        right = sheet.right(best[1])
         first = sheet.font.encode([which], characters).expand(len(self.photos), -1)
         if which == "clean" and sheet.labels is not None:
             first = label_line(sheet.font, self.names, sheet.labels, characters)
-        second = prediction_line(sheet.font, self.names, explanation.logits, right, characters)
+        second = prediction_line(sheet.font, self.names, best, right, characters)
         second = F.pad(second, (0, characters - second.shape[1]))
         return caption(sheet.font, [first, second], _width(sheet), right)
 
     def _verdict(self, both: tuple[Explanation, Explanation], agree: Tensor) -> Tensor:
         """Whether the attack has changed the prediction, a right one to a wrong one, and how far the maps agree."""
         font, characters = self.sheet.font, _characters(self.sheet)
-        moved, right = _moved(both), self.sheet.right(both[0].logits)
+        before, after = (predictions(explanation.logits)[1] for explanation in both)
+        moved, right = before != after, self.sheet.right(before)
         fooled = moved if right is None else moved & right
         words = font.encode(["prediction held", "prediction moved", "fooled"], characters)
         said = font.encode(["maps agree "])[0].expand(len(moved), -1)

@@ -194,17 +194,19 @@ class Sheet:
         """What the last colour means where it is not the most in the image; words for `foot`."""
         return SAID if tuple(evidence.shape[1:]) == self.size else ""
 
-    def right(self, logits: Tensor) -> Tensor | None:
-        """``(N,)`` whether the predicted class is the label, where there are labels and classes."""
-        return predictions(logits)[1] == self.labels if self.labels is not None and logits.shape[1] else None
+    def right(self, predicted: Tensor) -> Tensor | None:
+        """``(N,)`` whether the predicted class is the label, where there are labels."""
+        return None if self.labels is None else predicted == self.labels
 
     def captions(self, logits: Tensor, with_label: bool = True, scores: Tensor | None = None) -> Tensor:
         """Label and prediction under each photo, or without classes the score, ``(N, 3, height, w)``."""
-        lines, right = [], self.right(logits)
+        lines, right = [], None
         if self.labels is not None and with_label:
             lines.append(label_line(self.font, self.names, self.labels, self.characters))
         if logits.shape[1]:
-            lines.append(prediction_line(self.font, self.names, logits, right, self.characters, self.multilabel))
+            best = predictions(logits, self.multilabel)
+            right = self.right(best[1])
+            lines.append(prediction_line(self.font, self.names, best, right, self.characters))
         elif self.region is not None:
             lines.append(label_line(self.font, self.names, self.region[1], self.characters, "class"))
         elif scores is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.heatmaps import Interpolation, to_heatmaps
-from lightning_gradcam.render.colors import BAR, FAINT, INK, PAPER, Ramp, grey, overlay, to_bytes
+from lightning_gradcam.render.colors import BAR, FAINT, INK, PAPER, Ramp, grey, overlay, shade, to_bytes
 from lightning_gradcam.render.photos import SEAM, fit
 from lightning_gradcam.render.text import Font, paint
 
@@ -76,7 +76,8 @@ class Signals:
         covered = (heat[:, None] * (height - 1) - below).clamp(0, 1)[:, None]
         colors = overlay(torch.full_like(heat, BAR)[:, None, None], heat[:, None], self.ramp)
         area = to_bytes(PAPER[0] + (colors - float(PAPER[0])) * covered)
-        return torch.cat([area, area.new_tensor(FAINT)[:, None, None].expand(len(heat), -1, 1, heat.shape[1])], dim=2)
+        line = shade(FAINT, area.device).to(area.dtype)[:, None, None]
+        return torch.cat([area, line.expand(len(heat), -1, 1, heat.shape[1])], dim=2)
 
 
 def restore_signals(signals: Tensor) -> tuple[Tensor, str]:

@@ -6,18 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
 
 import matplotlib
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from lightning_gradcam.render.colors import to_bytes
-
-Color: TypeAlias = tuple[int, int, int]
+from lightning_gradcam.render.colors import Color, shade, to_bytes
 
 _FIRST = " 0123456789"  # so that the code of a digit is the digit plus one
+_KNOWN = 256  # so many texts are kept as codes
 _ALWAYS = _FIRST + "".join(chr(c) for c in range(33, 127) if not chr(c).isdigit()) + "–…·×±✓✗≥"
 
 
@@ -65,17 +63,32 @@ class Font:
     def _codes(self) -> dict[str, int]:
         return {character: code for code, character in enumerate(self.characters)}
 
+    @cached_property
+    def _known(self) -> dict[tuple[tuple[str, ...], int], Tensor]:
+        return {}
+
     def encode(self, texts: Sequence[str], width: int | None = None) -> Tensor:
-        """``(len(texts), width)`` codes; what is too long ends in "…".
+        """``(len(texts), width)`` codes, not to be written to; what is too long ends in "…".
+
+        What was encoded before is on the device already, as nearly all that pictures say is.
 
         >>> font = Font.load()
         >>> "".join(font.characters[c] for c in font.encode(["sailing boat"], 8)[0])
         'sailing…'
         """
         width = max(map(len, texts)) if width is None else width
+        asked = tuple(texts), width
+        if asked not in self._known:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[asked] = self._encoded(*asked)
+        return self._known[asked]
+
+    def _encoded(self, texts: Sequence[str], width: int) -> Tensor:
         cut = [t if len(t) <= width else t[: max(width - 1, 0)] + "…"[:width] for t in texts]
         codes = [[self._codes.get(c, self._codes["?"]) for c in text.ljust(width)] for text in cut]
-        return torch.tensor(codes, dtype=torch.long).reshape(len(texts), width).to(self.glyphs.device)
+        # Not to wait for the device, which copies so little at once.
+        return torch.tensor(codes).reshape(len(texts), width).to(self.glyphs.device, torch.long, non_blocking=True)
 
     def fixed(self, values: Tensor, whole: int, decimals: int) -> Tensor:
         """Numbers from 0 on, rounded: ``(..., whole + 1 + decimals)`` codes, or ``(..., whole)`` without decimals.
@@ -88,7 +101,7 @@ class Font:
         """
         steps = torch.round(values.double().nan_to_num(0, 0, 0) * 10**decimals)
         steps = steps.clamp(0, 10 ** (whole + decimals) - 1).long()  # in this order: int64 has an end
-        powers = torch.tensor([10**i for i in reversed(range(whole + decimals))], device=values.device)
+        powers = 10 ** torch.arange(whole + decimals - 1, -1, -1, device=values.device)
         digits = steps[..., None] // powers % 10 + 1
         if whole > 1:
             leading = steps[..., None] < powers[: whole - 1]
@@ -125,6 +138,8 @@ class Font:
 
 def paint(coverage: Tensor, ink: Color | Tensor, paper: Color | Tensor) -> Tensor:
     """Coverage ``(..., h, w)`` to colours ``(..., 3, h, w)`` uint8; ``ink`` and ``paper`` are RGB or ``(..., 3)``."""
-    front = torch.as_tensor(ink, device=coverage.device, dtype=torch.float32)[..., None, None]
-    back = torch.as_tensor(paper, device=coverage.device, dtype=torch.float32)[..., None, None]
+    front, back = (
+        (color if isinstance(color, Tensor) else shade(color, coverage.device)).float()[..., None, None]
+        for color in (ink, paper)
+    )
     return to_bytes(back + (front - back) * coverage[..., None, :, :])

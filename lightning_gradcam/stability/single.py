@@ -31,15 +31,17 @@ def gini(maps: Tensor) -> Tensor:
 
 
 def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of the values that are there, and its standard error; NaN where none (for the error: fewer than two) is.
+    """The mean of the values ``(..., N)`` that are there, and its standard error, both ``(...)``.
+
+    NaN where none (for the error: fewer than two) is.
 
     >>> [round(float(x), 3) for x in mean_and_error(torch.tensor([1.0, 3.0, torch.nan]))]
     [2.0, 1.0]
     """
     there = ~values.isnan()
-    count = there.sum()
-    mean = values.nansum() / torch.where(count > 0, count, torch.nan)
-    spread = torch.where(there, values - mean, 0).square().sum()
+    count = there.sum(-1)
+    mean = values.nansum(-1) / torch.where(count > 0, count, torch.nan)
+    spread = torch.where(there, values - mean[..., None], 0).square().sum(-1)
     return mean, (spread / torch.where(count > 1, (count - 1) * count, torch.nan)).sqrt()
 
 
