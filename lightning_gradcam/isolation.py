@@ -33,14 +33,16 @@ def isolated(model: nn.Module) -> Iterator[None]:
     through.
     """
     modules = _all_modules(model)
-    parameters = list(dict.fromkeys(p for m in modules for p in m._parameters.values() if p is not None))
-    scripted = [module for module in modules if isinstance(module, torch.jit.ScriptModule)]
-    eager = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)] if scripted else modules
+    parameters = list({id(p): p for m in modules for p in m._parameters.values() if p is not None}.values())
+    kinds = {type(module) for module in modules}  # some ten: to ask every module takes longer
+    has_scripts = any(issubclass(kind, torch.jit.ScriptModule) for kind in kinds)
+    scripted = [module for module in modules if isinstance(module, torch.jit.ScriptModule)] if has_scripts else []
+    eager = [module for module in modules if module not in scripted] if scripted else modules
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         stack.enter_context(_random_state(parameters))
-        stack.enter_context(_switches(fast=not any(isinstance(module, _SKIPPING) for module in modules)))
+        stack.enter_context(_switches(fast=not any(issubclass(kind, _SKIPPING) for kind in kinds)))
         if "torch._dynamo" in sys.modules:  # something was compiled: a module, or a function that one of them calls
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_attributes(eager))
@@ -63,7 +65,7 @@ def _all_modules(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def _random_state(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    devices = sorted({p.device for p in parameters if p.device.type not in ("cpu", "meta")}, key=str)
+    devices = sorted({d for d in {p.device for p in parameters} if d.type not in ("cpu", "meta")}, key=str)
     accelerators = [(torch.get_device_module(device), device) for device in devices]
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     states = [module.get_rng_state(*_index(device)) for module, device in accelerators]
@@ -125,8 +127,11 @@ class _NotCheckpointed:
 _PLAIN = frozenset({bool, int, float, str, bytes, type(None), tuple, torch.Size, torch.dtype, torch.device})
 """Kinds of attributes that no pass fills in place."""
 
-_PYTORCHS = vars(nn.Module()).keys() - {"_non_persistent_buffers_set"}
+_PYTORCHS = frozenset(vars(nn.Module()))
 """Names of attributes that every module has: flags, and dictionaries of hooks, parameters and children."""
+
+_NAMES = "_non_persistent_buffers_set"
+"""The one of them, besides the buffers, that a forward pass may fill: where it registers one."""
 
 
 @contextmanager
@@ -142,8 +147,10 @@ def _attributes(modules: Sequence[nn.Module]) -> Iterator[None]:
     copies = {key: buffer.clone() for key, buffer in buffers.items()}  # one for each, also where modules share it
     try:
         for module, attributes in originals:
-            own = {n: v if type(v) in _PLAIN or n in _PYTORCHS else _copied(n, v) for n, v in attributes.items()}
-            own["training"] = False
+            own = {**attributes, "training": False, _NAMES: set(attributes[_NAMES])}
+            for name, value in attributes.items():
+                if name not in _PYTORCHS and type(value) not in _PLAIN:  # which are nearly all
+                    own[name] = _copied(name, value)
             if attributes["_buffers"]:
                 own["_buffers"] = {name: copies.get(id(buffer)) for name, buffer in attributes["_buffers"].items()}
             object.__setattr__(module, "__dict__", own)

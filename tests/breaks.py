@@ -195,7 +195,7 @@ BREAKS = {
         "batches are taken as the step gets them",
     ),
     "evaluation": isolation(
-        '            own["training"] = False\n', "", "no module is in training during a look",
+        'own = {**attributes, "training": False, ', "own = {**attributes, ", "no module is in training during a look",
     ),
     "rows joined": ranks("every[index][new:]", "every[index]", "rows that two processes explained are taken once"),
     "rows of targets": Break(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import doctest
+from functools import partial
+from itertools import count, product
 from pathlib import Path
 from statistics import median
 
@@ -12,9 +14,9 @@ import torch
 from scipy import stats
 from torch import nn
 
-from benchmarks.speed import estimates
+from benchmarks.speed import estimates, rounds
 from benchmarks.speed.__main__ import read, results_file
-from benchmarks.speed.estimates import estimated, ratio, slope
+from benchmarks.speed.estimates import compared, estimated, ratio, slope
 from benchmarks.speed.memory import kept_for_backward, peak
 from benchmarks.speed.page import markdown
 from benchmarks.speed.rounds import Options, take_turns
@@ -52,10 +54,23 @@ def test_a_ratio_is_of_the_same_round():
 
 def test_rounds_that_count_and_one_that_does_not():
     called = []
-    runs = {"a": lambda: called.append("a"), "b": lambda: called.append("b")}
-    found = take_turns(runs, Options(rounds=3), budget=0)
-    assert {name: len(times) for name, times in found.items()} == {"a": 3, "b": 3}
-    assert sorted(called) == ["a"] * 4 + ["b"] * 4
+    runs = {name: partial(called.append, name) for name in ("pace", "a", "b")}
+    found = take_turns(runs, "pace", Options(rounds=3), budget=0)
+    for times in found.values():
+        assert {name: len(each) for name, each in times.items()} == {"pace": 3, "a": 3, "b": 3}
+    turns = [called[i : i + 5] for i in range(0, 20, 5)]
+    assert len(called) == 20
+    assert all(turn[::2] == ["pace"] * 3 and {turn[1], turn[3]} == {"a", "b"} for turn in turns)
+
+
+def test_a_machine_that_slows_down_steadily_makes_nobody_slower(monkeypatch):
+    costs, clock = {"pace": 10.0, "a": 20.0, "b": 5.0}, count(1)
+    monkeypatch.setattr(rounds, "clocked", lambda run, device: run() * next(clock))
+    runs = {name: partial(float, cost) for name, cost in costs.items()}
+    found = take_turns(runs, "pace", Options(rounds=7), budget=0)
+    for own, other in product(costs, costs):
+        estimate = compared(found, own, other)
+        assert estimate.low == estimate.value == estimate.high == pytest.approx(costs[own] / costs[other])
 
 
 def test_bytes_kept_for_backward_and_the_most_held_at_once():

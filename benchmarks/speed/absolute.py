@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from benchmarks.environment import RESULTS
 from benchmarks.speed.cases import Case, prepared
 from benchmarks.speed.contestants import FORWARD, OURS, bound, explanation, forward
-from benchmarks.speed.estimates import estimated, ratio
+from benchmarks.speed.estimates import compared, estimated
 from benchmarks.speed.memory import peak
 from benchmarks.speed.rounds import Options, clocked, take_turns, wait
 from benchmarks.tables import table
@@ -55,8 +55,8 @@ def _one(name: str, images: int, dtype: torch.dtype, options: Options) -> dict[s
         for run in runs.values():
             run()  # what libraries keep for good is there from then on
         memory = {each: peak(run, options.device) for each, run in runs.items()}
-        times = take_turns(runs, options, SECONDS)
-    return {"model": name, "dtype": str(dtype)[6:], "images": images, "milliseconds": times, "peak": memory}
+        turns = take_turns(runs, FORWARD, options, SECONDS)
+    return {"model": name, "dtype": str(dtype)[6:], "images": images, **turns, "peak": memory}
 
 
 def _look(case: Case) -> None:
@@ -114,7 +114,7 @@ def page(found: Mapping[str, Any]) -> str:
         numbers = (
             f"{median(times[FORWARD]):.2f}",
             f"{median(times[OURS]):.2f}",
-            str(ratio(times[OURS], times[FORWARD])),
+            str(compared(one, OURS, FORWARD)),
         )
         shares = (f"{memory[FORWARD] / 2**20:.0f}", f"{memory[OURS] / memory[FORWARD]:.2f}")
         rows.append((f"{one['model']}, {one['dtype']}, {one['images']} images", *numbers, *shares))
@@ -134,9 +134,9 @@ def losses(found: Mapping[str, Any]) -> list[str]:
     """Goals that were missed."""
     said = []
     for one in found["table"]:
-        times, memory = one["milliseconds"], one["peak"]
+        memory = one["peak"]
         title = f"{one['model']}, {one['dtype']}, {one['images']} images"
-        over, more = ratio(times[OURS], times[FORWARD]), memory[OURS] / memory[FORWARD]
+        over, more = compared(one, OURS, FORWARD), memory[OURS] / memory[FORWARD]
         if over.value > RATIO_GOAL:
             said.append(f"{title}: an explanation takes {over} of a forward instead of {RATIO_GOAL}")
         if more > PEAK_GOAL:

@@ -47,6 +47,19 @@ def ratio(own: Sequence[float], other: Sequence[float]) -> Estimate:
     return estimated([a / b for a, b in zip(own, other, strict=True)])
 
 
+def compared(turns: Mapping[str, Mapping[str, Sequence[float]]], own: str, other: str) -> Estimate:
+    """How many times the other's, both in times of the pace beside them, of the same round; see `rounds.take_turns`.
+
+    >>> str(compared({"milliseconds": {"a": [3.0], "b": [4.0]}, "beside": {"a": [1.0], "b": [2.0]}}, "a", "b"))
+    '1.50 (1.50–1.50)'
+    """
+    shares = [
+        [time / pace for time, pace in zip(turns["milliseconds"][name], turns["beside"][name], strict=True)]
+        for name in (own, other)
+    ]
+    return ratio(*shares)
+
+
 def slope(rounds: Mapping[float, Sequence[float]], *, logarithmic: bool) -> Estimate:
     """The slope of a line through the medians, and its interval: by drawing rounds anew, 1,000 times.
 

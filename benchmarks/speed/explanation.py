@@ -10,13 +10,13 @@ import torch
 
 from benchmarks.speed.cases import Case, prepared
 from benchmarks.speed.contestants import FORWARD, OURS, PEERS, TRACED, bound, explainers, installed_peers, traced
-from benchmarks.speed.estimates import ratio
+from benchmarks.speed.estimates import compared
 from benchmarks.speed.memory import kept_for_backward, peak
 from benchmarks.speed.rounds import Options, take_turns
 from benchmarks.tables import table
 
 MODELS = ("resnet18", "resnet50", "vgg16", "mobilenet_v3_large", "densenet121", "vit_b_32")
-IMAGES, SECONDS = 8, 25
+IMAGES, SECONDS = 8, 60
 MEAN_GOAL, WORST_GOAL, PEER_GOAL, KEPT_GOAL = 1.05, 1.15, 3.0, 1000
 NOT = "takes tokens for channels"
 
@@ -53,9 +53,9 @@ def _one(name: str, options: Options, dtype: torch.dtype) -> dict[str, Any]:
         memory = {each: _memory(case, each, runs, options) for each in runs}
         if dtype == torch.float32:
             runs |= bound(case, {TRACED: traced})
-        times = take_turns(runs, options, SECONDS)
+        turns = take_turns(runs, FORWARD, options, SECONDS)
         tokens, layer = case.tokens, case.layer.name
-    return {"layer": layer, "tokens": tokens, "milliseconds": times, "failed": failed, "memory": memory}
+    return {"layer": layer, "tokens": tokens, **turns, "failed": failed, "memory": memory}
 
 
 def _memory(case: Case, name: str, runs: Mapping[str, Any], options: Options) -> dict[str, int]:
@@ -75,7 +75,7 @@ def _times(models: Mapping[str, Any], shown: tuple[str, ...]) -> str:
     rows = []
     for name, one in models.items():
         times = one["milliseconds"]
-        cells = [str(ratio(times[each], times[FORWARD])) if each in times else _why_not(one, each) for each in shown]
+        cells = [str(compared(one, each, FORWARD)) if each in times else _why_not(one, each) for each in shown]
         rows.append((f"{name}, `{one['layer']}`", str(len(times[FORWARD])), *cells))
     return table(("times a plain forward", "rounds", *shown), rows)
 
@@ -114,16 +114,14 @@ def _mebibytes(count: int) -> str:
 
 
 def _verdicts(found: Mapping[str, Any]) -> list[str]:
-    own = {
-        name: ratio(one["milliseconds"][OURS], one["milliseconds"][FORWARD]) for name, one in found["float32"].items()
-    }
+    own = {name: compared(one, OURS, FORWARD) for name, one in found["float32"].items()}
     average, worst = mean(each.value for each in own.values()), max(own, key=lambda name: own[name].value)
     said = [
         f"- On average over the architectures {average:.2f} of a forward (goal: at most {MEAN_GOAL}), "
         f"at most {own[worst].value:.2f} ({worst}; goal: at most {WORST_GOAL})."
     ]
     faster = {
-        name: ratio(one["milliseconds"]["pytorch-grad-cam"], one["milliseconds"][OURS])
+        name: compared(one, "pytorch-grad-cam", OURS)
         for name, one in found["float32"].items()
         if "pytorch-grad-cam" in one["milliseconds"]
     }
@@ -139,8 +137,7 @@ def _verdicts(found: Mapping[str, Any]) -> list[str]:
 
 def _beside(found: Mapping[str, Any], peer: str) -> str:
     """Ours over a peer's, where that is largest."""
-    times = {name: one["milliseconds"] for name, one in found["float32"].items() if peer in one["milliseconds"]}
-    ratios = {name: ratio(each[OURS], each[peer]) for name, each in times.items()}
+    ratios = {name: compared(one, OURS, peer) for name, one in found["float32"].items() if peer in one["milliseconds"]}
     if not ratios:
         return ""
     most, middle = max(ratios, key=lambda name: ratios[name].value), mean(each.value for each in ratios.values())
@@ -159,13 +156,12 @@ def losses(found: Mapping[str, Any]) -> list[str]:
     """Goals that were missed, and peers that were faster."""
     said, own = [], {}
     for name, one in found["float32"].items():
-        times = one["milliseconds"]
-        own[name] = ratio(times[OURS], times[FORWARD]).value
+        own[name] = compared(one, OURS, FORWARD).value
         if own[name] > WORST_GOAL:
             said.append(f"{name}: an explanation takes {own[name]:.2f} of a forward instead of {WORST_GOAL}")
         for peer in PEERS:
-            if peer in times:
-                beside = ratio(times[peer], times[OURS])
+            if peer in one["milliseconds"]:
+                beside = compared(one, peer, OURS)
                 if peer == "pytorch-grad-cam" and beside.value < PEER_GOAL:
                     said.append(f"{name}: pytorch-grad-cam takes {beside} times as long instead of {PEER_GOAL:g}")
                 if beside.high < 1:

@@ -17,7 +17,7 @@ from torch import nn
 from benchmarks.speed.cases import Case, photos, prepared
 from benchmarks.speed.contestants import FORWARD, OURS, Contestant, bound, explanation, forward, installed_peers
 from benchmarks.speed.contestants import pytorch_grad_cam as grad_cam
-from benchmarks.speed.estimates import ratio, slope
+from benchmarks.speed.estimates import compared, slope
 from benchmarks.speed.memory import peak
 from benchmarks.speed.methods import BARE, bare
 from benchmarks.speed.rounds import Options, clocked, take_turns
@@ -30,7 +30,7 @@ from lightning_gradcam.probe import Probe
 from lightning_gradcam.targets import TARGETS, given
 from lightning_gradcam.watch import Watch
 
-MODEL, SECONDS, LOOKS = "resnet18", 10, 1000
+MODEL, SECONDS, LOOKS = "resnet18", 20, 1000
 STAGES = ("layer4", "layer3", "layer2", "layer1")
 AXES: dict[str, tuple[int, ...]] = {
     "images": (1, 4, 16, 64, 256),
@@ -77,7 +77,7 @@ def _one(axis: str, value: int, options: Options) -> dict[str, Any]:
         for run in runs.values():
             run()
         memory = {name: peak(run, options.device) for name, run in runs.items()}
-        return {"milliseconds": take_turns(runs, options, SECONDS), "peak": memory}
+        return {**take_turns(runs, FORWARD, options, SECONDS), "peak": memory}
 
 
 def _contestants(axis: str, value: int, case: Case) -> dict[str, Contestant]:
@@ -151,12 +151,12 @@ def _row(value: str, one: Mapping[str, Any]) -> tuple[str, ...]:
         return show(name) if name in times else "–"
 
     def over(name: str) -> str:
-        return cell(name, lambda name: str(ratio(times[name], times[FORWARD])))
+        return cell(name, lambda name: str(compared(one, name, FORWARD)))
 
     def mebibytes(name: str) -> str:
         return cell(name, lambda name: f"{memory[name] / 2**20:.1f}")
 
-    least = str(ratio(times[OURS], times[BARE])) if BARE in times else ""
+    least = str(compared(one, OURS, BARE)) if BARE in times else ""
     return value, f"{median(times[FORWARD]):.1f}", over(OURS), over(PEER), least, mebibytes(OURS), mebibytes(PEER)
 
 
@@ -189,7 +189,7 @@ def losses(found: Mapping[str, Any]) -> list[str]:
     """Goals that were missed."""
     said = []
     for value, one in found["axes"]["layers"].items():
-        beside = ratio(one["milliseconds"][OURS], one["milliseconds"][BARE])
+        beside = compared(one, OURS, BARE)
         if beside.value > SEVERAL_GOAL:
             said.append(f"{value} layers take {beside} of the least instead of {SEVERAL_GOAL}")
     ours = slopes(found["axes"]["images"])[OURS]

@@ -19,7 +19,7 @@ from benchmarks.speed.contestants import (
     look,
     usual_callback,
 )
-from benchmarks.speed.estimates import ratio
+from benchmarks.speed.estimates import compared, ratio
 from benchmarks.speed.rounds import Options, take_turns
 from benchmarks.tables import table
 
@@ -30,7 +30,7 @@ CASES = (
     ("resnet18", 16),
     ("resnet50", 16),
 )
-SECONDS = 25
+SECONDS = 40
 USUAL, FIGURE = "usual callback", "matplotlib figure"
 GOAL, USUAL_GOAL = 1.2, 3.0
 
@@ -53,9 +53,9 @@ def measure(options: Options) -> list[dict[str, Any]]:
         contestants |= {USUAL: usual_callback} if "pytorch-grad-cam" in peers else {}
         contestants |= {FIGURE: figure_callback} if "captum" in peers else {}
         with prepared(name, images, device=options.device) as case:
-            times = take_turns(bound(case, contestants), options, SECONDS)
+            turns = take_turns(bound(case, contestants), FORWARD, options, SECONDS)
             parts = dict(zip(PARTS, map(list, zip(*case.parts[1:], strict=True)), strict=True))
-        found.append({"model": name, "images": images, "milliseconds": times, "parts": parts})
+        found.append({"model": name, "images": images, **turns, "parts": parts})
     return found
 
 
@@ -64,7 +64,7 @@ def page(found: list[dict[str, Any]]) -> str:
     whole, parts = [], []
     for one in found:
         times = one["milliseconds"]
-        ratios = [str(ratio(times[n], times[FORWARD])) if n in times else "–" for n in (LOOK, USUAL, FIGURE)]
+        ratios = [str(compared(one, n, FORWARD)) if n in times else "–" for n in (LOOK, USUAL, FIGURE)]
         whole.append((_title(one), f"{median(times[FORWARD]):.0f}", ratios[0], f"{_waited(one):.2f}", *ratios[1:]))
         parts.append((_title(one), *(f"{median(times):.1f}" for times in one["parts"].values())))
     head = ("times a plain forward", "forward, ms", "a look", "without write", USUAL, FIGURE)
@@ -78,19 +78,18 @@ def _title(one: Mapping[str, Any]) -> str:
 def _waited(one: Mapping[str, Any]) -> float:
     """What the callback waits for, round by round, over a plain forward."""
     parts = [part for name, part in one["parts"].items() if name != "write"]
-    return ratio([sum(each) for each in zip(*parts, strict=True)], one["milliseconds"][FORWARD]).value
+    return ratio([sum(each) for each in zip(*parts, strict=True)], one["beside"][LOOK]).value
 
 
 def losses(found: list[dict[str, Any]]) -> list[str]:
     """Goals that were missed."""
     said = []
     for one in found:
-        times = one["milliseconds"]
-        own = ratio(times[LOOK], times[FORWARD])
+        own = compared(one, LOOK, FORWARD)
         if own.value > GOAL:
             ours = {name: median(part) for name, part in one["parts"].items()}
             dearest = ", ".join(f"{name} {value:.0f} ms" for name, value in ours.items())
             said.append(f"{_title(one)}: a look takes {own} of a forward instead of {GOAL} ({dearest})")
-        if USUAL in times and (beside := ratio(times[USUAL], times[LOOK])).value < USUAL_GOAL:
+        if USUAL in one["milliseconds"] and (beside := compared(one, USUAL, LOOK)).value < USUAL_GOAL:
             said.append(f"{_title(one)}: the usual callback takes {beside} times as long instead of {USUAL_GOAL:g}")
     return said

@@ -23,7 +23,7 @@ from benchmarks.speed.contestants import (
     pytorch_grad_cam,
     torchcam,
 )
-from benchmarks.speed.estimates import ratio
+from benchmarks.speed.estimates import compared
 from benchmarks.speed.rounds import Options, take_turns
 from benchmarks.tables import table
 from lightning_gradcam.fusion import in_order
@@ -101,21 +101,23 @@ def measure(options: Options) -> dict[str, Any]:
     """All of one model."""
     with prepared(MODEL, IMAGES, device=options.device) as case:
         runs = bound(case, contestants(case, installed_peers()))
-        return {"layer": case.layer.name, "milliseconds": take_turns(runs, options, SECONDS)}
+        return {"layer": case.layer.name, **take_turns(runs, FORWARD, options, SECONDS)}
 
 
 def page(found: Mapping[str, Any]) -> str:
     """The section."""
-    times = found["milliseconds"]
-    rows = [(name, f"{median(each):.0f}", str(ratio(each, times[FORWARD]))) for name, each in times.items()]
+    rows = [
+        (name, f"{median(each):.0f}", str(compared(found, name, FORWARD)))
+        for name, each in found["milliseconds"].items()
+    ]
     return (
         f"{MODEL}, {IMAGES} images of 224x224 pixels, layer `{found['layer']}`.\n\n"
         f"{table(('', 'ms', 'times a plain forward'), rows)}\n\n"
-        f"All stages take {ratio(times[STAGES], times[BARE])} times a {BARE} (goal: at most {SEVERAL_GOAL})."
+        f"All stages take {compared(found, STAGES, BARE)} times a {BARE} (goal: at most {SEVERAL_GOAL})."
     )
 
 
 def losses(found: Mapping[str, Any]) -> list[str]:
     """The goal, where it was missed."""
-    several = ratio(found["milliseconds"][STAGES], found["milliseconds"][BARE])
+    several = compared(found, STAGES, BARE)
     return [f"all stages take {several} of the least instead of {SEVERAL_GOAL}"] * (several.value > SEVERAL_GOAL)

@@ -6,11 +6,15 @@ import gc
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import mean
 from time import perf_counter
+from typing import TypeAlias
 
 import torch
 
-Run = Callable[[], object]
+Run: TypeAlias = Callable[[], object]
+Turns: TypeAlias = dict[str, dict[str, list[float]]]
 
 
 @dataclass(frozen=True)
@@ -38,26 +42,41 @@ class Options:
         return values[:2] if self.quick else values
 
 
-def take_turns(runs: Mapping[str, Run], options: Options, budget: float) -> dict[str, list[float]]:
+def take_turns(runs: Mapping[str, Run], pace: str, options: Options, budget: float) -> Turns:
     """Milliseconds of each contestant, round by round, in an order shuffled anew; first a round that does not count.
+
+    A machine's speed changes from second to second, so that only what ran side by side can be compared: the pace is
+    called before and after each of the others.
 
     Args:
         runs: By name.
+        pace: The name of the one that others are compared with.
         options: Where, and how many at least.
         budget: Seconds after which no further round begins.
+
+    Returns:
+        ``"milliseconds"`` per name and round, and as ``"beside"``, the mean of the pace's before and after. The pace's
+        own are the mean of the round.
     """
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    order, shuffler = list(runs), random.Random(0)
+    own: dict[str, list[float]] = {name: [] for name in runs}
+    beside: dict[str, list[float]] = {name: [] for name in runs}
+    order, shuffler = [name for name in runs if name != pace], random.Random(0)
     start = perf_counter()
     for turn in range(10_000):
         if turn > (1 if options.quick else options.rounds) and perf_counter() - start > options.seconds(budget):
             break
         shuffler.shuffle(order)
+        paces, times = [clocked(runs[pace], options.device)], []
         for name in order:
-            elapsed = clocked(runs[name], options.device)
-            if turn > 0:
-                found[name].append(elapsed)
-    return found
+            times.append(clocked(runs[name], options.device))
+            paces.append(clocked(runs[pace], options.device))
+        if turn > 0:
+            for name, elapsed, around in zip(order, times, pairwise(paces), strict=True):
+                own[name].append(elapsed)
+                beside[name].append(mean(around))
+            for found in (own, beside):
+                found[pace].append(mean(paces))
+    return {"milliseconds": own, "beside": beside}
 
 
 def clocked(run: Run, device: str = "cpu") -> float:
