@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
+import torch
+
 
 @dataclass
 class Pace:
@@ -47,12 +49,15 @@ class Pace:
         return perf_counter() - self._ended < needed * (1 - 1e-9)
 
     @contextmanager
-    def clocked(self) -> Iterator[None]:
-        """Around a look: how long it takes beside what passed since the one before."""
-        start = perf_counter()
+    def clocked(self, device: torch.device) -> Iterator[None]:
+        """Around a look on that device: how long it takes beside what passed since the one before."""
+        start, reached = perf_counter(), _mark(device)
         yield
-        end = perf_counter()
+        end, done = perf_counter(), _mark(device)
         self._seconds = end - start
+        if reached is not None and done is not None:  # steps of training may have been waiting for the device
+            done.synchronize()  # at once: the picture has come from there
+            self._seconds = reached.elapsed_time(done) / 1000
         if self._ended is not None:
             self.share = self._seconds / (end - self._ended)
         self._ended = end
@@ -66,3 +71,12 @@ class Pace:
             f"Looks would take more than the share of {self.max_overhead:.0%} that `max_overhead` allows "
             f"({self._seconds:.2g} s each), so they are made less often; when depends on the clock."
         )
+
+
+def _mark(device: torch.device) -> torch.cuda.Event | None:
+    """When a CUDA device gets as far as this; None for others, which are asked for nothing ahead of time."""
+    if device.type != "cuda":
+        return None
+    mark = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # PyTorch's has no types
+    mark.record(torch.cuda.current_stream(device))
+    return mark

@@ -152,7 +152,7 @@ class Run:
         assert watch is not None
         self.looked_at = batches_done(trainer)
         with self._guarded(), trainer.profiler.profile(f"[GradCAMCallback]{self.tag}.look"):
-            with self.pace.clocked():
+            with self.pace.clocked(watch.probe.images.device):
                 look = watch.look(module, moment)
                 for key, picture in look.pictures.items():
                     self._show(trainer, key, picture, step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+import torch
 from lit import fit
 from pytorch_lightning.loggers import TensorBoardLogger
 
@@ -28,7 +29,7 @@ def run(pace, clock, epochs, look, train):
     for epoch in range(epochs):
         clock.now += train
         if pace.due(epoch, last=epoch == epochs - 1):
-            with pace.clocked():
+            with pace.clocked(torch.device("cpu")):
                 clock.now += look
             looked.append(epoch)
             shares.append(pace.share)
@@ -55,10 +56,33 @@ def test_several_validations_in_an_epoch_are_looked_at_where_there_is_time(monke
     for epoch in (0, 0, 0, 1, 1, 1):
         clock.now += 3
         assert pace.due(epoch, last=False)
-        with pace.clocked():
+        with pace.clocked(torch.device("cpu")):
             clock.now += 1
         looks += 1
     assert (looks, pace.note) == (6, "")
+
+
+def test_steps_that_wait_for_the_device_are_no_part_of_a_look(monkeypatch):
+    clock, pace, queued = Clock(monkeypatch), Pace(), [0.0]
+
+    class Mark:
+        """Reached once what was asked for before is done."""
+
+        def __init__(self):
+            self.at = clock.now + queued[0]
+
+        def synchronize(self):
+            assert clock.now >= self.at
+
+        def elapsed_time(self, other):
+            return 1000 * (other.at - self.at)
+
+    monkeypatch.setattr(pace_room, "_mark", lambda device: Mark())
+    for _ in range(2):
+        clock.now, queued[0] = clock.now + 3, 5.0
+        with pace.clocked(torch.device("cuda")):
+            clock.now, queued[0] = clock.now + 5 + 2, 0.0
+    assert pace.share == pytest.approx(2 / 10)
 
 
 def test_without_a_limit_and_with_an_even_beat_nothing_waits(monkeypatch):
