@@ -161,7 +161,7 @@ class GradCAMCallback(AnyCallback):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The sanity check's batches come again in the first validation."""
         if not trainer.sanity_checking:
-            self._run.session.start_over()
+            self._run.session.supply.start_over()
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0

@@ -98,7 +98,7 @@ class Run:
         if self.session.watch or not self.session.ranks.has_run:
             return
         restored = self.restored is not None and self.restored["probe"] is not None
-        if not self._agreed(restored or self.session.has_images):
+        if not self._agreed(restored or self.session.supply.has_images):
             return
         if not restored:
             with self._guarded(before_training=True):

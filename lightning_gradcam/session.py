@@ -15,13 +15,14 @@ from lightning_gradcam.calling import default_forward
 from lightning_gradcam.choices import Choices
 from lightning_gradcam.explanation import NotExplainableError
 from lightning_gradcam.gallery import Display
-from lightning_gradcam.gathering import Gatherer, without_foreign_labels
+from lightning_gradcam.gathering import without_foreign_labels
 from lightning_gradcam.host import InPrecision
 from lightning_gradcam.pipeline import prepare
 from lightning_gradcam.plan import Plan
 from lightning_gradcam.portions import Portions
 from lightning_gradcam.probe import Forward, Probe
 from lightning_gradcam.ranks import Ranks
+from lightning_gradcam.supply import Supply
 from lightning_gradcam.surroundings import find_class_names, find_forward, find_pixels
 from lightning_gradcam.targets import TARGETS
 from lightning_gradcam.watch import Watch, check_attackable, choose_target
@@ -45,34 +46,22 @@ class Session:
         self.plan: Plan | None = None
         self.watch: Watch | None = None
         self.sources: dict[str, str] = {}
-        self.batches, self.source = 0, ""
-        self._gatherer = Gatherer(choices.probe) if isinstance(choices.probe, int) else None
+        self.supply = Supply(choices.probe)
 
     @property
     def gathering(self) -> bool:
         """Whether batches are still wanted."""
-        return self._gatherer is not None and self.watch is None
-
-    @property
-    def has_images(self) -> bool:
-        """Whether there is at least one image to trace the model with."""
-        return self._gatherer is None or len(self._gatherer) > 0
+        return self.supply.gathers and self.watch is None
 
     @property
     def settled(self) -> bool:
         """Whether no further batch could change the probe."""
-        return self._gatherer is None or self._gatherer.settled(self.plan.classes if self.plan else None)
+        return self.supply.settled(self.plan.classes if self.plan else None)
 
     def offer(self, batch: Any, source: str) -> None:
         """Take from a batch what serves; ``source`` is what the choices call it."""
-        if self._gatherer is not None and self.watch is None and not (self.plan and self.settled):
-            self.batches, self.source = self.batches + 1, source
-            self._gatherer.add(batch)
-
-    def start_over(self) -> None:
-        """Forget what was gathered: the same batches will come again."""
-        if isinstance(self.choices.probe, int) and self.watch is None:
-            self._gatherer, self.batches = Gatherer(self.choices.probe), 0
+        if self.watch is None and not (self.plan and self.settled):
+            self.supply.offer(batch, source)
 
     def prepare(self, module: nn.Module, precision: Any) -> None:
         """Trace the model once on the images at hand and decide where to look.
@@ -128,13 +117,13 @@ class Session:
         warnings = []
         if state is not None and state["probe"] is not None and isinstance(self.choices.probe, int):
             self.choices = replace(self.choices, probe=Probe.from_state_dict(state["probe"]))
-            self._gatherer = None
+            self.supply = Supply(self.choices.probe)
         if self.plan is None:
             self.prepare(module, precision)
         assert self.plan is not None
         warnings.append(self.plan.note)
         probe = self._at_hand(module, precision)
-        if self._gatherer is not None:
+        if self.supply.gathers:
             probe, warning = without_foreign_labels(probe, self.plan.classes)
             warnings.append(warning)
         masks = probe.has_masks and self.plan.answer == "pixels"
@@ -169,7 +158,7 @@ class Session:
                     "The checkpoint's looks explain other images, layers, methods or targets than this run, so they "
                     "are not compared with: its curves start anew."
                 )
-        self._gatherer = None
+        self.supply.end()
         return [warning for warning in warnings if warning]
 
     def _goes_on_from(self, state: Mapping[str, Any]) -> bool:
@@ -196,32 +185,17 @@ class Session:
 
     def describe(self) -> dict[str, str]:
         """What was chosen, and where it was found, in words."""
-        return described(self.watch, self.choices.probe, self.source, self.sources) if self.watch else {}
+        return described(self.watch, self.choices.probe, self.supply.source, self.sources) if self.watch else {}
 
     def _at_hand(self, module: nn.Module, precision: Any) -> Probe:
         own = self.ranks.ask_first(self._own)
         probe = self.ranks.all_do(lambda: own.to(_device(module)))
-        given = self._gatherer is None  # what was gathered is in the run's precision already
-        return replace(probe, images=precision.convert_input(probe.images)) if given else probe
+        # What was gathered is in the run's precision already.
+        return probe if self.supply.gathers else replace(probe, images=precision.convert_input(probe.images))
 
     def _own(self) -> Probe:
-        probe = self._first_own()
+        probe = self.supply.probe()
         return probe.to("cpu") if self.ranks.count > 1 else probe  # the other processes have other devices
-
-    def _first_own(self) -> Probe:
-        if self._gatherer is None:
-            assert isinstance(self.choices.probe, Probe)
-            return self.choices.probe.clone()
-        if not len(self._gatherer):
-            seen = (
-                f"{self.batches} batches were seen, none with" if self.batches else "no batch was seen, so there are no"
-            )
-            raise NotExplainableError(
-                f"There is nothing to explain: {seen} images (floating-point tensors of shape (N, C, H, W)). "
-                "Pass `probe=(images, labels)`, as the model takes them; for signals (N, L), `signals[:, None]` "
-                "and `forward=lambda model, probe: model(probe.images[:, 0])`."
-            )
-        return self._gatherer.probe()
 
     def _attack(self, probe: Probe) -> Attack | None:
         if self.choices.attack is None:

@@ -49,7 +49,7 @@ FLOORS = [
     {"watch"},
     {"baseline"},
     {"choices"},
-    {"account"},
+    {"account", "supply"},
     {"session"},
     {"run"},
     {"callback", "command", "pinned"},
