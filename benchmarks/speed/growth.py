@@ -20,7 +20,7 @@ from benchmarks.speed.contestants import pytorch_grad_cam as grad_cam
 from benchmarks.speed.estimates import compared, slope
 from benchmarks.speed.memory import peak
 from benchmarks.speed.methods import BARE, bare
-from benchmarks.speed.rounds import Options, clocked, take_turns
+from benchmarks.speed.rounds import Options, clocked, take_turns, undisturbed
 from benchmarks.tables import table
 from lightning_gradcam.gallery import Display
 from lightning_gradcam.loggers import show
@@ -116,10 +116,11 @@ def _looks(count: int, options: Options) -> dict[str, list[float]]:
                 show([logger], folder, f"gradcam/{key}", picture, turn)
             logger.experiment.flush()
 
-        for turn in range(count):
-            found["milliseconds"].append(clocked(partial(one, turn), options.device))
-            if (turn + 1) % max(count // 20, 1) == 0:
-                found["memory"].append(_resident())
+        with undisturbed():
+            for turn in range(count):
+                found["milliseconds"].append(clocked(partial(one, turn), options.device))
+                if (turn + 1) % max(count // 20, 1) == 0:
+                    found["memory"].append(_resident())
         logger.finalize("success")
     return found
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import mean
@@ -61,22 +62,39 @@ def take_turns(runs: Mapping[str, Run], pace: str, options: Options, budget: flo
     own: dict[str, list[float]] = {name: [] for name in runs}
     beside: dict[str, list[float]] = {name: [] for name in runs}
     order, shuffler = [name for name in runs if name != pace], random.Random(0)
-    start = perf_counter()
-    for turn in range(10_000):
-        if turn > (1 if options.quick else options.rounds) and perf_counter() - start > options.seconds(budget):
-            break
+
+    def turn() -> tuple[list[float], list[float]]:
         shuffler.shuffle(order)
         paces, times = [clocked(runs[pace], options.device)], []
         for name in order:
             times.append(clocked(runs[name], options.device))
             paces.append(clocked(runs[pace], options.device))
-        if turn > 0:
+        return times, paces
+
+    turn()
+    start = perf_counter()
+    with undisturbed():
+        while len(own[pace]) < (1 if options.quick else options.rounds) or (
+            perf_counter() - start < options.seconds(budget)
+        ):
+            times, paces = turn()
             for name, elapsed, around in zip(order, times, pairwise(paces), strict=True):
                 own[name].append(elapsed)
                 beside[name].append(mean(around))
             for found in (own, beside):
                 found[pace].append(mean(paces))
     return {"milliseconds": own, "beside": beside}
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Inside, to collect garbage passes by what is there already: libraries, above all."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def clocked(run: Run, device: str = "cpu") -> float:
