@@ -72,7 +72,7 @@ def degenerate_share(codes: Tensor) -> Tensor:
     tensor(0.5000)
     """
     asked = codes != UNASKED
-    return ((codes > 0) & asked).sum() / asked.sum().clamp_min(1)
+    return ((codes > 0) & asked).sum().float() / asked.sum().clamp_min(1)
 
 
 def probabilities(logits: Tensor, multilabel: bool = False) -> Tensor:

@@ -37,7 +37,7 @@ def isolated(model: nn.Module) -> Iterator[None]:
     kinds = {type(module) for module in modules}  # some ten: to ask every module takes longer
     has_scripts = any(issubclass(kind, torch.jit.ScriptModule) for kind in kinds)
     scripted = [module for module in modules if isinstance(module, torch.jit.ScriptModule)] if has_scripts else []
-    eager = [module for module in modules if module not in scripted] if scripted else modules
+    eager = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)] if scripted else modules
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
@@ -130,7 +130,7 @@ _PLAIN = frozenset({bool, int, float, str, bytes, type(None), tuple, torch.Size,
 _PYTORCHS = frozenset(vars(nn.Module()))
 """Names of attributes that every module has: flags, and dictionaries of hooks, parameters and children."""
 
-_NAMES = "_non_persistent_buffers_set"
+_NON_PERSISTENT = "_non_persistent_buffers_set"
 """The one of them, besides the buffers, that a forward pass may fill: where it registers one."""
 
 
@@ -147,12 +147,11 @@ def _attributes(modules: Sequence[nn.Module]) -> Iterator[None]:
     copies = {key: buffer.clone() for key, buffer in buffers.items()}  # one for each, also where modules share it
     try:
         for module, attributes in originals:
-            own = {**attributes, "training": False, _NAMES: set(attributes[_NAMES])}
+            own = {**attributes, "training": False, _NON_PERSISTENT: set(attributes[_NON_PERSISTENT])}
             for name, value in attributes.items():
                 if name not in _PYTORCHS and type(value) not in _PLAIN:  # which are nearly all
                     own[name] = _copied(name, value)
-            if attributes["_buffers"]:
-                own["_buffers"] = {name: copies.get(id(buffer)) for name, buffer in attributes["_buffers"].items()}
+            own["_buffers"] = {name: copies.get(id(buffer)) for name, buffer in attributes["_buffers"].items()}
             object.__setattr__(module, "__dict__", own)
         yield
     finally:

@@ -56,7 +56,7 @@ class Pace:
         end, done = perf_counter(), _mark(device)
         self._seconds = end - start
         if reached is not None and done is not None:  # steps of training may have been waiting for the device
-            done.synchronize()  # at once: the picture has come from there
+            done.synchronize()
             self._seconds = reached.elapsed_time(done) / 1000
         if self._ended is not None:
             self.share = self._seconds / (end - self._ended)

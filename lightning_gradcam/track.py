@@ -85,10 +85,10 @@ class Track:
             and ``drift_error``, the standard error.
         """
         drawn, maps = explanations[0], explanations[0].maps
-        known, rows = dict(beside or {}), dict[str, Tensor]()
+        known, rows, suffixes = dict(beside or {}), dict[str, Tensor](), ["", *(f"/{key}" for key in list(maps)[1:])]
         self.agree, from_start = self._agreements(explanations)
-        for i, key in enumerate(maps):
-            suffix, unknown = f"/{key}" if i else "", maps[key].new_full((len(maps[key]),), torch.nan)
+        for key, suffix in zip(maps, suffixes, strict=True):
+            unknown = maps[key].new_full((len(maps[key]),), torch.nan)
             rows[f"drift{suffix}"] = 1 - self.agree.get(key, unknown)
             rows[f"drift_from_start{suffix}"] = 1 - from_start.get(key, unknown)
             rows[f"concentration{suffix}"] = gini(maps[key])
@@ -97,16 +97,13 @@ class Track:
             rows["confidence"], predicted = predictions(drawn.logits, self.multilabel)
             if labels is not None:
                 rows["accuracy"] = (predicted == labels).float()
-        means, errors = (of_rows.unbind() for of_rows in mean_and_error(torch.stack(list(rows.values()))))
-        known |= dict(zip(rows, means, strict=True))
-        error = {
-            name.replace("drift", "drift_error"): e
-            for name, e in zip(rows, errors, strict=True)
-            if name.split("/")[0] == "drift"
-        }
+        found = mean_and_error(torch.stack(list(rows.values())))
+        means, errors = (dict(zip(rows, of_rows.unbind(), strict=True)) for of_rows in found)
+        known |= means
         self.previous = Memory(maps, drawn.explained)
         self.start = self.start or self.previous
-        self.found, self.looks = {**known, **error}, self.looks + 1
+        self.found = {**known, **{f"drift_error{suffix}": errors[f"drift{suffix}"] for suffix in suffixes}}
+        self.looks += 1
         self.last = self._finite(known)
         return self.last
 

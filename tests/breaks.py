@@ -172,7 +172,7 @@ BREAKS = {
     "files": Break("loggers.py", "in loggers or [None]:", "in loggers:", "without a logger, pictures become files"),
     "writer": Break("loggers.py", 'register("CSVLogger")', 'register("")', "each logger takes pictures in its way"),
     "no images yet": Break(
-        "session.py", "return self._gatherer is None or len(self._gatherer) > 0", "return True",
+        "supply.py", "return self._gatherer is None or len(self._gatherer) > 0", "return True",
         "without an image, there is no look before the first step",
     ),
     "resume": Break(

@@ -8,8 +8,10 @@ import random
 import numpy as np
 import pytest
 import torch
+import torchmetrics
 from models import Noisy, TinyResNet, assert_close, perturbed, plain_cnn
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.vision_transformer import EncoderBlock
 
 from lightning_gradcam import explain
@@ -65,7 +67,7 @@ def test_nothing_is_left(fails, switches):
 
 def test_inside_the_model_evaluates_and_forward_may_rewrite_it():
     model = plain_cnn().train()
-    old = everything(model)
+    old, names = everything(model), set(model.state_dict())
     with isolated(model):
         assert not any(module.training for module in model.modules())
         assert not torch.is_grad_enabled()
@@ -74,8 +76,40 @@ def test_inside_the_model_evaluates_and_forward_may_rewrite_it():
         model[1].running_var = torch.ones(6)
         model[0].weight.grad = torch.ones_like(model[0].weight)
         model[0].weight.requires_grad_(False)
+        model[0].register_buffer("first", torch.ones(1), persistent=False)  # where there was none
         model[1].register_buffer("late", torch.ones(1))
     assert everything(model) == old
+    assert set(model.state_dict()) == names
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
+def test_a_metric_beside_a_scripted_part_counts_nothing():
+    class Beside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.seen = torch.jit.script(nn.Conv2d(3, 4, 3)), torchmetrics.MeanMetric()
+
+        def forward(self, images):
+            scores = self.net(images).mean((2, 3))
+            self.seen.update(scores.sum())
+            return scores
+
+    model = Beside().train()
+    before = {name: str(value) for name, value in vars(model.seen).items()}
+    with isolated(model):
+        assert not model.seen.training
+        model(torch.rand(2, 3, 8, 8))
+    assert {name: str(value) for name, value in vars(model.seen).items()} == before
+
+
+class Called(TorchDispatchMode):
+    """Whether attention took its fast path."""
+
+    fast = False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.fast |= "native_multi_head_attention" in func.__name__ or "transformer_encoder_layer" in func.__name__
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
@@ -97,10 +131,10 @@ def test_attention_keeps_its_fast_path_where_that_passes_by_no_hooks(model, fast
         slowly = called.copy()
         called.clear()
         torch.backends.mha.set_fastpath_enabled(True)
-        with isolated(model):
-            assert torch.backends.mha.get_fastpath_enabled() is fast
+        with isolated(model), Called() as kernels:
             model(torch.rand(3, 5, 8))
         assert called == slowly
+        assert kernels.fast is fast
     finally:
         torch.backends.mha.set_fastpath_enabled(True)
 

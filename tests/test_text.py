@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from models import examples
 from PIL import Image, ImageDraw, ImageFont
 
+from lightning_gradcam.render.colors import shade
 from lightning_gradcam.render.text import Font, paint
 
 EXTRA = "éß猫Ω→"
@@ -30,6 +31,21 @@ def test_encode_pads_cuts_and_replaces(texts, data):
         if width is not None and len(text) > width:
             expected = text[: width - 1] + "…"
         assert words(codes) == "".join(c if c in FONT.characters else "?" for c in expected)
+
+
+def test_what_was_encoded_before_is_there_already_and_only_so_much_of_it():
+    font = Font.load()
+    assert font.encode(["drift", "±"]) is font.encode(["drift", "±"])
+    assert font.encode(["drift"], 4) is not font.encode(["drift"], 5)
+    for look in range(1000):
+        assert "".join(font.characters[c] for c in font.encode([f"epoch {look}"])[0]) == f"epoch {look}"
+    assert len(font._known) <= 256
+
+
+@torch.inference_mode()
+def test_what_is_kept_is_no_inference_tensor():
+    assert not Font.load().encode(["drift"]).is_inference()
+    assert not shade((1.0, 2.0, 3.0), torch.device("cpu")).is_inference()
 
 
 def python_fixed(value: float, whole: int, decimals: int) -> str:

@@ -15,8 +15,9 @@ Written by `make bench` (`python -m benchmarks.speed`); the single rounds are in
 
 In every round each contestant is called once, in an order shuffled anew, on the same model, images, classes and
 layer, after a round that does not count. Since a machine's speed changes from second to second, a plain forward is
-called before and after each of them, and their mean is what its time is divided by; contestants are compared by these
-ratios, of the same round each. Told is the median over the rounds, and in brackets between what it lies with 95 % (by
+called before and after each of them (and before each of these one that is not clocked, so that all find caches and
+memory alike), and their mean is what its time is divided by; contestants are compared by these ratios, of the same
+round each. Told is the median over the rounds, and in brackets between what it lies with 95 % (by
 the order of the rounds: no assumption about how times are distributed). The plain forward is that of
 `torch.inference_mode`. Weights are random, BatchNorm's statistics are those of the images, models are in eval mode,
 images are crops of a photo. Registering and removing hooks is in everybody's time.

@@ -47,7 +47,7 @@ def take_turns(runs: Mapping[str, Run], pace: str, options: Options, budget: flo
     """Milliseconds of each contestant, round by round, in an order shuffled anew; first a round that does not count.
 
     A machine's speed changes from second to second, so that only what ran side by side can be compared: the pace is
-    called before and after each of the others.
+    called before and after each of the others, always after another one of its own.
 
     Args:
         runs: By name.
@@ -64,11 +64,15 @@ def take_turns(runs: Mapping[str, Run], pace: str, options: Options, budget: flo
     order, shuffler = [name for name in runs if name != pace], random.Random(0)
 
     def turn() -> tuple[list[float], list[float]]:
+        def set_pace() -> float:
+            runs[pace]()  # so that everyone comes after one, and finds the memory as it leaves it
+            return clocked(runs[pace], options.device)
+
         shuffler.shuffle(order)
-        paces, times = [clocked(runs[pace], options.device)], []
+        paces, times = [set_pace()], []
         for name in order:
             times.append(clocked(runs[name], options.device))
-            paces.append(clocked(runs[pace], options.device))
+            paces.append(set_pace())
         return times, paces
 
     turn()

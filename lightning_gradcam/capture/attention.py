@@ -100,7 +100,7 @@ class _Mode(TorchFunctionMode):
 def attended(
     model: nn.Module, probe: Probe, run: Callable[[Probe], Any], target: Target | None
 ) -> tuple[Attention, ...]:
-    """Run the model once and keep all attention; what the model returns is the same to the bit.
+    """Run the model once and keep all attention; what it returns is what it returns without attention's fast path.
 
     Args:
         model: Isolated, see `isolation.isolated`.
@@ -136,13 +136,10 @@ def attended(
 
 def _watched(probe: Probe, run: Callable[[Probe], Any], graph: bool) -> tuple[Any, list[_Seen]]:
     watching, before = _Watching(len(probe), graph), torch.is_grad_enabled()
-    fast = torch.backends.mha.get_fastpath_enabled()
     try:
-        torch.backends.mha.set_fastpath_enabled(False)  # one kernel, in which weights are not to be seen
-        with _Mode(watching):
+        with _Mode(watching):  # which keeps attention from its fast path, one kernel for all of it
             output = run(probe)
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
         torch.set_grad_enabled(before)
     return output, watching.seen
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lightning_gradcam.explanation import probabilities
 from lightning_gradcam.render.canvas import Canvas
-from lightning_gradcam.render.colors import BAR, FAINT, INK, PAPER, Ramp, overlay, shade
+from lightning_gradcam.render.colors import BAR, FAINT, INK, PAPER, Color, Ramp, overlay, shade
 from lightning_gradcam.render.text import Font, paint
 
 GAP = 4
@@ -106,9 +106,7 @@ def stack(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([_widen(part, width) for part in parts], dim=1)
 
 
-def line(
-    font: Font, parts: Sequence[str | Tensor], width: int, above: int = 0, ink: tuple[int, int, int] = INK
-) -> Tensor:
+def line(font: Font, parts: Sequence[str | Tensor], width: int, above: int = 0, ink: Color = INK) -> Tensor:
     """One line of words and codes, ``(3, h, width)`` uint8, cut where it is too long."""
     coverage = font.draw(font.line(parts, (width - 2 * GAP) // font.width))
     return paint(F.pad(coverage, (GAP, width - GAP - coverage.shape[-1], above, 0)), ink, PAPER)

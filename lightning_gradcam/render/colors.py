@@ -79,7 +79,8 @@ def shade(color: Color, device: torch.device) -> Tensor:
 
     To put it there again would wait for the device.
     """
-    return torch.tensor(color, dtype=torch.float32).to(device)
+    with torch.inference_mode(False):  # it outlives the look
+        return torch.tensor(color, dtype=torch.float32).to(device)
 
 
 def grey(photos: Tensor) -> Tensor:

@@ -170,8 +170,7 @@ class Duel:
     def _verdict(self, both: tuple[Explanation, Explanation], agree: Tensor) -> Tensor:
         """Whether the attack has changed the prediction, a right one to a wrong one, and how far the maps agree."""
         font, characters = self.sheet.font, _characters(self.sheet)
-        before, after = (predictions(explanation.logits)[1] for explanation in both)
-        moved, right = before != after, self.sheet.right(before)
+        moved, right = _moved(both), self.sheet.right(predictions(both[0].logits)[1])
         fooled = moved if right is None else moved & right
         words = font.encode(["prediction held", "prediction moved", "fooled"], characters)
         said = font.encode(["maps agree "])[0].expand(len(moved), -1)

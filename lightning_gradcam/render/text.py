@@ -87,8 +87,10 @@ class Font:
     def _encoded(self, texts: Sequence[str], width: int) -> Tensor:
         cut = [t if len(t) <= width else t[: max(width - 1, 0)] + "…"[:width] for t in texts]
         codes = [[self._codes.get(c, self._codes["?"]) for c in text.ljust(width)] for text in cut]
-        # Not to wait for the device, which copies so little at once.
-        return torch.tensor(codes).reshape(len(texts), width).to(self.glyphs.device, torch.long, non_blocking=True)
+        with torch.inference_mode(False):  # they outlive the look
+            host = torch.tensor(codes, dtype=torch.long).reshape(len(texts), width)
+            # So little is staged at once: nothing waits, and nothing can change under the copy.
+            return host.to(self.glyphs.device, non_blocking=True)
 
     def fixed(self, values: Tensor, whole: int, decimals: int) -> Tensor:
         """Numbers from 0 on, rounded: ``(..., whole + 1 + decimals)`` codes, or ``(..., whole)`` without decimals.
