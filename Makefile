@@ -59,7 +59,7 @@ lint: .setup/dev    ## ruff
 types: .setup/dev   ## mypy
 	$(BIN)/mypy
 
-bench: .setup/bench ## speed and memory beside the peers, into docs/benchmarks.md (25 minutes)
+bench: .setup/bench ## speed and memory beside the peers, into docs/benchmarks.md (40 minutes)
 	$(BIN)/python -m benchmarks.speed
 
 bench-leak: .setup/bench ## what is left after 50 to 300 looks, into docs/leak.md

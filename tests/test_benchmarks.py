@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import doctest
+import gc
+import weakref
 from functools import partial
 from itertools import count, product
 from pathlib import Path
@@ -18,7 +20,7 @@ from benchmarks.speed import estimates, rounds
 from benchmarks.speed.__main__ import read, results_file
 from benchmarks.speed.estimates import compared, estimated, ratio, slope
 from benchmarks.speed.memory import kept_for_backward, peak
-from benchmarks.speed.page import markdown
+from benchmarks.speed.page import markdown, summary
 from benchmarks.speed.rounds import Options, take_turns
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -82,6 +84,15 @@ def test_bytes_kept_for_backward_and_the_most_held_at_once():
         return body(images).square().square().sum()  # keeps the images, and what goes into both squares
 
     assert kept_for_backward(run, body) == 4 * 64 * (256 + 2 * 512)
+    results = []
+
+    def keep() -> None:
+        result = body(images).exp()  # which its own step keeps
+        results.append(weakref.ref(result))
+
+    kept_for_backward(keep, body)
+    gc.collect()
+    assert results[0]() is None
 
     def hold() -> None:
         first = torch.empty(2**20)
@@ -97,3 +108,9 @@ def test_bytes_kept_for_backward_and_the_most_held_at_once():
 def test_the_page_says_what_was_measured():
     written = markdown(read(results_file("cpu")), read(results_file("cuda")))
     assert PAGE.read_text("utf-8") == written, "`python -m benchmarks.speed --page` writes it anew"
+
+
+@pytest.mark.skipif(not results_file("cpu").exists(), reason="`make bench` has not left its results here yet")
+def test_the_readme_says_what_was_measured():
+    readme = " ".join((PAGE.parent.parent / "README.md").read_text("utf-8").split())
+    assert summary(read(results_file("cpu"))) in readme, "one of its lines is this one"

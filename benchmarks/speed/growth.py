@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -52,7 +54,7 @@ flat, and 2 in the number of pixels' square root is in proportion to pixels; in 
 drawing rounds anew. Slopes are over the last three values, since the smallest cases cost the same whatever their
 size. For several layers, what cannot be done without is a forward pass and the gradient from the score to the
 earliest of them ({BARE}). The {LOOKS:,} looks are those of a CNN of two convolutions at 16 images of 64x64 pixels,
-drawn and written to TensorBoard; memory is that of the process, without mapped files."""
+drawn and written to TensorBoard, in a process of their own; memory is all of its, without mapped files."""
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -64,7 +66,10 @@ def measure(options: Options) -> dict[str, Any]:
             print(f"  {value} {axis}", flush=True)
             found[axis][str(value)] = _one(axis, value, options)
     print("  looks", flush=True)
-    return {"axes": found, "looks": _looks(20 if options.quick else LOOKS, options)}
+    count = 20 if options.quick else LOOKS
+    with ProcessPoolExecutor(1, get_context("spawn")) as alone:  # whose memory is that of looks only
+        looks = alone.submit(_looks, count, options, torch.get_num_threads()).result()
+    return {"axes": found, "looks": looks}
 
 
 def _one(axis: str, value: int, options: Options) -> dict[str, Any]:
@@ -100,28 +105,36 @@ def _contestants(axis: str, value: int, case: Case) -> dict[str, Contestant]:
     return {FORWARD: forward, OURS: explanation, PEER: grad_cam}
 
 
-def _looks(count: int, options: Options) -> dict[str, list[float]]:
-    """Milliseconds of each look, and the process's memory in MiB after every twentieth part of them."""
+def _looks(count: int, options: Options, threads: int) -> dict[str, list[float]]:
+    """Milliseconds of each look, beside them those of a third look, and memory in MiB after every twentieth of them."""
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     body = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3), nn.ReLU())
     model = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)).to(options.device).eval()
     target, probe = TARGETS["label"], Probe(photos(16, 64).to(options.device), labels=torch.arange(16) % 10)
-    watch = Watch(probe, Portions(prepare(model, probe, target=target)), target, Display())
-    found: dict[str, list[float]] = {"milliseconds": [], "memory": []}
+    portions = Portions(prepare(model, probe, target=target))
+    watch, young = (Watch(probe, portions, target, Display()) for _ in range(2))
+    found: dict[str, list[float]] = {"milliseconds": [], "beside": [], "memory": []}
     with TemporaryDirectory() as folder:
-        logger = TensorBoardLogger(folder)
+        loggers = {each: TensorBoardLogger(folder, name) for each, name in ((watch, "old"), (young, "young"))}
 
-        def one(turn: int) -> None:
-            for key, picture in watch.look(model, f"look {turn}").pictures.items():
-                show([logger], folder, f"gradcam/{key}", picture, turn)
-            logger.experiment.flush()
+        def one(each: Watch, turn: int) -> None:
+            for key, picture in each.look(model, f"look {turn}").pictures.items():
+                show([loggers[each]], folder, f"gradcam/{key}", picture, turn)
+            loggers[each].experiment.flush()
 
+        for turn in range(2):
+            one(young, turn)
+        early = young.state_dict()
         with undisturbed():
             for turn in range(count):
-                found["milliseconds"].append(clocked(partial(one, turn), options.device))
+                young.load_state_dict(early)
+                found["beside"].append(clocked(partial(one, young, turn), options.device))
+                found["milliseconds"].append(clocked(partial(one, watch, turn), options.device))
                 if (turn + 1) % max(count // 20, 1) == 0:
                     found["memory"].append(_resident())
-        logger.finalize("success")
+        for logger in loggers.values():
+            logger.finalize("success")
     return found
 
 
@@ -176,12 +189,14 @@ def slopes(by_value: Mapping[str, Any]) -> dict[str, Any]:
 def _said_of_looks(looks: Mapping[str, list[float]]) -> str:
     times, memory = looks["milliseconds"], looks["memory"]
     tenth = max(len(times) // 10, 1)
-    by_tenth = {float(i): times[i * tenth : (i + 1) * tenth] for i in range(len(times) // tenth)}
+    paced = [old / young for old, young in zip(times, looks["beside"], strict=True)]
+    by_tenth = {float(i): paced[i * tenth : (i + 1) * tenth] for i in range(len(paced) // tenth)}
     trend = slope(by_tenth, logarithmic=False)
-    share = [100 * each * 10 / median(times) for each in (trend.value, trend.low, trend.high)]
+    share = [100 * each * 10 / median(paced) for each in (trend.value, trend.low, trend.high)]
     return (
         f"### Looks, {len(times):,} of them\n\nA look takes {median(times):.1f} ms (median); from the first to the "
-        f"last, it changes by {share[0]:.1f} % ({share[1]:.1f} to {share[2]:.1f}), by the slope over tenths. Memory: "
+        f"last, it changes by {share[0]:.1f} % ({share[1]:.1f} to {share[2]:.1f}), by the slope over tenths of its "
+        "ratio to a run's third look, made right before it. Memory: "
         f"{memory[len(memory) // 10]:.1f} MiB after a tenth of them, {memory[-1]:.1f} MiB at the end."
     )
 

@@ -24,7 +24,7 @@ class Kept:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self.aside:
             self.storages[storage.data_ptr()] = storage  # held, so that no address is given to another
-        return tensor
+        return tensor.detach()  # a result that its own step keeps would hold itself, for good
 
 
 def kept_for_backward(run: Run, model: nn.Module) -> int:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import mean, median
 from typing import Any
 
 from benchmarks.speed import absolute, explanation, growth, looks, methods, training
+from benchmarks.speed.contestants import FORWARD, LOOK, OURS
+from benchmarks.speed.estimates import compared, ratio
+from benchmarks.speed.growth import PEER
 from benchmarks.speed.rounds import Options
 
 _HEAD = """# Speed and memory
@@ -17,10 +21,10 @@ In every round each contestant is called once, in an order shuffled anew, on the
 layer, after a round that does not count. Since a machine's speed changes from second to second, a plain forward is
 called before and after each of them (and before each of these one that is not clocked, so that all find caches and
 memory alike), and their mean is what its time is divided by; contestants are compared by these ratios, of the same
-round each. Told is the median over the rounds, and in brackets between what it lies with 95 % (by
-the order of the rounds: no assumption about how times are distributed). The plain forward is that of
-`torch.inference_mode`. Weights are random, BatchNorm's statistics are those of the images, models are in eval mode,
-images are crops of a photo. Registering and removing hooks is in everybody's time.
+round each. Told is the median over the rounds, and in brackets between what it lies with 95 % (by the order of the
+rounds: no assumption about how times are distributed). The plain forward is that of `torch.inference_mode`. Weights
+are random, BatchNorm's statistics are those of the images, models are in eval mode, images are crops of a photo.
+Registering and removing hooks is in everybody's time.
 """
 
 _NO_GPU = """Not measured yet: no GPU was at hand. `python -m benchmarks.speed --device cuda` measures all of the
@@ -80,6 +84,23 @@ def markdown(results: Mapping[str, Any], on_gpu: Mapping[str, Any]) -> str:
     lost = "\n".join(missed) or "No goal was missed, and no peer was faster."
     parts.append(f"## Where we lose\n\n{lost}")
     return "\n\n".join(parts) + "\n"
+
+
+def summary(on_cpu: Mapping[str, Any]) -> str:
+    """What the README says of it, in one line."""
+    models, epochs = on_cpu["explanation"]["found"]["float32"].values(), on_cpu["training"]["found"]["digits"]
+    looks = {one["model"]: one for one in on_cpu["looks"]["found"] if one["images"] == 16}
+    ours = [compared(one, OURS, FORWARD).value for one in models]
+    theirs = [compared(one, PEER, FORWARD).value for one in models if PEER in one["milliseconds"]]
+    big, small = (compared(looks[name], LOOK, FORWARD).value for name in ("resnet50", "mobilenet_v3_large"))
+    with_it, without = ([median(run["epochs"]) for run in epochs[which]] for which in ("with", "without"))
+    return (
+        f"on {on_cpu['explanation']['environment']['cores']} CPU cores, an explanation takes {mean(ours):.2f} times a "
+        f"plain forward pass on average over {len(ours)} architectures, and {max(ours):.2f} at most ({PEER}: "
+        f"{min(theirs):.1f} to {max(theirs):.1f}); a look at 16 images, picture and all, {big:.2f} times a forward "
+        f"pass of a ResNet-50 and {small:.2f} of a MobileNetV3; an epoch of the digits takes "
+        f"{ratio(with_it, without).value:.2f} times as long as one without."
+    )
 
 
 def _about(one: Mapping[str, Any]) -> str:
