@@ -169,10 +169,12 @@ class Gallery:
         flaws, font = torch.cat([drawn.flaws[each] for each in keys]), self.sheet.font
         degenerate = (flaws > 0) & (flaws != UNASKED)
         suffix = "" if keys[0] == next(iter(drawn.evidence)) else f"/{keys[0]}"
-        facts: list[str | Tensor] = [f"{moment} · first look"]
-        if not first:
+        facts: list[str | Tensor]
+        if first:
+            facts = [font.once(f"{moment} · first look")]
+        else:
             drift, error = found[f"drift{suffix}"], found[f"drift_error{suffix}"]
-            facts = [f"{moment} · drift ", font.fixed(drift, 1, 2), " ± ", font.fixed(error, 1, 2)]
+            facts = [font.once(f"{moment} · drift "), font.fixed(drift, 1, 2), " ± ", font.fixed(error, 1, 2)]
         if drawn.region is not None and drawn.region.ndim == 3:
             facts.append(" · outlined: the pixels of the class")
         counts = font.encode([f" · {i} of {len(flaws)} maps degenerate" for i in range(len(flaws) + 1)])

@@ -15,7 +15,6 @@ from torch import Tensor
 from lightning_gradcam.render.colors import Color, shade, to_bytes
 
 _FIRST = " 0123456789"  # so that the code of a digit is the digit plus one
-_KNOWN = 256  # so many texts are kept as codes
 _ALWAYS = _FIRST + "".join(chr(c) for c in range(33, 127) if not chr(c).isdigit()) + "–…·×±✓✗≥"
 
 
@@ -70,7 +69,7 @@ class Font:
     def encode(self, texts: Sequence[str], width: int | None = None) -> Tensor:
         """``(len(texts), width)`` codes, not to be written to; what is too long ends in "…".
 
-        What was encoded before is on the device already, as nearly all that pictures say is.
+        They are kept, so that what all pictures say is on the device from the first one on.
 
         >>> font = Font.load()
         >>> "".join(font.characters[c] for c in font.encode(["sailing boat"], 8)[0])
@@ -79,10 +78,12 @@ class Font:
         width = max(map(len, texts)) if width is None else width
         asked = tuple(texts), width
         if asked not in self._known:
-            if len(self._known) >= _KNOWN:
-                self._known.clear()
             self._known[asked] = self._encoded(*asked)
         return self._known[asked]
+
+    def once(self, text: str) -> Tensor:
+        """``(len(text),)`` codes of what only one picture says: they are not kept."""
+        return self._encoded([text], len(text))[0]
 
     def _encoded(self, texts: Sequence[str], width: int) -> Tensor:
         cut = [t if len(t) <= width else t[: max(width - 1, 0)] + "…"[:width] for t in texts]

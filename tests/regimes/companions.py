@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 from lit import Lit, loader
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, callbacks
 from pytorch_lightning.callbacks import (
     BackboneFinetuning,
     BatchSizeFinder,
     EarlyStopping,
-    EMAWeightAveraging,
     GradientAccumulationScheduler,
     LearningRateFinder,
     LearningRateMonitor,
@@ -23,6 +22,8 @@ from torch.optim import SGD
 from lightning_gradcam import SmoothGrad
 from regimes.modules import CountsInEvaluation, WithoutDropout
 from regimes.regime import Regime
+
+NO_EMA = "" if hasattr(callbacks, "EMAWeightAveraging") else "this Lightning has no EMAWeightAveraging yet"
 
 
 def ruthless(model, images, labels):
@@ -81,11 +82,11 @@ ROWS = [
     ),
     Regime(
         "EMA before it", "looks see the weights of training", "buffers",
-        model=CountsInEvaluation, before=lambda: [EMAWeightAveraging(decay=0.5)],
+        model=CountsInEvaluation, before=lambda: [callbacks.EMAWeightAveraging(decay=0.5)], skip=NO_EMA,
     ),
     Regime(
         "EMA behind it", "looks see the averaged weights", "buffers",
-        model=CountsInEvaluation, after=lambda: [EMAWeightAveraging(decay=0.5)],
+        model=CountsInEvaluation, after=lambda: [callbacks.EMAWeightAveraging(decay=0.5)], skip=NO_EMA,
     ),
     Regime(
         "SWA", "an average of weights, and BatchNorm measured anew", "hooks",
