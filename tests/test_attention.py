@@ -37,7 +37,7 @@ def seen(model, images, target=of_class_one):
 
 
 def eager_vit(implementation="eager"):
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="transformers is not among the packages of the tests")
     small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     config = transformers.ViTConfig(
         **small, image_size=32, patch_size=8, num_labels=5, attn_implementation=implementation
@@ -46,7 +46,11 @@ def eager_vit(implementation="eager"):
 
 
 def timm_vit(name="vit_tiny_patch16_224"):
-    return pytest.importorskip("timm").create_model(name, num_classes=5, img_size=32).eval()
+    return (
+        pytest.importorskip("timm", reason="timm is not among the packages of the tests")
+        .create_model(name, num_classes=5, img_size=32)
+        .eval()
+    )
 
 
 MODELS = {

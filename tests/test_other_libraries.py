@@ -48,7 +48,7 @@ TIMM = {  # model and what `auto` chooses
 @pytest.mark.filterwarnings("ignore")  # theirs
 @pytest.mark.parametrize("name", TIMM)
 def test_timm(name):
-    timm = pytest.importorskip("timm")
+    timm = pytest.importorskip("timm", reason="timm is not among the packages of the tests")
     with without_initialisation():
         model = timm.create_model(name).eval()
     randomised(model)
@@ -82,7 +82,7 @@ GRIDS = {"ViT": (4, 6), "Swin": (8, 8), "ConvNext": (4, 4), "Dinov2": (4, 4), "B
 @pytest.mark.filterwarnings("ignore")  # theirs
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_transformers(name):
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="transformers is not among the packages of the tests")
     small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     settings = {**({} if name in ("Swin", "ConvNext") else small), **TRANSFORMERS[name]}
     config = getattr(transformers, f"{name}Config")(**settings, num_labels=5)
