@@ -52,9 +52,10 @@ test-oldest: .setup/oldest  ## tests and doctests with the oldest versions of wh
 layers: .setup/dev    ## the table of docs/layers.md, from what is chosen in torchvision's models
 	PYTHONPATH=tests $(BIN)/python -m architectures
 
-lint: .setup/dev    ## ruff
+lint: .setup/dev    ## ruff, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
 types: .setup/dev   ## mypy
 	$(BIN)/mypy

@@ -25,9 +25,10 @@ from benchmarks.digits import Data, attacked, benign, planted, recorded, threads
 from benchmarks.environment import environment
 from benchmarks.tables import table
 from lightning_gradcam import Baseline, Probe
-from lightning_gradcam.intervals import bounds_of_mean
-from lightning_gradcam.pipeline import prepare
-from lightning_gradcam.portions import Portions
+from lightning_gradcam.explainer.chunking import Chunks
+from lightning_gradcam.explainer.pipeline import prepare
+from lightning_gradcam.monitor.sharding import Portions
+from lightning_gradcam.stability.statistics import bounds_of_mean
 from lightning_gradcam.targets import TARGETS
 
 ROOT = Path(__file__).parents[1]
@@ -119,7 +120,7 @@ def run(seeds: int, probes: int) -> tuple[dict[str, dict[str, Cell]], dict[str, 
 def singly(model: nn.Sequential, probe: Probe, like: Baseline) -> Baseline:
     """Recorded with batches of one image."""
     whole = recorded(model, probe, like)
-    found = Portions(prepare(model, probe, layers=list(like.about.layers), target=TARGETS["label"]), at_once=1)
+    found = Portions(prepare(model, probe, layers=list(like.about.layers), target=TARGETS["label"]), chunks=Chunks(1))
     return replace(whole, explanation=found(model, probe, [TARGETS["label"]])[0])
 
 

@@ -20,8 +20,8 @@ from torchvision.models import get_model
 from benchmarks.environment import environment
 from benchmarks.speed.cases import photos, settle
 from benchmarks.tables import table
+from lightning_gradcam.explainer.pipeline import explain
 from lightning_gradcam.methods import AblationCAM, ScoreCAM
-from lightning_gradcam.pipeline import explain
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 BEGIN, END = "<!-- benchmarks.passes -->", "<!-- end -->"

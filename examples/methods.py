@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 from lightning_gradcam import Explanation, Pixels, Probe, explain
 from lightning_gradcam.loggers import as_image
 from lightning_gradcam.methods import EQUATIONS, METHODS
+from lightning_gradcam.render.multi_map_sheet import Row, arrange_beside, draw_rows
 from lightning_gradcam.render.photos import restore_photos
-from lightning_gradcam.render.rows import Row, arrange_beside, draw_rows
 from lightning_gradcam.render.sheet import Sheet
 
 PIXELS = Pixels((0.56, 0.64, 0.58), (0.2, 0.16, 0.25))  # as `Scenes` normalises

@@ -20,8 +20,8 @@ from torchvision.transforms import v2
 
 from lightning_gradcam import Pixels, Probe, explain
 from lightning_gradcam.loggers import as_image
+from lightning_gradcam.render.multi_map_sheet import Row, arrange_beside, draw_rows
 from lightning_gradcam.render.photos import restore_photos
-from lightning_gradcam.render.rows import Row, arrange_beside, draw_rows
 from lightning_gradcam.render.sheet import Sheet
 
 CLASSES = ("background", *OBJECTS)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_gradcam.attacks import FGSM, PGD, PixelSpace, attack_probe
-    from lightning_gradcam.baseline import Baseline
-    from lightning_gradcam.callback import GradCAMCallback
-    from lightning_gradcam.candidates import recommended_layers
-    from lightning_gradcam.dense import SegmentationScore
-    from lightning_gradcam.detection import BoxScore
-    from lightning_gradcam.explanation import Explanation, NotExplainableError
-    from lightning_gradcam.inputs import Preprocess
+    from lightning_gradcam.baseline.baseline import Baseline
+    from lightning_gradcam.callback.callback import GradCAMCallback
+    from lightning_gradcam.capture.layer import Layer
+    from lightning_gradcam.errors import NotExplainableError
+    from lightning_gradcam.explainer.explanation import Explanation
+    from lightning_gradcam.explainer.pipeline import explain
+    from lightning_gradcam.layers.recommend import recommended_layers
     from lightning_gradcam.methods import (
         AblationCAM,
         AttentionRelevance,
@@ -32,55 +32,58 @@ if TYPE_CHECKING:
         ScoreCAM,
         SmoothGrad,
     )
-    from lightning_gradcam.pipeline import explain
-    from lightning_gradcam.probe import Pixels, Probe
-    from lightning_gradcam.render.single import overlay
+    from lightning_gradcam.methods.variants import Variant
+    from lightning_gradcam.probe.image_loading import Preprocess
+    from lightning_gradcam.probe.normalization import Pixels
+    from lightning_gradcam.probe.probe import Probe
+    from lightning_gradcam.render.overlay import overlay
     from lightning_gradcam.robust import ConsistencyLoss, FastFGSMLoss, PGDLoss, TRADESLoss
     from lightning_gradcam.targets import CosineSimilarity, EachLabel, EmbeddingNorm, Margin, TopK
-    from lightning_gradcam.trace import Layer
-    from lightning_gradcam.variants import Variant
+    from lightning_gradcam.targets.detection import BoxScore
+    from lightning_gradcam.targets.segmentation import SegmentationScore
+
 
 _HOMES = {
     "AblationCAM": "methods",
     "AttentionRelevance": "methods",
-    "Baseline": "baseline",
-    "BoxScore": "detection",
+    "Baseline": "baseline.baseline",
+    "BoxScore": "targets.detection",
     "ConsistencyLoss": "robust",
     "CosineSimilarity": "targets",
     "Deconvolution": "methods",
     "EachLabel": "targets",
     "EmbeddingNorm": "targets",
-    "Explanation": "explanation",
+    "Explanation": "explainer.explanation",
     "FGSM": "attacks",
     "FastFGSMLoss": "robust",
-    "GradCAMCallback": "callback",
+    "GradCAMCallback": "callback.callback",
     "GuidedBackprop": "methods",
     "GuidedGradCAM": "methods",
     "IntegratedGradients": "methods",
     "KernelShap": "methods",
-    "Layer": "trace",
+    "Layer": "capture.layer",
     "Lime": "methods",
     "Margin": "targets",
-    "NotExplainableError": "explanation",
+    "NotExplainableError": "errors",
     "Occlusion": "methods",
     "PGD": "attacks",
     "PGDLoss": "robust",
     "PixelSpace": "attacks",
-    "Pixels": "probe",
-    "Preprocess": "inputs",
-    "Probe": "probe",
+    "Pixels": "probe.normalization",
+    "Preprocess": "probe.image_loading",
+    "Probe": "probe.probe",
     "Rollout": "methods",
     "Saliency": "methods",
     "ScoreCAM": "methods",
-    "SegmentationScore": "dense",
+    "SegmentationScore": "targets.segmentation",
     "SmoothGrad": "methods",
     "TRADESLoss": "robust",
     "TopK": "targets",
-    "Variant": "variants",
+    "Variant": "methods.variants",
     "attack_probe": "attacks",
-    "explain": "pipeline",
-    "overlay": "render.single",
-    "recommended_layers": "candidates",
+    "explain": "explainer.pipeline",
+    "overlay": "render.overlay",
+    "recommended_layers": "layers.recommend",
 }
 
 __version__ = "0.1.0"

@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 from PIL import Image
 from torch import Tensor
 
-from lightning_gradcam.escapes import in_markdown
-from lightning_gradcam.registry import Registry
+from lightning_gradcam.utils.registry import Registry
+from lightning_gradcam.utils.sanitize import in_markdown
 
 PictureWriter: TypeAlias = Callable[[Any, str, Tensor, int], None]
 """``(logger, tag, picture (3, h, w) uint8 on the CPU, step) -> None``."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from lightning_gradcam.pinned.checks import Pinned
+    from lightning_gradcam.baseline.pytest_check import Pinned
+
 
 _OPTIONS = {
     "baseline_dir": (
@@ -39,8 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def gradcam_regression(request: pytest.FixtureRequest) -> Pinned:
     """Compare what a model looks at with a baseline file: ``gradcam_regression.check(model, probe)``."""
-    from lightning_gradcam.pinned.checks import Pinned
-    from lightning_gradcam.pinned.place import Place
+    from lightning_gradcam.baseline.golden_paths import Place
+    from lightning_gradcam.baseline.pytest_check import Pinned
 
     config = request.config
     option = config.getoption("--gradcam-allow-inconclusive")

@@ -11,8 +11,8 @@ import torchvision
 from torch import Tensor, nn
 
 from lightning_gradcam import Probe
-from lightning_gradcam.pipeline import prepare
-from lightning_gradcam.plan import Plan
+from lightning_gradcam.explainer.explainer import Plan
+from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.targets import TARGETS
 
 tv = torchvision.models

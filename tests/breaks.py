@@ -26,19 +26,19 @@ class Break:
 
 
 def isolation(old: str, new: str, about: str) -> Break:
-    return Break("isolation.py", old, new, about)
+    return Break("capture/isolation.py", old, new, about)
 
 
 def run(old: str, new: str, about: str) -> Break:
-    return Break("run.py", old, new, about)
+    return Break("callback/controller.py", old, new, about)
 
 
 def callback(old: str, new: str, about: str) -> Break:
-    return Break("callback.py", old, new, about)
+    return Break("callback/callback.py", old, new, about)
 
 
 def ranks(old: str, new: str, about: str) -> Break:
-    return Break("ranks.py", old, new, about)
+    return Break("monitor/distributed.py", old, new, about)
 
 
 OFFER = """takes_iterator(pl_module.validation_step):
@@ -96,7 +96,7 @@ BREAKS = {
         "            module.training = training\n", "", "TorchScript parts get their train flag back",
     ),
     "gradients": Break(
-        "passes.py",
+        "capture/passes.py",
         "found = torch.autograd.grad(total, tensors, retain_graph=kept, create_graph=again, allow_unused=True)",
         "[tensor.retain_grad() for tensor in tensors]\n"
         "        total.backward(retain_graph=True)\n"
@@ -104,36 +104,38 @@ BREAKS = {
         "gradients are asked for at the layer: no weight collects any",
     ),
     "gradients at pixels": Break(
-        "methods/scored.py", "gradients = torch.autograd.grad(total, images, allow_unused=True) if",
+        "methods/captum_adapter.py", "gradients = torch.autograd.grad(total, images, allow_unused=True) if",
         "total.backward()\n    gradients = (images.grad,) if",
         "gradients are asked for at the pixels: no weight collects any",
     ),
     "graph": Break(
-        "outputs.py", "(tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()", "tensor",
+        "capture/outputs.py",
+        "(tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()", "tensor",
         "the graph begins at the layer, whatever is frozen",
     ),
-    "hooks": Break("capture/modules.py", "handle.remove()", "handle", "hooks are there during a look only"),
+    "hooks": Break("capture/hooks.py", "handle.remove()", "handle", "hooks are there during a look only"),
     "attack": Break(
-        "attacks/attacked.py", "with isolated(model), frozen(model), torch.enable_grad():", "with torch.enable_grad():",
+        "attacks/apply.py", "with isolated(model), frozen(model), torch.enable_grad():", "with torch.enable_grad():",
         "an attack leaves everything as it was found, whoever wrote it",
     ),
     "nothing logged": Break(
-        "host.py", "vars(silent).update(log=_ignore, log_dict=_ignore)", "pass", "`log` is mute during a look",
+        "callback/trainer.py",
+        "vars(silent).update(log=_ignore, log_dict=_ignore)", "pass", "`log` is mute during a look",
     ),
     "precision": Break(
-        "session.py", "precision.convert_input(probe.images)", "probe.images",
+        "callback/session.py", "precision.convert_input(probe.images)", "probe.images",
         "given images are put into the run's precision",
     ),
     "iterator steps": Break(
-        "host.py", 'return "dataloader_iter" in inspect.signature(step).parameters', "return False",
+        "callback/trainer.py", 'return "dataloader_iter" in inspect.signature(step).parameters', "return False",
         "batches that a step fetches are taken at its end",
     ),
     "validates": Break(
-        "host.py", "return bool(trainer.enable_validation) and", "return True or",
+        "callback/trainer.py", "return bool(trainer.enable_validation) and", "return True or",
         "without validation, training batches serve",
     ),
     "moments": Break(
-        "host.py", "return int(trainer.fit_loop.total_batch_idx)", "return int(trainer.global_step)",
+        "callback/trainer.py", "return int(trainer.fit_loop.total_batch_idx)", "return int(trainer.global_step)",
         "moments are told apart by batches, not by steps",
     ),
     "looked already": run(
@@ -145,7 +147,8 @@ BREAKS = {
         "epochs that end without a validation are looked at, too",
     ),
     "every n": Break(
-        "pace.py", "% self.every_n_epochs != 0", "% 1 != 0", "epochs between those that were asked for are left out",
+        "callback/schedule.py",
+        "% self.every_n_epochs != 0", "% 1 != 0", "epochs between those that were asked for are left out",
     ),
     "start has no batch": run(
         "self.looked_at = None  # before", "pass  # before", "the look before the first step belongs to no batch",
@@ -172,11 +175,12 @@ BREAKS = {
     "files": Break("loggers.py", "in loggers or [None]:", "in loggers:", "without a logger, pictures become files"),
     "writer": Break("loggers.py", 'register("CSVLogger")', 'register("")', "each logger takes pictures in its way"),
     "no images yet": Break(
-        "supply.py", "return self._gatherer is None or len(self._gatherer) > 0", "return True",
+        "callback/probe_source.py", "return self._gatherer is None or len(self._gatherer) > 0", "return True",
         "without an image, there is no look before the first step",
     ),
     "resume": Break(
-        "session.py", "self.watch.load_state_dict(state[\"watch\"])", "pass", "a resumed run goes on with its looks",
+        "callback/session.py",
+        "self.watch.load_state_dict(state[\"watch\"])", "pass", "a resumed run goes on with its looks",
     ),
     "empty state": run(
         "**about} if state else {}", "**about}", "before the first look there is nothing to save",
@@ -199,11 +203,12 @@ BREAKS = {
     ),
     "rows joined": ranks("every[index][new:]", "every[index]", "rows that two processes explained are taken once"),
     "rows of targets": Break(
-        "portions.py", "[for_rows(target, rows) for target in targets]", "targets",
+        "explainer/chunking.py", "[for_rows(target, rows) for target in targets]", "targets",
         "each row is explained for its class",
     ),
     "one probe for all": Break(
-        "session.py", "self.ranks.ask_first(self._own)", "self._own()", "the first process's images are everyone's",
+        "callback/session.py",
+        "self.ranks.ask_first(self._own)", "self._own()", "the first process's images are everyone's",
     ),
     "buffers of the first": ranks(
         "if self.count == 1:\n            return {}", "if True:\n            return {}",
@@ -214,11 +219,11 @@ BREAKS = {
         "where one process fails, all are told",
     ),
     "each process has its memory": Break(
-        "portions.py", "if not memory_ran_out(error) or self.ranks.sharded:", "if True:",
+        "explainer/chunking.py", "if not memory_ran_out(error) or not may_halve:", "if True:",
         "where memory runs out, half as many images are explained at once",
     ),
     "measured together": Break(
-        "watch.py", "self.portions.ranks.all_do(measure)",
+        "monitor/monitor.py", "self.portions.ranks.all_do(measure)",
         "measure()", "what one process could not measure, none compares with",
     ),
     "values of the first": run(
@@ -229,7 +234,7 @@ BREAKS = {
         "if self.sharded else forward", "if False else forward", "the pass goes through what gathers the shards",
     ),
     "names without wrappers": Break(
-        "capture/modules.py", '"_fsdp_wrapped_module", ', "", "layers are named as without wrappers",
+        "capture/hooks.py", '"_fsdp_wrapped_module", ', "", "layers are named as without wrappers",
     ),
     "FSDP sets itself up": ranks(
         'getattr(getattr(self.strategy, "model", None), "_is_root", True) is not None', "True",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_gradcam.explanation import Explanation, flaws
-from lightning_gradcam.probe import Probe
+from lightning_gradcam.explainer.explanation import Explanation, flaws
+from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.render.canvas import restore
 from lightning_gradcam.render.sheet import Sheet
 

@@ -16,9 +16,9 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from test_baseline import bars, trained
 
 from lightning_gradcam import Baseline, GradCAMCallback, Pixels, explain
-from lightning_gradcam.alarm import DEVIATIONS, LEAST, LEAST_DEVIATION, WINDOW, Alarm
 from lightning_gradcam.attacks import pixels_of
 from lightning_gradcam.stability import spearman
+from lightning_gradcam.stability.alarm import DEVIATIONS, LEAST, LEAST_DEVIATION, WINDOW, Alarm
 
 
 def plain(series):

@@ -9,9 +9,9 @@ import torch
 from architectures import END, FAMILIES, NAMES, PAGE, START, build, last_grid, row, smallest
 
 from lightning_gradcam import Probe
+from lightning_gradcam.explainer.explainer import Plan
+from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.layers import ENOUGH_CELLS
-from lightning_gradcam.pipeline import prepare
-from lightning_gradcam.plan import Plan
 from lightning_gradcam.targets import TARGETS, coerce_target
 
 

@@ -14,10 +14,10 @@ from torch.overrides import _get_current_function_mode_stack
 
 from lightning_gradcam import AttentionRelevance, NotExplainableError, Probe, Rollout, explain
 from lightning_gradcam.capture.attention import attended
-from lightning_gradcam.explanation import ForwardError
-from lightning_gradcam.isolation import isolated
+from lightning_gradcam.capture.isolation import isolated
+from lightning_gradcam.capture.layer import ATTENTION
+from lightning_gradcam.errors import ForwardError
 from lightning_gradcam.methods.attention import discarded
-from lightning_gradcam.trace import ATTENTION
 
 
 def of_class_one(output, probe):

@@ -14,11 +14,11 @@ from torch import nn
 
 from lightning_gradcam import Baseline, Pixels, Probe, Variant, explain
 from lightning_gradcam.attacks import pixels_of
-from lightning_gradcam.comparison import _judged
-from lightning_gradcam.identity import pixels_hash, weights_hash
-from lightning_gradcam.kept import IncompatibleError
+from lightning_gradcam.baseline.comparison import _judged
+from lightning_gradcam.baseline.fingerprint import pixels_hash, weights_hash
+from lightning_gradcam.baseline.profiles import PROFILES
+from lightning_gradcam.errors import IncompatibleError
 from lightning_gradcam.methods import EQUATIONS
-from lightning_gradcam.profiles import PROFILES
 
 NORM = Pixels((0.4, 0.4, 0.4), (0.25, 0.25, 0.25))
 

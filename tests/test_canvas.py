@@ -6,12 +6,12 @@ import pytest
 import torch
 from canvases import NAMES, drawn, sheet_of
 
-from lightning_gradcam.explanation import FLAWS
-from lightning_gradcam.probe import Probe
+from lightning_gradcam.explainer.explanation import FLAWS
+from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.render.canvas import restore
 from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import PAPER
-from lightning_gradcam.render.film import Film, Frame
+from lightning_gradcam.render.filmstrip import Film, Frame
 from lightning_gradcam.render.sheet import WIDTH, arrange
 
 SHAPES = [(1, 3), (2, 50), (4, 4000), (9, 60), (300, 20), (1, 1, 8, 8), (3, 2, 30, 20), (1, 200, 5, 60), (2, 40, 32, 9)]

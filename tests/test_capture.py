@@ -13,7 +13,7 @@ from models import TinyResNet, assert_close, full_autograd, of_class, perturbed,
 from torch import nn
 
 from lightning_gradcam import Layer, NotExplainableError, Probe, explain
-from lightning_gradcam.pipeline import prepare
+from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.targets import TARGETS
 
 

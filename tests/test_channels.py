@@ -11,12 +11,13 @@ from test_isolation import HOOKS
 from torch import nn
 
 from lightning_gradcam import AblationCAM, Probe, ScoreCAM, explain
-from lightning_gradcam.calling import Called
+from lightning_gradcam.capture.forward import Called
+from lightning_gradcam.capture.isolation import isolated
+from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.capture.restart import Restart
-from lightning_gradcam.explanation import ForwardError, flaws
-from lightning_gradcam.heatmaps import to_heatmaps
-from lightning_gradcam.isolation import isolated
-from lightning_gradcam.trace import Layer
+from lightning_gradcam.errors import ForwardError
+from lightning_gradcam.explainer.explanation import flaws
+from lightning_gradcam.explainer.heatmaps import to_heatmaps
 
 CLASSES = torch.tensor([0, 2, 1])
 

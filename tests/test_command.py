@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lightning_gradcam import Baseline, Pixels
-from lightning_gradcam.command import main
-from lightning_gradcam.command.options import parse
+from lightning_gradcam.cli import main
+from lightning_gradcam.cli.parser import parse
 
 MODULE = '''
 import torch
@@ -556,7 +556,7 @@ def as_process(*words, **environment):
     here, root = Path(__file__).parent, Path(__file__).parent.parent
     paths = os.pathsep.join(map(str, (root, here)))
     return subprocess.run(
-        [sys.executable, "-m", "lightning_gradcam.command", *map(str, words)],
+        [sys.executable, "-m", "lightning_gradcam.cli", *map(str, words)],
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         check=False,

@@ -12,8 +12,8 @@ from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
 from torch import nn
 
 from lightning_gradcam import Probe, SegmentationScore, explain
+from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.methods import METHODS, place_of
-from lightning_gradcam.pipeline import prepare
 from lightning_gradcam.targets import TARGETS
 
 K = 4

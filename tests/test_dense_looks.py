@@ -10,8 +10,8 @@ from lit import fit
 from regimes.dense import Masked, Segments, masked
 
 from lightning_gradcam import GradCAMCallback, Probe, explain
-from lightning_gradcam.gathering import read_batch
-from lightning_gradcam.render.outline import outlined
+from lightning_gradcam.probe.batch import read_batch
+from lightning_gradcam.render.sheet import outlined
 
 
 def test_without_a_setting_the_labels_masks_are_explained_as_explain_does_and_named(tmp_path):

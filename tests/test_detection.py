@@ -12,7 +12,8 @@ from torchvision.models import detection
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from lightning_gradcam import BoxScore, NotExplainableError, Probe, explain
-from lightning_gradcam.detection import as_list, image_share, placed
+from lightning_gradcam.explainer.padding import image_share, placed
+from lightning_gradcam.targets.detection import as_list
 
 CLASSES = 5
 

@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gradcam import GradCAMCallback, Probe, explain
-from lightning_gradcam.gallery import Display
-from lightning_gradcam.isolation import isolated
-from lightning_gradcam.pipeline import prepare
-from lightning_gradcam.portions import Portions
+from lightning_gradcam.capture.isolation import isolated
+from lightning_gradcam.explainer.pipeline import prepare
+from lightning_gradcam.monitor.display import Display
+from lightning_gradcam.monitor.monitor import Watch
+from lightning_gradcam.monitor.sharding import Portions
 from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.targets import TARGETS
-from lightning_gradcam.watch import Watch
 
 
 def loaders(dimensions: int) -> dict[str, DataLoader]:

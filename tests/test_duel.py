@@ -9,14 +9,14 @@ from models import find, read
 from test_pairs import NORM, undecided, watched
 
 from lightning_gradcam import PGD, Probe
-from lightning_gradcam.explanation import predictions
-from lightning_gradcam.heatmaps import to_heatmaps
+from lightning_gradcam.explainer.heatmaps import to_heatmaps
+from lightning_gradcam.render.attack_sheet import Duel
 from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import INK, PAPER
-from lightning_gradcam.render.duel import Duel
 from lightning_gradcam.render.photos import SEAM
 from lightning_gradcam.render.sheet import WIDTH
 from lightning_gradcam.stability import spearman
+from lightning_gradcam.targets.logits import predictions
 
 
 def drawn(count=6, **how):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import examples
 
-from lightning_gradcam.escapes import in_html, in_markdown, plain
+from lightning_gradcam.utils.sanitize import in_html, in_markdown, plain
 
 ANYTHING = st.text(st.characters(), max_size=40) | st.text("\\`*_{}[]<>()#!|~@&;\x1b\n\r\u202e\u2066\ud800:/w.-GH01a")
 """With halves of characters, which `st.text` alone leaves out."""

@@ -14,7 +14,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 from lightning_gradcam import Layer, Probe, explain
-from lightning_gradcam.explanation import ForwardError, NotExplainableError
+from lightning_gradcam.errors import ForwardError, NotExplainableError
 from lightning_gradcam.methods import gradcam
 
 

@@ -12,8 +12,10 @@ from models import examples
 from torch import nn
 
 from lightning_gradcam import explain
-from lightning_gradcam.explanation import CONSTANT, FLAWS, Explanation, flaws, probabilities
-from lightning_gradcam.heatmaps import to_heatmaps
+from lightning_gradcam.explainer.explanation import FLAWS, Explanation, flaws
+from lightning_gradcam.explainer.heatmaps import to_heatmaps
+from lightning_gradcam.targets.logits import probabilities
+from lightning_gradcam.utils.numerics import CONSTANT
 
 NONE, NOT_FINITE, NO_GRADIENT, ALL_ZERO, CONSTANT_MAP = range(5)
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import examples, find, read
 
-from lightning_gradcam.explanation import flaws
-from lightning_gradcam.probe import Probe
+from lightning_gradcam.explainer.explanation import flaws
+from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import INK, PAPER
-from lightning_gradcam.render.film import Film, Frame
-from lightning_gradcam.render.text import Font
+from lightning_gradcam.render.filmstrip import Film, Frame
+from lightning_gradcam.render.font import Font
 
 NAMES = ["pine", "oak", "birch"]
 

@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_gradcam import GradCAMCallback, Layer, Probe, explain
-from lightning_gradcam.explanation import FLAWS, flaws
-from lightning_gradcam.fusion import fuse_maps
-from lightning_gradcam.heatmaps import to_heatmaps
-from lightning_gradcam.pipeline import prepare
+from lightning_gradcam.explainer.explanation import FLAWS, flaws
+from lightning_gradcam.explainer.fusion import fuse_maps
+from lightning_gradcam.explainer.heatmaps import to_heatmaps
+from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.targets import TARGETS
 
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}

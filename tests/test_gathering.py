@@ -15,7 +15,8 @@ from models import examples
 from torch import Tensor
 
 from lightning_gradcam import Probe
-from lightning_gradcam.gathering import Gatherer, read_batch, without_foreign_labels
+from lightning_gradcam.probe.batch import read_batch
+from lightning_gradcam.probe.collector import Gatherer, without_foreign_labels
 
 N = 4
 IMAGES, LABELS, OTHER = torch.rand(N, 3, 6, 6), torch.tensor([3, 1, 2, 1]), torch.tensor([10, 11, 12, 13])

@@ -14,7 +14,7 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from lightning_gradcam import Pixels, Preprocess, Probe, explain, overlay
-from lightning_gradcam.inputs import as_probe
+from lightning_gradcam.probe.image_loading import as_probe
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 BYTES = np.random.default_rng(0).integers(0, 256, (20, 28, 3), np.uint8)

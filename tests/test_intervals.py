@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import bootstrap
 
-from lightning_gradcam.intervals import bounds_of_mean
+from lightning_gradcam.stability.statistics import bounds_of_mean
 
 
 @pytest.mark.parametrize("count", [16, 64, 300])

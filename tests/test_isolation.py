@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.vision_transformer import EncoderBlock
 
 from lightning_gradcam import explain
-from lightning_gradcam.explanation import ForwardError
-from lightning_gradcam.isolation import isolated
+from lightning_gradcam.capture.isolation import isolated
+from lightning_gradcam.errors import ForwardError
 
 HOOKS = [name for name in vars(nn.Module()) if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called"))]
 

@@ -23,11 +23,10 @@ from models import (
 from torch import nn
 
 from lightning_gradcam import Layer, NotExplainableError, Probe, explain
+from lightning_gradcam.capture.layer import LayerShape, channels_last
+from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.layers import RULES, auto, check_layers, stages
-from lightning_gradcam.layout import channels_last
-from lightning_gradcam.pipeline import prepare
 from lightning_gradcam.targets import TARGETS
-from lightning_gradcam.trace import LayerShape
 
 tv = torchvision.models
 

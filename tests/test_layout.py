@@ -12,8 +12,9 @@ from models import assert_close, full_autograd, of_class, perturbed, plain_cnn, 
 from torch import nn
 
 from lightning_gradcam import NotExplainableError, Variant, explain
+from lightning_gradcam.capture.layer import channels_first, channels_last
 from lightning_gradcam.layers import check_layers
-from lightning_gradcam.layout import Layouts, channels_first, channels_last
+from lightning_gradcam.layers.spatial_grid import Layouts
 
 
 class Encoder(nn.Module):

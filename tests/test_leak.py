@@ -10,12 +10,12 @@ import torch
 from lit import Bars, Lit, fit, loader
 
 from lightning_gradcam import GradCAMCallback, NotExplainableError, Probe
-from lightning_gradcam.gallery import Display
+from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.methods import METHODS
-from lightning_gradcam.pipeline import prepare
-from lightning_gradcam.portions import Portions
+from lightning_gradcam.monitor.display import Display
+from lightning_gradcam.monitor.monitor import Watch
+from lightning_gradcam.monitor.sharding import Portions
 from lightning_gradcam.targets import TARGETS
-from lightning_gradcam.watch import Watch
 
 LOOKS = (5, 15, 25)
 

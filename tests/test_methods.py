@@ -13,10 +13,11 @@ from hypothesis.extra.numpy import arrays
 from models import assert_close, examples, perturbed, plain_cnn
 from replicas import REPLICAS
 
-from lightning_gradcam import Probe, evidence, explain
-from lightning_gradcam.evidence import coerce_method, method_name
-from lightning_gradcam.explanation import NotExplainableError
+from lightning_gradcam import Probe, explain
+from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.methods import EQUATIONS, METHODS
+from lightning_gradcam.methods import apply as evidence
+from lightning_gradcam.methods.resolve import coerce_method, method_name
 
 numbers = st.integers(-24, 24).map(lambda n: n / 8)  # sums are exact, so that zero is zero in any precision
 

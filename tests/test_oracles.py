@@ -17,8 +17,8 @@ from test_methods import DEGREE
 from torch import nn
 
 from lightning_gradcam import explain
-from lightning_gradcam.explanation import flaws
-from lightning_gradcam.heatmaps import to_heatmaps
+from lightning_gradcam.explainer.explanation import flaws
+from lightning_gradcam.explainer.heatmaps import to_heatmaps
 from lightning_gradcam.methods import EQUATIONS, METHODS
 
 ORACLES = {

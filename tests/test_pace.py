@@ -10,9 +10,9 @@ from lit import fit
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_gradcam import GradCAMCallback
-from lightning_gradcam import pace as pace_room
+from lightning_gradcam.callback import schedule as pace_room
+from lightning_gradcam.callback.schedule import Pace
 from lightning_gradcam.methods import METHODS
-from lightning_gradcam.pace import Pace
 
 
 class Clock:

@@ -17,14 +17,14 @@ from test_portions import Full
 from test_stability import expected
 
 from lightning_gradcam import FGSM, PGD, GradCAMCallback, Pixels, Probe, attack_probe, explain
-from lightning_gradcam.gallery import Display
-from lightning_gradcam.pairs import SIMILARITIES
-from lightning_gradcam.pipeline import prepare
-from lightning_gradcam.portions import Portions
-from lightning_gradcam.ranks import Ranks
+from lightning_gradcam.explainer.pipeline import prepare
+from lightning_gradcam.monitor.adversarial import SIMILARITIES
+from lightning_gradcam.monitor.display import Display
+from lightning_gradcam.monitor.distributed import Ranks
+from lightning_gradcam.monitor.monitor import Watch
+from lightning_gradcam.monitor.sharding import Portions
+from lightning_gradcam.stability.drift import FIRST
 from lightning_gradcam.targets import TARGETS
-from lightning_gradcam.track import FIRST
-from lightning_gradcam.watch import Watch
 
 NORM = Pixels((0.4, 0.4, 0.4), (0.25, 0.25, 0.25))
 NUMBERS = {"adv_similarity": "spearman", "adv_topk": "topk", "adv_ssim": "ssim"}

@@ -12,8 +12,8 @@ from test_isolation import everything
 from torch import nn
 
 from lightning_gradcam import Baseline, NotExplainableError, Probe, ScoreCAM, explain
+from lightning_gradcam.capture.layer import ATTENTION, PIXELS
 from lightning_gradcam.methods import EQUATIONS, METHODS, place_of
-from lightning_gradcam.trace import ATTENTION, PIXELS
 
 
 def brightness(passes):
@@ -170,7 +170,7 @@ def test_other_passes_are_as_exact_as_the_first(dtype):
 
 
 def test_a_bar_shows_on_a_terminal_only(capsys, monkeypatch):
-    monkeypatch.setattr("lightning_gradcam.methods.channels.PATIENCE", 0.0)
+    monkeypatch.setattr("lightning_gradcam.methods.gradient_free.PATIENCE", 0.0)
     model, images = plain_cnn().eval(), torch.randn(1, 3, 12, 12)
     explain(model, images, layers="5", method=ScoreCAM(chunk=2), target=1)
     assert not capsys.readouterr().err

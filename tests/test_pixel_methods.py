@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_gradcam import Baseline, NotExplainableError, Probe, explain
+from lightning_gradcam.capture.layer import PIXELS
 from lightning_gradcam.methods import (
     METHODS,
     Deconvolution,
@@ -25,7 +26,6 @@ from lightning_gradcam.methods import (
     Saliency,
     SmoothGrad,
 )
-from lightning_gradcam.trace import PIXELS
 
 SMALL = {
     "integrated_gradients": IntegratedGradients(STEPS),
@@ -119,7 +119,7 @@ def test_nothing_is_left(name, fails):
     before |= {"in place": [getattr(m, "inplace", None) for m in model.modules()]}
     probe = Probe(images)
     if fails:
-        from lightning_gradcam.pipeline import prepare
+        from lightning_gradcam.explainer.pipeline import prepare
         from lightning_gradcam.targets import given
 
         plan = prepare(model, probe, layers="body.features.3", method=method(name), target=given(0))
@@ -348,10 +348,10 @@ def test_a_cut_graph_is_said():
 
 def test_captum_missing_is_said_at_once(monkeypatch):
     from lightning_gradcam import GradCAMCallback
-    from lightning_gradcam.packages import MisconfigurationException
+    from lightning_gradcam.callback.compat import MisconfigurationException
 
     find = importlib.util.find_spec
-    monkeypatch.setattr("lightning_gradcam.methods.kinds.find_spec", lambda n: None if n == "captum" else find(n))
+    monkeypatch.setattr("lightning_gradcam.methods.base.find_spec", lambda n: None if n == "captum" else find(n))
     for name in NAMES:
         with pytest.raises(ValueError, match=r"captum .* calls: pip install 'lightning_gradcam\[captum\]'"):
             explain(plain_cnn(), torch.randn(2, 3, 12, 12), method=name)

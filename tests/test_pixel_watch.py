@@ -9,10 +9,10 @@ from models import read
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_gradcam import GradCAMCallback, GuidedBackprop, IntegratedGradients, Lime, SmoothGrad, explain
-from lightning_gradcam.heatmaps import to_heatmaps
-from lightning_gradcam.packages import MisconfigurationException
-from lightning_gradcam.render.fine import PEAKS, SAID, drawable
-from lightning_gradcam.trace import PIXELS
+from lightning_gradcam.callback.compat import MisconfigurationException
+from lightning_gradcam.capture.layer import PIXELS
+from lightning_gradcam.explainer.heatmaps import to_heatmaps
+from lightning_gradcam.render.sheet import PEAKS, SAID, drawable
 
 FEW = [IntegratedGradients(4), SmoothGrad(2)]
 

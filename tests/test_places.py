@@ -11,8 +11,8 @@ from sequences import ConvNext, Inverted, Mixer, Patches, Pooled, Recurrent, Res
 from torch import nn
 
 from lightning_gradcam import Layer, NotExplainableError, Probe, explain
-from lightning_gradcam.layout import Tokens, channels_first
-from lightning_gradcam.pipeline import prepare
+from lightning_gradcam.capture.layer import Tokens, channels_first
+from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.targets import TARGETS
 
 FIRST, MIDDLE, FRONT = channels_first, Tokens((20,)), Tokens((20,), rows=1)

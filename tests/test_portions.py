@@ -12,10 +12,11 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from recorder import flat
 
 from lightning_gradcam import GradCAMCallback, NotExplainableError, Probe
-from lightning_gradcam.explanation import Explanation
-from lightning_gradcam.pipeline import prepare
-from lightning_gradcam.portions import Portions
-from lightning_gradcam.ranks import Ranks
+from lightning_gradcam.explainer.chunking import Chunks
+from lightning_gradcam.explainer.explanation import Explanation
+from lightning_gradcam.explainer.pipeline import prepare
+from lightning_gradcam.monitor.distributed import Ranks
+from lightning_gradcam.monitor.sharding import Portions
 from lightning_gradcam.targets import TARGETS, given, held
 
 CLASSES = torch.tensor([2, 0, 1, 1, 0, 2, 1])
@@ -70,7 +71,7 @@ def test_no_more_run_at_once_than_asked(at_once, passes):
     targets = [TARGETS["label"]]
     model, probe, plan = case(targets)
     memory = Full(model, 99)
-    Portions(plan, at_once=at_once)(model, probe, targets)
+    Portions(plan, chunks=Chunks(at_once))(model, probe, targets)
     assert memory.passes == passes
 
 
@@ -92,7 +93,7 @@ def test_memory_of_the_cpu_runs_out_too(error):
     model.register_forward_pre_hook(refuse)
     portions = Portions(plan)
     portions(model, probe, [TARGETS["label"]])
-    assert portions.at_once == 2
+    assert portions.chunks.size == 2
 
 
 class Tight(Lit):
@@ -113,7 +114,7 @@ def test_a_run_whose_memory_runs_out_ends_with_one_warning_and_the_same_weights(
     tmp_path, monkeypatch, images, message, looks
 ):
     monkeypatch.setattr(Tight, "images", images)
-    monkeypatch.setattr("lightning_gradcam.survey.TRACED_ROWS", 12)  # the trace finds room
+    monkeypatch.setattr("lightning_gradcam.layers.trace_model.TRACED_ROWS", 12)  # the trace finds room
     callback = GradCAMCallback()
     with pytest.warns(UserWarning, match=message) as caught:
         trainer = fit(tmp_path, [callback], make=Tight)

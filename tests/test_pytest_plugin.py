@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_gradcam import Baseline
-from lightning_gradcam.pinned.place import LONGEST, safe
+from lightning_gradcam.baseline.golden_paths import LONGEST, safe
 
 PLUGIN = ("-p", "lightning_gradcam.pytest_plugin", "-p", "no:cacheprovider")
 MODEL = """

@@ -128,7 +128,7 @@ def test_a_run_that_is_resumed_twice_keeps_what_it_has_not_yet_taken_up(tmp_path
 
 
 def test_of_a_probe_that_is_too_large_a_checkpoint_holds_the_hash_and_that_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("lightning_gradcam.session.LIMIT", 16 * 3 * 16 * 16 * 4 - 1)
+    monkeypatch.setattr("lightning_gradcam.callback.session.LIMIT", 16 * 3 * 16 * 16 * 4 - 1)
     callback = GradCAMCallback()
     with pytest.warns(UserWarning, match="The probe takes 0 MiB, so checkpoints hold its hash"):
         fit(tmp_path, [callback])

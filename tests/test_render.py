@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from models import examples, find, read
 from torch import Tensor
 
-from lightning_gradcam.explanation import FLAWS, flaws
-from lightning_gradcam.probe import Pixels, Probe
+from lightning_gradcam.explainer.explanation import FLAWS, flaws
+from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import INK, PAPER, Ramp, grey, overlay
 from lightning_gradcam.render.photos import fit, restore_photos

@@ -10,19 +10,19 @@ from models import find, perturbed, read
 from test_watch import Waits
 
 from lightning_gradcam import Probe, Variant
-from lightning_gradcam.evidence import coerce_methods
-from lightning_gradcam.explanation import flaws
-from lightning_gradcam.gallery import Display
+from lightning_gradcam.explainer.explanation import flaws
+from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.methods import EQUATIONS
-from lightning_gradcam.pipeline import prepare
-from lightning_gradcam.portions import Portions
+from lightning_gradcam.methods.resolve import coerce_methods
+from lightning_gradcam.monitor.display import Display
+from lightning_gradcam.monitor.monitor import Watch
+from lightning_gradcam.monitor.sharding import Portions
 from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import FAINT, INK, PAPER
+from lightning_gradcam.render.multi_map_sheet import Row, arrange_beside, draw_rows
 from lightning_gradcam.render.photos import SEAM
-from lightning_gradcam.render.rows import Row, arrange_beside, draw_rows
 from lightning_gradcam.render.sheet import WIDTH
 from lightning_gradcam.targets import TARGETS
-from lightning_gradcam.watch import Watch
 
 EVERY = [*EQUATIONS, Variant("layercam", "abs", "principal")]
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from models import examples, read
 from torch.nn import functional as F
 
-from lightning_gradcam.explanation import FLAWS, flaws
-from lightning_gradcam.probe import Pixels
+from lightning_gradcam.explainer.explanation import FLAWS, flaws
+from lightning_gradcam.probe.normalization import Pixels
 from lightning_gradcam.render.canvas import restore
 from lightning_gradcam.render.colors import BAR, INK, PAPER, Ramp, overlay
 from lightning_gradcam.render.photos import SEAM

@@ -17,9 +17,9 @@ from scipy.spatial.distance import cosine as cosine_distance
 from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 
-from lightning_gradcam.explanation import CONSTANT
 from lightning_gradcam.stability import SIMILARITIES as MEASURES
 from lightning_gradcam.stability import gini, mean_and_error, similarity, spearman, ssim
+from lightning_gradcam.utils.numerics import CONSTANT
 
 
 def is_constant(values: np.ndarray) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_gradcam.explanation import Explanation, flaws
+from lightning_gradcam.capture.layer import Layer
+from lightning_gradcam.explainer.explanation import Explanation, flaws
 from lightning_gradcam.render.colors import PAPER
 from lightning_gradcam.render.photos import SEAM
-from lightning_gradcam.render.strip import TILE, sights, strips
-from lightning_gradcam.trace import Layer
+from lightning_gradcam.render.side_by_side import TILE, sights, strips
 
 
 def explained(evidence, size):

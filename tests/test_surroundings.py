@@ -13,7 +13,8 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from lightning_gradcam import NotExplainableError, Pixels, explain
-from lightning_gradcam.surroundings import ThroughChild, datasets_of, find_class_names, find_forward, find_pixels
+from lightning_gradcam.capture.forward import ThroughChild, find_forward
+from lightning_gradcam.probe.dataset_info import datasets_of, find_class_names, find_pixels
 
 MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
 PIXELS = Pixels(tuple(MEAN), tuple(STD))

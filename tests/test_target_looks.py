@@ -14,15 +14,16 @@ from regimes.scores import Embeds, MultiLabel, PutsOutProbabilities, SeveralBars
 from test_watch import Waits
 
 from lightning_gradcam import Baseline, CosineSimilarity, GradCAMCallback, Margin, Probe, TopK, explain
-from lightning_gradcam.explanation import predictions
-from lightning_gradcam.gallery import Display
-from lightning_gradcam.gathering import Gatherer, read_batch, without_foreign_labels
-from lightning_gradcam.pipeline import prepare
-from lightning_gradcam.portions import Portions
+from lightning_gradcam.explainer.pipeline import prepare
+from lightning_gradcam.monitor.display import Display
+from lightning_gradcam.monitor.monitor import Watch, choose_target
+from lightning_gradcam.monitor.sharding import Portions
+from lightning_gradcam.probe.batch import read_batch
+from lightning_gradcam.probe.collector import Gatherer, without_foreign_labels
 from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.stability import mean_and_error, spearman
 from lightning_gradcam.targets import TARGETS, coerce_target, held
-from lightning_gradcam.watch import Watch, choose_target
+from lightning_gradcam.targets.logits import predictions
 
 NAMES = ("top", "middle", "bottom")
 

@@ -23,9 +23,10 @@ from lightning_gradcam import (
     TopK,
     explain,
 )
-from lightning_gradcam.explanation import Explanation
-from lightning_gradcam.pipeline import prepare
-from lightning_gradcam.portions import Portions
+from lightning_gradcam.explainer.chunking import Chunks
+from lightning_gradcam.explainer.explanation import Explanation
+from lightning_gradcam.explainer.pipeline import prepare
+from lightning_gradcam.monitor.sharding import Portions
 from lightning_gradcam.targets import TARGETS, coerce_target, held_to, parts_of, target_name
 from lightning_gradcam.targets.embeddings import Mutual
 
@@ -93,7 +94,7 @@ def test_every_target_is_the_same_in_portions_with_several_methods_fused_and_mir
     whole = {"layers": ["2", "5"], "method": ["gradcam", "layercam"], "fuse": "max", "flips": True}
     plan = prepare(model, probe, target=target, **whole)
     [found] = plan(model, probe, [target])
-    [cut] = Portions(plan, at_once=2)(model, probe, [target])
+    [cut] = Portions(plan, chunks=Chunks(2))(model, probe, [target])
     assert list(found.evidence) == list(cut.evidence)
     assert len(found.evidence) == 3 * 2 * len(parts_of(target))
     for each in found.evidence:

@@ -11,7 +11,7 @@ from models import examples
 from PIL import Image, ImageDraw, ImageFont
 
 from lightning_gradcam.render.colors import shade
-from lightning_gradcam.render.text import Font, paint
+from lightning_gradcam.render.font import Font, paint
 
 EXTRA = "éß猫Ω→"
 FONT = Font.load([EXTRA])

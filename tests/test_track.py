@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from lightning_gradcam.explanation import Explanation, flaws
+from lightning_gradcam.explainer.explanation import Explanation, flaws
+from lightning_gradcam.stability.drift import Track
 from lightning_gradcam.targets import TARGETS
-from lightning_gradcam.track import Track
 
 KEYS = ("a", "drift_head", "a/gradcam++")
 

@@ -12,14 +12,14 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_gradcam import Probe
 from lightning_gradcam.attacks import PGD
-from lightning_gradcam.gallery import Display
+from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.loggers import show
 from lightning_gradcam.methods import EQUATIONS
-from lightning_gradcam.pipeline import prepare
-from lightning_gradcam.portions import Portions
-from lightning_gradcam.probe import Pixels
+from lightning_gradcam.monitor.display import Display
+from lightning_gradcam.monitor.monitor import Watch
+from lightning_gradcam.monitor.sharding import Portions
+from lightning_gradcam.probe.normalization import Pixels
 from lightning_gradcam.targets import TARGETS
-from lightning_gradcam.watch import Watch
 
 READS = ("numpy", "tolist", "item", "__bool__", "__float__", "__int__", "__index__", "__array__")
 

@@ -12,7 +12,7 @@ from replicas import REPLICAS, component
 from test_oracles import ORACLES, ROUNDING, case, peers_answer, turned
 
 from lightning_gradcam import GradCAMCallback, Variant, explain
-from lightning_gradcam.explanation import NotExplainableError
+from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.methods import EQUATIONS
 
 SUMS = sorted(set(EQUATIONS) - {"eigencam", "eigengradcam"})

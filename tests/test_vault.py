@@ -22,11 +22,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from lightning_gradcam import Baseline, vault
-from lightning_gradcam.explanation import FLAWS
-from lightning_gradcam.kept import to_file
-from lightning_gradcam.trace import Layer
-from lightning_gradcam.vault import UnreadableError
+from lightning_gradcam import Baseline
+from lightning_gradcam.baseline import storage as vault
+from lightning_gradcam.baseline.data import to_file
+from lightning_gradcam.capture.layer import Layer
+from lightning_gradcam.errors import UnreadableError
+from lightning_gradcam.explainer.explanation import FLAWS
 
 EXAMPLES = 1000
 
@@ -436,7 +437,7 @@ def evil(baseline):
 
 
 def test_names_from_files_are_escaped_wherever_they_are_shown(tmp_path):
-    from lightning_gradcam.report.inventory import Inventory
+    from lightning_gradcam.baseline.summary import Inventory
 
     evil(small(0)).save(tmp_path / "one")
     one = Baseline.load(tmp_path / "one")

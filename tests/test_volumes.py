@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from models import examples, find, read
 from torch import Tensor
 
-from lightning_gradcam.explanation import flaws
-from lightning_gradcam.probe import Probe
+from lightning_gradcam.explainer.explanation import flaws
+from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.render.canvas import restore
 from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import INK, PAPER, Ramp, overlay
-from lightning_gradcam.render.film import Film, Frame
+from lightning_gradcam.render.filmstrip import Film, Frame
 from lightning_gradcam.render.photos import SEAM
 from lightning_gradcam.render.volumes import choose_slices
 

@@ -14,12 +14,12 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_gradcam import GradCAMCallback, Probe
-from lightning_gradcam.gallery import Display
-from lightning_gradcam.isolation import isolated
-from lightning_gradcam.pipeline import prepare
-from lightning_gradcam.portions import Portions
+from lightning_gradcam.capture.isolation import isolated
+from lightning_gradcam.explainer.pipeline import prepare
+from lightning_gradcam.monitor.display import Display
+from lightning_gradcam.monitor.monitor import Watch
+from lightning_gradcam.monitor.sharding import Portions
 from lightning_gradcam.targets import TARGETS
-from lightning_gradcam.watch import Watch
 
 
 class Waits(TorchDispatchMode):

@@ -17,15 +17,16 @@ from torchvision.models import get_model
 from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from lightning_gradcam.explanation import Explanation
-from lightning_gradcam.gallery import Display
-from lightning_gradcam.pipeline import prepare
-from lightning_gradcam.plan import Plan
-from lightning_gradcam.portions import Portions
-from lightning_gradcam.probe import Probe, Target
+from lightning_gradcam.capture.layer import Layer
+from lightning_gradcam.explainer.explainer import Plan
+from lightning_gradcam.explainer.explanation import Explanation
+from lightning_gradcam.explainer.pipeline import prepare
+from lightning_gradcam.monitor.display import Display
+from lightning_gradcam.monitor.monitor import Watch
+from lightning_gradcam.monitor.sharding import Portions
+from lightning_gradcam.probe.probe import Probe
+from lightning_gradcam.probe.types import Target
 from lightning_gradcam.targets import TARGETS
-from lightning_gradcam.trace import Layer
-from lightning_gradcam.watch import Watch
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.speed.cases import Case
+from lightning_gradcam.explainer.pipeline import explain
 from lightning_gradcam.loggers import find_writer
-from lightning_gradcam.pipeline import explain
 
 Contestant: TypeAlias = Callable[[Case], object]
 

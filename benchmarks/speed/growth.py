@@ -24,13 +24,13 @@ from benchmarks.speed.memory import peak
 from benchmarks.speed.methods import BARE, bare
 from benchmarks.speed.rounds import Options, clocked, take_turns, undisturbed
 from benchmarks.tables import table
-from lightning_gradcam.gallery import Display
+from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.loggers import show
-from lightning_gradcam.pipeline import prepare
-from lightning_gradcam.portions import Portions
-from lightning_gradcam.probe import Probe
+from lightning_gradcam.monitor.display import Display
+from lightning_gradcam.monitor.monitor import Watch
+from lightning_gradcam.monitor.sharding import Portions
+from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.targets import TARGETS, given
-from lightning_gradcam.watch import Watch
 
 MODEL, SECONDS, LOOKS = "resnet18", 20, 1000
 STAGES = ("layer4", "layer3", "layer2", "layer1")

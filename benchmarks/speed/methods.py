@@ -26,10 +26,10 @@ from benchmarks.speed.contestants import (
 from benchmarks.speed.estimates import compared
 from benchmarks.speed.rounds import Options, take_turns
 from benchmarks.tables import table
-from lightning_gradcam.fusion import in_order
+from lightning_gradcam.explainer.explainer import Plan
+from lightning_gradcam.explainer.fusion import in_order
+from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.methods import EQUATIONS
-from lightning_gradcam.pipeline import prepare
-from lightning_gradcam.plan import Plan
 
 MODEL, IMAGES, SECONDS = "resnet18", 8, 50
 STAGES = "ours: all stages"

@@ -1,9 +1,12 @@
 """Attacks: from a probe to an attacked probe. They see pixels in [0, 1], so that eps means pixels everywhere."""
 
-from lightning_gradcam.attacks.attacked import attack_probe, coerce_attack, pixels_of
-from lightning_gradcam.attacks.ball import Ball
+from __future__ import annotations
+
+from lightning_gradcam.attacks.apply import attack_probe, coerce_attack
 from lightning_gradcam.attacks.gradient import FGSM, PGD
-from lightning_gradcam.attacks.space import ATTACKS, Attack, PixelSpace, check_range
+from lightning_gradcam.attacks.norm_ball import Ball
+from lightning_gradcam.attacks.pixel_space import ATTACKS, Attack, PixelSpace, check_range
+from lightning_gradcam.probe.probe import pixels_of
 
 __all__ = [
     "ATTACKS",

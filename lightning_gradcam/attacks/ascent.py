@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.attacks.ball import Ball
+from lightning_gradcam.attacks.norm_ball import Ball
 
 Toward: TypeAlias = int | Literal["least_likely", "next"]
 """The class that a targeted attack moves towards: one for all, the clean image's least likely, or the label's next."""

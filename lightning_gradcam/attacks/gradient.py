@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.attacks.ascent import Loss, Toward, against, ascend, better, losses, slope
-from lightning_gradcam.attacks.ball import NORMS, Ball, Norm
-from lightning_gradcam.attacks.space import ATTACKS, check_range, left_as_found
+from lightning_gradcam.attacks.norm_ball import NORMS, Ball, Norm
+from lightning_gradcam.attacks.pixel_space import ATTACKS, check_range, left_as_found
 
 USUAL: tuple[tuple[str, dict[Norm, float]], ...] = (
     ("grey images of up to 32 pixels", {"linf": 0.1, "l2": 1.5}),

@@ -1,7 +1,8 @@
 """All hooks of this package: what a model does on the way to a score, and with which gradient."""
 
-from lightning_gradcam.capture.graph import capture
-from lightning_gradcam.capture.modules import clean_name, named_layers
-from lightning_gradcam.capture.tape import trace
+from __future__ import annotations
 
-__all__ = ["capture", "clean_name", "named_layers", "trace"]
+from lightning_gradcam.capture.capture import capture
+from lightning_gradcam.capture.hooks import clean_name, named_layers
+
+__all__ = ["capture", "clean_name", "named_layers"]

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from lightning_gradcam.explanation import NotExplainableError
-from lightning_gradcam.outputs import with_grad
-from lightning_gradcam.passes import Attention, check_carries
-from lightning_gradcam.probe import Probe, Target
+from lightning_gradcam.capture.outputs import with_grad
+from lightning_gradcam.capture.passes import Attention, check_carries
+from lightning_gradcam.errors import NotExplainableError
+from lightning_gradcam.probe.probe import Probe
+from lightning_gradcam.probe.types import Target
 
 _SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax)
 _FUSED = F.scaled_dot_product_attention

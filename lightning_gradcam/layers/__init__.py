@@ -1,6 +1,8 @@
 """Where in a model to look."""
 
-from lightning_gradcam.layers.choice import Layers, check_layers, choose_layers, elsewhere
+from __future__ import annotations
+
+from lightning_gradcam.layers.resolve import Layers, check_layers, choose_layers, elsewhere
 from lightning_gradcam.layers.rules import ENOUGH_CELLS, RULES, LayerRule, as_layer, auto, feature_maps, stages
 
 __all__ = [

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from lightning_gradcam.explanation import NotExplainableError
-from lightning_gradcam.registry import Registry
-from lightning_gradcam.trace import Layer, LayerShape, vanishing
+from lightning_gradcam.capture.layer import Layer, LayerShape, vanishing
+from lightning_gradcam.errors import NotExplainableError
+from lightning_gradcam.utils.registry import Registry
 
 LayerRule: TypeAlias = Callable[[Sequence[LayerShape]], Sequence[Layer]]
 """Chooses from a trace, in order of execution; never sees the model, so plain lists can test it."""

@@ -10,11 +10,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lightning_gradcam.explanation import NotExplainableError
-from lightning_gradcam.layout import Tokens
-from lightning_gradcam.methods.kinds import METHODS
-from lightning_gradcam.passes import Attention, Passes
-from lightning_gradcam.trace import ATTENTION
+from lightning_gradcam.capture.layer import ATTENTION, Tokens
+from lightning_gradcam.capture.passes import Attention, Passes
+from lightning_gradcam.errors import NotExplainableError
+from lightning_gradcam.methods.base import METHODS
 
 _FUSIONS = {"mean": lambda a: a.mean(1), "max": lambda a: a.amax(1), "min": lambda a: a.amin(1)}
 

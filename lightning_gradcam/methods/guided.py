@@ -8,16 +8,16 @@ from typing import ClassVar, cast
 
 from torch import Tensor
 
-from lightning_gradcam.explanation import NotExplainableError
-from lightning_gradcam.heatmaps import resize
-from lightning_gradcam.methods.equations import gradcam
-from lightning_gradcam.methods.gradients import input_gradients
-from lightning_gradcam.methods.kinds import METHODS, LayerMethod
-from lightning_gradcam.methods.neurons import Neuron, as_neuron, named
-from lightning_gradcam.methods.rectifiers import Rectifiers, Rule
-from lightning_gradcam.methods.scored import strongest
-from lightning_gradcam.passes import Passes
-from lightning_gradcam.trace import PIXELS
+from lightning_gradcam.capture.layer import PIXELS
+from lightning_gradcam.capture.passes import Passes
+from lightning_gradcam.errors import NotExplainableError
+from lightning_gradcam.methods.base import METHODS, LayerMethod
+from lightning_gradcam.methods.cam import gradcam
+from lightning_gradcam.methods.captum_adapter import strongest
+from lightning_gradcam.methods.neuron import Neuron, as_neuron, named
+from lightning_gradcam.methods.relu_rules import Rectifiers, Rule
+from lightning_gradcam.methods.saliency import input_gradients
+from lightning_gradcam.utils.interpolation import resize
 
 
 @dataclass(frozen=True)

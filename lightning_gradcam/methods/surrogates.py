@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_gradcam.isolation import reseed
-from lightning_gradcam.methods.hiding import Fill, Segments, check_fill, filling, segmented
-from lightning_gradcam.methods.kinds import METHODS
-from lightning_gradcam.methods.scored import AT_ONCE, described, scored
-from lightning_gradcam.passes import Passes
-from lightning_gradcam.trace import PIXELS
+from lightning_gradcam.capture.isolation import reseed
+from lightning_gradcam.capture.layer import PIXELS
+from lightning_gradcam.capture.passes import Passes
+from lightning_gradcam.methods.base import METHODS
+from lightning_gradcam.methods.captum_adapter import AT_ONCE, described, scored
+from lightning_gradcam.methods.segments import Fill, Segments, check_fill, filling, segmented
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from lightning_gradcam.heatmaps import Interpolation
-from lightning_gradcam.probe import Pixels
+from lightning_gradcam.probe.normalization import Pixels
 from lightning_gradcam.render.colors import Ramp
+from lightning_gradcam.render.font import Font
 from lightning_gradcam.render.photos import Photos, restore_photos
 from lightning_gradcam.render.signals import Signals, restore_signals
-from lightning_gradcam.render.text import Font
 from lightning_gradcam.render.volumes import Volumes, restore_volumes
+from lightning_gradcam.utils.interpolation import Interpolation
 
 
 class Canvas(Protocol):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.explanation import probabilities
 from lightning_gradcam.render.canvas import Canvas
 from lightning_gradcam.render.colors import BAR, FAINT, INK, PAPER, Color, Ramp, overlay, shade
-from lightning_gradcam.render.text import Font, paint
+from lightning_gradcam.render.font import Font, paint
+from lightning_gradcam.targets.logits import probabilities
 
 GAP = 4
 """Pixels between the parts of a picture."""

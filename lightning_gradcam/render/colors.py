@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.registry import unknown
+from lightning_gradcam.utils.registry import unknown
 
 Color: TypeAlias = tuple[float, float, float]
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.heatmaps import Interpolation, to_heatmaps
-from lightning_gradcam.probe import Pixels
+from lightning_gradcam.explainer.heatmaps import to_heatmaps
+from lightning_gradcam.probe.normalization import Pixels
 from lightning_gradcam.render.colors import Ramp, grey, overlay, to_bytes
-from lightning_gradcam.render.text import Font
+from lightning_gradcam.render.font import Font
+from lightning_gradcam.utils.interpolation import Interpolation
 
 SEAM = 2
 """Pixels between views of the same image."""

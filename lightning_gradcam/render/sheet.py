@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
-from lightning_gradcam.explanation import FLAWS, predictions
-from lightning_gradcam.heatmaps import Interpolation
-from lightning_gradcam.probe import Probe
+from lightning_gradcam.explainer.explanation import FLAWS
+from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.render.canvas import Canvas, kind_of
 from lightning_gradcam.render.captions import (
     GAP,
@@ -30,10 +29,59 @@ from lightning_gradcam.render.captions import (
     stack,
 )
 from lightning_gradcam.render.colors import INK, PAPER, Ramp
-from lightning_gradcam.render.fine import SAID, drawable
-from lightning_gradcam.render.outline import outlined
+from lightning_gradcam.render.font import Font, paint
 from lightning_gradcam.render.photos import SEAM
-from lightning_gradcam.render.text import Font, paint
+from lightning_gradcam.targets.logits import predictions
+from lightning_gradcam.utils.interpolation import Interpolation
+
+PEAKS = 0.01
+"""The share of pixels that have the last colour together, as Smilkov et al. 2017, arXiv:1706.03825, draw theirs."""
+
+SAID = "the strongest 1% of its pixels"
+"""What the last colour means then."""
+
+
+def drawable(evidence: Tensor, size: tuple[int, ...], tile: tuple[int, int], own: bool) -> Tensor:
+    """What is drawn of evidence ``(N, *s)``: of coarse maps, all that they are.
+
+    Where a map is as fine as its image, pixels that a smaller tile has no room for are averaged, and where it is scaled
+    by itself, what exceeds its strongest hundredth is cut off.
+
+    Args:
+        evidence: Signed.
+        size: The images' spatial dimensions.
+        tile: Height and width of a drawn image.
+        own: Whether every map is scaled by itself.
+
+    >>> drawable(torch.arange(200.0).reshape(1, 10, 20), (10, 20), (10, 20), own=True).max()
+    tensor(198.)
+    """
+    if tuple(evidence.shape[1:]) != size:
+        return evidence
+    maps = evidence.relu()
+    if len(size) == 2 and (tile[0] < size[0] or tile[1] < size[1]):
+        maps = F.interpolate(maps[:, None], size=tile, mode="bilinear", antialias=True)[:, 0]
+    if not own:
+        return maps
+    flat = maps.flatten(1)
+    limit = flat.topk(math.ceil(PEAKS * flat.shape[1])).values[:, -1:]
+    return torch.where(limit > 0, flat.minimum(limit), flat).reshape(maps.shape)
+
+
+def outlined(tiles: Tensor, region: Tensor) -> Tensor:
+    """Pictures ``(N, 3, h, w)`` uint8 with a line around a region ``(N, H, W)`` bool: white inside of it, black beside.
+
+    >>> region = torch.zeros(1, 5, 5, dtype=torch.bool)
+    >>> region[0, 1:4, 1:4] = True
+    >>> outlined(torch.full((1, 3, 5, 5), 7, dtype=torch.uint8), region)[0, 0, 2]
+    tensor([  0, 255,   7, 255,   0], dtype=torch.uint8)
+    """
+    size = (tiles.shape[-2], tiles.shape[-1])
+    inside = F.interpolate(region[:, None].float(), size=size, mode="nearest-exact")
+    grown, shrunk = F.max_pool2d(inside, 3, 1, 1), 1 - F.max_pool2d(1 - inside, 3, 1, 1)
+    white, black = (inside > shrunk).expand_as(tiles), (grown > inside).expand_as(tiles)
+    return torch.where(white, 255, torch.where(black, 0, tiles)).to(torch.uint8)
+
 
 WIDTH = 1024
 """No picture is wider, in pixels: more is scaled down by the browser."""

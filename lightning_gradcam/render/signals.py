@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.heatmaps import Interpolation, to_heatmaps
+from lightning_gradcam.explainer.heatmaps import to_heatmaps
 from lightning_gradcam.render.colors import BAR, FAINT, INK, PAPER, Ramp, grey, overlay, shade, to_bytes
+from lightning_gradcam.render.font import Font, paint
 from lightning_gradcam.render.photos import SEAM, fit
-from lightning_gradcam.render.text import Font, paint
+from lightning_gradcam.utils.interpolation import Interpolation
 
 LINES = 4
 """Signals of up to so many channels are lines below one another; of more, rows of shades."""

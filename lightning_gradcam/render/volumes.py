@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.heatmaps import Interpolation, to_heatmaps
-from lightning_gradcam.probe import Pixels
+from lightning_gradcam.explainer.heatmaps import to_heatmaps
+from lightning_gradcam.probe.normalization import Pixels
 from lightning_gradcam.render.colors import INK, PAPER, Ramp, grey, overlay, to_bytes
+from lightning_gradcam.render.font import Font, paint
 from lightning_gradcam.render.photos import SEAM, fit, restore_photos
-from lightning_gradcam.render.text import Font, paint
+from lightning_gradcam.utils.interpolation import Interpolation
 
 SLICES = 3
 """Of one volume, beside one another."""

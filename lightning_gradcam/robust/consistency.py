@@ -15,18 +15,19 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_gradcam.attacks import PGD
-from lightning_gradcam.calling import default_forward
-from lightning_gradcam.capture import capture
-from lightning_gradcam.explanation import flaws
+from lightning_gradcam.capture.capture import capture
+from lightning_gradcam.capture.forward import default_forward
+from lightning_gradcam.capture.layer import Layer
+from lightning_gradcam.explainer.explanation import flaws
+from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.layers import Layers
+from lightning_gradcam.layers.trace_model import TRACED_ROWS
 from lightning_gradcam.methods import METHODS, LayerMethod
-from lightning_gradcam.pipeline import prepare
-from lightning_gradcam.probe import Pixels, Probe
+from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.robust.losses import PGDLoss
 from lightning_gradcam.robust.step import TEN_STEPS, Step, check_attack, check_weight, ordinary, precise
-from lightning_gradcam.survey import TRACED_ROWS
 from lightning_gradcam.targets import TARGETS, held, logits_of
-from lightning_gradcam.trace import Layer
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lightning_gradcam.attacks import PGD, Ball
 from lightning_gradcam.attacks.ascent import Loss, against
-from lightning_gradcam.probe import Pixels
+from lightning_gradcam.probe.normalization import Pixels
 from lightning_gradcam.robust.step import (
     TEN_STEPS,
     Step,

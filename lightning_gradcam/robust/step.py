@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from lightning_gradcam.attacks import PGD, Ball, PixelSpace, pixels_of
 from lightning_gradcam.attacks.ascent import Loss
 from lightning_gradcam.attacks.gradient import highest
-from lightning_gradcam.attacks.space import check_range
-from lightning_gradcam.isolation import frozen, isolated
-from lightning_gradcam.probe import Pixels, Probe
+from lightning_gradcam.attacks.pixel_space import check_range
+from lightning_gradcam.capture.isolation import frozen, isolated
+from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.probe.probe import Probe
 
 Objective: TypeAlias = Callable[[Callable[[Tensor], Tensor]], Loss]
 """From a pixel-space model to what the attack on it makes larger."""

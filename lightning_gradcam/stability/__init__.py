@@ -1,5 +1,7 @@
 """Maps to numbers: how far two of one image agree, and what one is like."""
 
+from __future__ import annotations
+
 from lightning_gradcam.stability.similarity import (
     SIMILARITIES,
     Similarity,
@@ -11,7 +13,7 @@ from lightning_gradcam.stability.similarity import (
     ssim,
     topk_overlap,
 )
-from lightning_gradcam.stability.single import gini, mean_and_error
+from lightning_gradcam.stability.statistics import gini, mean_and_error
 
 __all__ = [
     "SIMILARITIES",

@@ -8,9 +8,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from lightning_gradcam.explanation import CONSTANT
-from lightning_gradcam.registry import Registry
-from lightning_gradcam.stability.single import double
+from lightning_gradcam.stability.statistics import double
+from lightning_gradcam.utils.numerics import CONSTANT
+from lightning_gradcam.utils.registry import Registry
 
 Similarity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Two batches of maps ``(N, *s)`` after ReLU, at the layer's own resolution, to ``(N,)``."""

@@ -1,10 +1,12 @@
 """Which score is explained."""
 
+from __future__ import annotations
+
 from lightning_gradcam.targets.classes import ClassScore, check_classes, for_rows, given, held
+from lightning_gradcam.targets.composite import EachLabel, Margin, TopK, class_scores, held_to, moves, parts_of
 from lightning_gradcam.targets.embeddings import CosineSimilarity, EmbeddingNorm
 from lightning_gradcam.targets.logits import are_probabilities, find_logits, logits_of
-from lightning_gradcam.targets.named import TARGETS, coerce_target, target_name, with_labels
-from lightning_gradcam.targets.several import EachLabel, Margin, TopK, class_scores, held_to, moves, parts_of
+from lightning_gradcam.targets.registry import TARGETS, coerce_target, target_name, with_labels
 
 __all__ = [
     "TARGETS",

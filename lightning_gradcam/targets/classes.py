@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gradcam.probe import Choosing, Probe, Target
+from lightning_gradcam.probe.probe import Probe
+from lightning_gradcam.probe.types import Choosing, Target
 from lightning_gradcam.targets.logits import logits_of
 
 Choose = Callable[[Tensor, Probe], Tensor]

@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.endings import NORMALISATIONS, before
-from lightning_gradcam.explanation import NotExplainableError
-from lightning_gradcam.probe import Probe, Target
+from lightning_gradcam.capture.pre_softmax import NORMALISATIONS, before
+from lightning_gradcam.errors import NotExplainableError
+from lightning_gradcam.probe.probe import Probe
+from lightning_gradcam.probe.types import Target
 
 _NAMES = ("embeddings", "embedding", "image_embeds", "pooler_output", "features")
 

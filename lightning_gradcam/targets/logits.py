@@ -8,8 +8,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gradcam.endings import PROBABILITIES, before
-from lightning_gradcam.explanation import NotExplainableError
+from lightning_gradcam.capture.pre_softmax import PROBABILITIES, before
+from lightning_gradcam.errors import NotExplainableError
+
+
+def probabilities(logits: Tensor, multilabel: bool = False) -> Tensor:
+    """Softmax ``(N, K)``, or where each class has a label of its own, sigmoid.
+
+    Rows that already are probabilities that add up to 1 stay as they are.
+
+    >>> probabilities(torch.tensor([[0.25, 0.75], [0.0, 0.0]]))
+    tensor([[0.2500, 0.7500], [0.5000, 0.5000]])
+    """
+    if multilabel:
+        return logits.sigmoid()
+    given = ((logits >= 0).all(1) & ((logits.sum(1) - 1).abs() < 1e-3))[:, None]
+    return torch.where(given, logits, logits.softmax(1))
+
+
+def predictions(logits: Tensor, multilabel: bool = False) -> tuple[Tensor, Tensor]:
+    """Probability ``(N,)`` and class ``(N,)`` of the best class; NaN and -1 where logits are not finite.
+
+    >>> predictions(torch.tensor([[0.0, 0.0, 9.0], [torch.nan, 0.0, 0.0]]))[1]
+    tensor([ 2, -1])
+    """
+    sure, predicted = probabilities(logits, multilabel).max(1)
+    finite = logits.isfinite().all(1)
+    return sure.masked_fill(~finite, torch.nan), predicted.masked_fill(~finite, -1)
 
 
 def logits_of(output: Any) -> Tensor:

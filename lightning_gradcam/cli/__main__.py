@@ -1,0 +1,9 @@
+"""``python -m lightning_gradcam.cli``: the same as ``lightning-gradcam``."""
+
+from __future__ import annotations
+
+import sys
+
+from lightning_gradcam.cli.main import main
+
+sys.exit(main())

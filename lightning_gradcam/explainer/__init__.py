@@ -1,0 +1,1 @@
+"""One call, one result: layers, capture, methods and targets put together."""

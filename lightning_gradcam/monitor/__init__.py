@@ -1,0 +1,1 @@
+"""A fixed probe, explained snapshot after snapshot while a model trains."""

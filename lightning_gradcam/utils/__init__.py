@@ -1,0 +1,1 @@
+"""Five generic helpers that know nothing of explanations."""
