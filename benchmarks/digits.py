@@ -13,9 +13,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_gradcam import PGD, Baseline, Pixels, PixelSpace, Probe
+from lightning_gradcam import PGD, Baseline, Normalization, PixelSpace, Probe
 
-PIXELS = Pixels((0.485,), (0.229,))
+PIXELS = Normalization((0.485,), (0.229,))
 IMAGES, EPOCHS = 128, 8
 NOISES = (0.01, 0.03, 0.1, 0.3, 1.0)
 
@@ -62,7 +62,7 @@ class Data:
                 images = change(model, images, labels) if change else images
                 model.train()
                 optimizer.zero_grad()
-                loss = F.cross_entropy(model(PIXELS.normalise(images)), labels)
+                loss = F.cross_entropy(model(PIXELS.normalize(images)), labels)
                 torch.autograd.backward(loss)
                 optimizer.step()
         return model.eval()
@@ -70,13 +70,13 @@ class Data:
     def accuracy(self, model: nn.Sequential) -> float:
         """On the other part."""
         with torch.no_grad():
-            return float((model(PIXELS.normalise(self.images[1000:])).argmax(1) == self.labels[1000:]).float().mean())
+            return float((model(PIXELS.normalize(self.images[1000:])).argmax(1) == self.labels[1000:]).float().mean())
 
     def probe(self, number: int) -> Probe:
         """One set of images of the other part."""
         generator = torch.Generator().manual_seed(number)
         rows = 1000 + torch.randperm(797, generator=generator)[:IMAGES]
-        return Probe(PIXELS.normalise(self.images[rows]), labels=self.labels[rows], pixels=PIXELS)
+        return Probe(PIXELS.normalize(self.images[rows]), labels=self.labels[rows], pixels=PIXELS)
 
 
 Change = Callable[[nn.Sequential, Tensor, Tensor], Tensor]
@@ -182,7 +182,7 @@ class Swapped(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """What the model would have been given."""
-        return Pixels(PIXELS.std, PIXELS.mean).normalise(PIXELS.restore(images))
+        return Normalization(PIXELS.std, PIXELS.mean).normalize(PIXELS.restore(images))
 
 
 def layer_of(model: nn.Sequential) -> str:

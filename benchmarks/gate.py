@@ -27,8 +27,8 @@ from benchmarks.tables import table
 from lightning_gradcam import Baseline, Probe
 from lightning_gradcam.explainer.chunking import Chunks
 from lightning_gradcam.explainer.pipeline import prepare
-from lightning_gradcam.monitor.sharding import Portions
-from lightning_gradcam.stability.statistics import bounds_of_mean
+from lightning_gradcam.monitor.sharding import ShardedExplainer
+from lightning_gradcam.stability.statistics import bootstrap_bounds
 from lightning_gradcam.targets import TARGETS
 
 ROOT = Path(__file__).parents[1]
@@ -120,7 +120,9 @@ def run(seeds: int, probes: int) -> tuple[dict[str, dict[str, Cell]], dict[str, 
 def singly(model: nn.Sequential, probe: Probe, like: Baseline) -> Baseline:
     """Recorded with batches of one image."""
     whole = recorded(model, probe, like)
-    found = Portions(prepare(model, probe, layers=list(like.about.layers), target=TARGETS["label"]), chunks=Chunks(1))
+    found = ShardedExplainer(
+        prepare(model, probe, layers=list(like.about.layers), target=TARGETS["label"]), chunks=Chunks(1)
+    )
     return replace(whole, explanation=found(model, probe, [TARGETS["label"]])[0])
 
 
@@ -139,7 +141,7 @@ def coverage(repeats: int = 400) -> Sequence[Sequence[str]]:
 
 def quick_bounds(values: Tensor) -> tuple[float, float]:
     """With fewer draws, as there are many."""
-    return bounds_of_mean(values, draws=2000)
+    return bootstrap_bounds(values, draws=2000)
 
 
 def page(results: Mapping[str, Any]) -> str:

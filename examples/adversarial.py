@@ -180,7 +180,7 @@ def fit(setting: Setting, loss: Loss, name: str, seed: int, epochs: int, out: Pa
 
 
 def measure(module: LitRobust, setting: Setting) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """The numbers of a `Row`, and images and maps for the picture."""
+    """The numbers of a `MapRow`, and images and maps for the picture."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     [(images, labels)] = DataLoader(setting.val, len(setting.val))  # type: ignore[arg-type]  # all of ours have one
     probe = Probe(images, labels=labels).to(device)
@@ -197,7 +197,7 @@ def measure(module: LitRobust, setting: Setting) -> tuple[dict[str, float], dict
         "similarity": alike.nanmean(),
         "similarity_held": alike[held].nanmean(),
         "held": held.float().mean(),
-        "degenerate": (next(iter(found[1].flaws.values())) != 0).float().mean(),
+        "degenerate": (next(iter(found[1].map_status.values())) != 0).float().mean(),
         "classmates": spearman(clean, clean[next_of_class(labels)]).nanmean(),
         "others": spearman(clean, clean.roll(1, 0)).nanmean(),
     }

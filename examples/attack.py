@@ -24,8 +24,8 @@ def main(epochs: int = 4, root: str = ".") -> Path:
         max_epochs=epochs, default_root_dir=root, callbacks=[explanations], accelerator="cpu", log_every_n_steps=10
     )
     trainer.fit(LitDigits(), datamodule=DigitsData())
-    assert explanations.watch is not None
-    look = explanations.watch.look(trainer.lightning_module, f"after {epochs} epochs")
+    assert explanations.monitor is not None
+    look = explanations.monitor.look(trainer.lightning_module, f"after {epochs} epochs")
     picture = Path(root, "attack.jpg")
     to_pil_image(look.pictures["features"].cpu()).save(picture, quality=90)
     print({name: round(float(value), 3) for name, value in look.numbers.items() if name.startswith("adv")})

@@ -13,14 +13,14 @@ from scenes import LitScenes, Scenes
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_gradcam import Explanation, Pixels, Probe, explain
-from lightning_gradcam.loggers import as_image
+from lightning_gradcam import Explanation, Normalization, Probe, explain
+from lightning_gradcam.loggers import to_image
 from lightning_gradcam.methods import EQUATIONS, METHODS
-from lightning_gradcam.render.multi_map_sheet import Row, arrange_beside, draw_rows
+from lightning_gradcam.render.multi_map_sheet import MapRow, arrange_with_names, draw_rows
 from lightning_gradcam.render.photos import restore_photos
 from lightning_gradcam.render.sheet import Sheet
 
-PIXELS = Pixels((0.56, 0.64, 0.58), (0.2, 0.16, 0.25))  # as `Scenes` normalises
+PIXELS = Normalization((0.56, 0.64, 0.58), (0.2, 0.16, 0.25))  # as `Scenes` normalises
 LAYERS = {"features": "last", "features.8": "early"}
 """The last layer, which the head pools, and one with grids twice as fine, three layers before it."""
 
@@ -38,8 +38,11 @@ def draw(explanation: Explanation, layer: str, probe: Probe, data: Scenes) -> to
     """One picture of all methods at one layer, ``(3, height, width)`` uint8."""
     names = [key.removeprefix(f"{layer}/") for key in explanation.evidence]
     photos, _ = restore_photos(probe.images, PIXELS)
-    sheet = Sheet.of(probe, photos, data.classes, arrangement=arrange_beside(names, photos))
-    rows = [Row(name, explanation.evidence[f"{layer}/{name}"], explanation.flaws[f"{layer}/{name}"]) for name in names]
+    sheet = Sheet.of(probe, photos, data.classes, arrangement=arrange_with_names(names, photos))
+    rows = [
+        MapRow(name, explanation.evidence[f"{layer}/{name}"], explanation.map_status[f"{layer}/{name}"])
+        for name in names
+    ]
     grid = "×".join(map(str, rows[0].evidence.shape[1:]))
     return draw_rows(sheet, rows, explanation.logits, title=f"{layer} · {grid} · {len(rows)} methods of the label")
 
@@ -53,9 +56,9 @@ def draw_pixels(model: nn.Module, probe: Probe, data: Scenes, layer: str) -> tor
     names = ["gradcam", *AT_PIXELS]
     explanation = explain(model, probe, layers=layer, method=names, target="label")
     photos, _ = restore_photos(probe.images, PIXELS)
-    sheet = Sheet.of(probe, photos, data.classes, arrangement=arrange_beside(names, photos))
+    sheet = Sheet.of(probe, photos, data.classes, arrangement=arrange_with_names(names, photos))
     keys = {name: next(key for key in explanation.evidence if key.endswith(f"/{name}")) for name in names}
-    rows = [Row(name, explanation.evidence[key], explanation.flaws[key]) for name, key in keys.items()]
+    rows = [MapRow(name, explanation.evidence[key], explanation.map_status[key]) for name, key in keys.items()]
     return draw_rows(sheet, rows, explanation.logits, title="input pixels · for the label")
 
 
@@ -68,10 +71,10 @@ def main(epochs: int = 4, images: int = 800, root: str = "docs/images") -> None:
         methods = [method for method in EQUATIONS if method != "cam" or name == "last"]  # CAM needs the pooling behind
         explanation = explain(model, probe, layers=[layer], method=methods, target="label")
         path = Path(root, f"methods-{name}.jpg")
-        as_image(draw(explanation, layer, probe, data)).save(path, quality=90)
+        to_image(draw(explanation, layer, probe, data)).save(path, quality=90)
         print(f"Picture: {path}")
     path = Path(root, "methods-pixels.jpg")
-    as_image(draw_pixels(model, probe, data, "features.8")).save(path, quality=90)
+    to_image(draw_pixels(model, probe, data, "features.8")).save(path, quality=90)
     print(f"Picture: {path}")
 
 

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from lightning_gradcam import Pixels, Probe, explain
-from lightning_gradcam.loggers import as_image
-from lightning_gradcam.render.multi_map_sheet import Row, arrange_beside, draw_rows
+from lightning_gradcam import Normalization, Probe, explain
+from lightning_gradcam.loggers import to_image
+from lightning_gradcam.render.multi_map_sheet import MapRow, arrange_with_names, draw_rows
 from lightning_gradcam.render.photos import restore_photos
 from lightning_gradcam.render.sheet import Sheet
 
 CLASSES = ("background", *OBJECTS)
-PIXELS = Pixels((0.56, 0.64, 0.58), (0.2, 0.16, 0.25))
+PIXELS = Normalization((0.56, 0.64, 0.58), (0.2, 0.16, 0.25))
 
 
 def scene(index: int) -> tuple[Image.Image, Image.Image]:
@@ -109,10 +109,10 @@ def draw(model: nn.Module, probe: Probe) -> Tensor:
     # The gradient of some pixels' scores differs from place to place, so it is not averaged, as Grad-CAM would.
     found = explain(model, probe, layers=list(layers), target="label", method="hirescam")
     photos, _ = restore_photos(probe.images, PIXELS)
-    sheet = Sheet.of(probe, photos, CLASSES, arrangement=arrange_beside(list(layers.values()), photos))
+    sheet = Sheet.of(probe, photos, CLASSES, arrangement=arrange_with_names(list(layers.values()), photos))
     if found.region is not None and found.classes is not None:
         sheet = replace(sheet, region=(found.region, found.classes))
-    rows = [Row(name, found.evidence[layer], found.flaws[layer]) for layer, name in layers.items()]
+    rows = [MapRow(name, found.evidence[layer], found.map_status[layer]) for layer, name in layers.items()]
     title = "U-Net · HiResCAM of the label's pixels, which are outlined"
     return draw_rows(sheet, rows, found.logits, title=title)
 
@@ -128,7 +128,7 @@ def main(epochs: int = 5, images: int = 500, root: str = "docs/images") -> None:
     with torch.no_grad():
         right = (model.eval()(probe.images).argmax(1) == probe.labels).float().mean()
     path = Path(root, "segmentation.jpg")
-    as_image(draw(model, probe)).save(path, quality=90)
+    to_image(draw(model, probe)).save(path, quality=90)
     print(f"Pixels right: {right:.1%}\nPicture: {path}")
 
 

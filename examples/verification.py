@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_gradcam import CosineSimilarity, GradCAMCallback, Pixels, Probe
+from lightning_gradcam import CosineSimilarity, GradCAMCallback, Normalization, Probe
 
-PIXELS = Pixels((0.3,), (0.35,))
+PIXELS = Normalization((0.3,), (0.35,))
 
 
 def digits() -> tuple[Tensor, Tensor]:
@@ -29,7 +29,7 @@ def digits() -> tuple[Tensor, Tensor]:
     data = load_digits()
     small = torch.tensor(data.images, dtype=torch.float32)[:, None] / 16
     images = F.interpolate(small, size=(32, 32), mode="bilinear", antialias=True)
-    return PIXELS.normalise(images), torch.tensor(data.target)
+    return PIXELS.normalize(images), torch.tensor(data.target)
 
 
 def pairs(images: Tensor, labels: Tensor, count: int, seed: int = 0) -> tuple[Probe, Tensor]:

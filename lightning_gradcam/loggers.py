@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_gradcam.utils.registry import Registry
-from lightning_gradcam.utils.sanitize import in_markdown
+from lightning_gradcam.utils.sanitize import escape_markdown
 
 PictureWriter: TypeAlias = Callable[[Any, str, Tensor, int], None]
 """``(logger, tag, picture (3, h, w) uint8 on the CPU, step) -> None``."""
@@ -29,7 +29,7 @@ JPEG_QUALITY = 75
 """TensorBoard's writer sums every byte up in Python, so a smaller picture is written faster."""
 
 
-def safe_name(name: str) -> str:
+def sanitize_name(name: str) -> str:
     """A name from a model or data, as a part of a path that stays where it is put.
 
     >>> safe_name("../layer 4.<b>"), safe_name("layer4.1")
@@ -38,16 +38,16 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^\w.=\-\[\]]+", "_", name).lstrip(".")[:100] or "_"
 
 
-def safe_tag(tag: str) -> str:
+def sanitize_tag(tag: str) -> str:
     """A tag whose parts, between slashes, are safe names.
 
     >>> safe_tag("drift/net.<b>x")
     'drift/net._b_x'
     """
-    return "/".join(map(safe_name, tag.split("/")))
+    return "/".join(map(sanitize_name, tag.split("/")))
 
 
-def as_image(picture: Tensor) -> Image.Image:
+def to_image(picture: Tensor) -> Image.Image:
     """``(3, h, w)`` uint8 on the CPU as a Pillow image. (torchvision's own encoders are deprecated.)"""
     # Pillow puts the channels beside one another ten times as fast as NumPy does.
     return Image.merge("RGB", [Image.fromarray(channel) for channel in picture.numpy()])
@@ -60,58 +60,58 @@ def find_writer(logger: Any) -> PictureWriter | None:
 
 def write_png(folder: str | Path, tag: str, picture: Tensor, step: int) -> Path:
     """Write ``folder/tag/step=000042.png``, the tag's parts as folders."""
-    target = Path(folder, *(safe_name(part) for part in tag.split("/")), f"step={step:06d}.png")
+    target = Path(folder, *(sanitize_name(part) for part in tag.split("/")), f"step={step:06d}.png")
     target.parent.mkdir(parents=True, exist_ok=True)
-    as_image(picture).save(target, "PNG", compress_level=3)
+    to_image(picture).save(target, "PNG", compress_level=3)
     return target
 
 
 @WRITERS.register("TensorBoardLogger")
-def tensorboard(logger: Any, tag: str, picture: Tensor, step: int) -> None:
+def write_tensorboard(logger: Any, tag: str, picture: Tensor, step: int) -> None:
     """As encoded bytes: `add_image` would encode PNG in the calling thread, for fifty times as long."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     _, height, width = picture.shape
     encoded = BytesIO()
-    as_image(picture).save(encoded, "JPEG", quality=JPEG_QUALITY)
+    to_image(picture).save(encoded, "JPEG", quality=JPEG_QUALITY)
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue())
     writer = logger.experiment._get_file_writer()
     writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
 
 @WRITERS.register("CSVLogger")
-def csv(logger: Any, tag: str, picture: Tensor, step: int) -> None:
+def write_csv(logger: Any, tag: str, picture: Tensor, step: int) -> None:
     """PNG files beside the CSV."""
     write_png(logger.log_dir, tag, picture, step)
 
 
 @WRITERS.register("WandbLogger")
-def wandb(logger: Any, tag: str, picture: Tensor, step: int) -> None:
+def write_wandb(logger: Any, tag: str, picture: Tensor, step: int) -> None:
     """Under the Trainer's step, as the logger's own metrics are."""
     import wandb as library
 
-    image = library.Image(as_image(picture))
+    image = library.Image(to_image(picture))
     logger.experiment.log({tag: image, "trainer/global_step": step})
 
 
 @WRITERS.register("MLFlowLogger")
-def mlflow(logger: Any, tag: str, picture: Tensor, step: int) -> None:
+def write_mlflow(logger: Any, tag: str, picture: Tensor, step: int) -> None:
     """As an image artifact with key and step."""
     logger.experiment.log_image(logger.run_id, picture.permute(1, 2, 0).numpy(), key=tag, step=step)
 
 
 @WRITERS.register("CometLogger")
-def comet(logger: Any, tag: str, picture: Tensor, step: int) -> None:
+def write_comet(logger: Any, tag: str, picture: Tensor, step: int) -> None:
     """As an image of the experiment."""
     logger.experiment.log_image(picture.permute(1, 2, 0).numpy(), name=tag, step=step)
 
 
 @WRITERS.register("DummyLogger")
-def dummy(logger: Any, tag: str, picture: Tensor, step: int) -> None:
+def ignore_dummy(logger: Any, tag: str, picture: Tensor, step: int) -> None:
     """Nothing: `fast_dev_run` puts this one in the place of the user's."""
 
 
-def show(loggers: Sequence[Any], folder: str | Path, tag: str, picture: Tensor, step: int) -> list[str]:
+def log_image(loggers: Sequence[Any], folder: str | Path, tag: str, picture: Tensor, step: int) -> list[str]:
     """Hand a picture to every logger; without any, write it into ``folder``.
 
     Args:
@@ -124,9 +124,9 @@ def show(loggers: Sequence[Any], folder: str | Path, tag: str, picture: Tensor, 
     Returns:
         A sentence for every logger that could not take it; the others did.
     """
-    name, on_host, complaints = safe_tag(tag), picture.cpu(), []
+    name, on_host, complaints = sanitize_tag(tag), picture.cpu(), []
     for logger in loggers or [None]:
-        writer = files_in(folder) if logger is None else find_writer(logger)
+        writer = make_file_writer(folder) if logger is None else find_writer(logger)
         kind = "the folder of files" if logger is None else type(logger).__name__
         if writer is None:
             complaints.append(
@@ -146,15 +146,15 @@ def _tried(kind: str, what: str, write: Callable[[], None]) -> list[str]:
     return []
 
 
-def write_numbers(loggers: Sequence[Any], values: Mapping[str, float], step: int) -> list[str]:
-    """Numbers where Lightning's own `log` is not allowed; returns as `show`."""
+def log_numbers(loggers: Sequence[Any], values: Mapping[str, float], step: int) -> list[str]:
+    """Numbers where Lightning's own `log` is not allowed; returns as `log_image`."""
     complaints = []
     for logger in loggers:
         complaints += _tried(type(logger).__name__, "Numbers", partial(logger.log_metrics, dict(values), step))
     return complaints
 
 
-def files_in(folder: str | Path) -> PictureWriter:
+def make_file_writer(folder: str | Path) -> PictureWriter:
     """A writer of PNG files, for runs without a logger."""
 
     def write(_logger: Any, tag: str, picture: Tensor, step: int) -> None:
@@ -163,9 +163,11 @@ def files_in(folder: str | Path) -> PictureWriter:
     return write
 
 
-def write_text(loggers: Sequence[Any], tag: str, facts: Mapping[str, str], step: int) -> list[str]:
-    """Words as a TensorBoard text; other loggers have the console. Returns as `show`."""
-    rows = "\n".join(f"| {in_markdown(name)} | {in_markdown(' '.join(text.split()))} |" for name, text in facts.items())
+def log_text(loggers: Sequence[Any], tag: str, facts: Mapping[str, str], step: int) -> list[str]:
+    """Words as a TensorBoard text; other loggers have the console. Returns as `log_image`."""
+    rows = "\n".join(
+        f"| {escape_markdown(name)} | {escape_markdown(' '.join(text.split()))} |" for name, text in facts.items()
+    )
     table = f"| what | choice and reason |\n| --- | --- |\n{rows}"
     complaints = []
     for logger in loggers:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from lightning_gradcam.baseline.pytest_check import Pinned
+    from lightning_gradcam.baseline.pytest_check import BaselineCheck
 
 
 _OPTIONS = {
@@ -38,14 +38,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
-def gradcam_regression(request: pytest.FixtureRequest) -> Pinned:
+def gradcam_regression(request: pytest.FixtureRequest) -> BaselineCheck:
     """Compare what a model looks at with a baseline file: ``gradcam_regression.check(model, probe)``."""
-    from lightning_gradcam.baseline.golden_paths import Place
-    from lightning_gradcam.baseline.pytest_check import Pinned
+    from lightning_gradcam.baseline.golden_paths import GoldenPaths
+    from lightning_gradcam.baseline.pytest_check import BaselineCheck
 
     config = request.config
     option = config.getoption("--gradcam-allow-inconclusive")
-    chosen = Place(
+    chosen = GoldenPaths(
         module=Path(request.path),
         test=request.node.nodeid.partition("::")[2] or request.node.name,
         root=config.rootpath,
@@ -53,7 +53,7 @@ def gradcam_regression(request: pytest.FixtureRequest) -> Pinned:
         reports=_folder(config, "report"),
         temporary=lambda: request.getfixturevalue("tmp_path_factory").mktemp("gradcam"),
     )
-    return Pinned(
+    return BaselineCheck(
         place=chosen,
         update=bool(config.getoption("--gradcam-update")),
         allow_inconclusive=bool(config.getini("gradcam_allow_inconclusive") if option is None else option),

@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from lightning_gradcam import Probe
-from lightning_gradcam.explainer.explainer import Plan
+from lightning_gradcam.explainer.explainer import Explainer
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.targets import TARGETS
 
@@ -111,7 +111,7 @@ def last_grid(model: nn.Module, images: Tensor, module: str) -> tuple[int, ...]:
     return tuple(shape[1:3] if shape[1] == shape[2] != shape[3] else shape[2:])
 
 
-def row(name: str, plan: Plan) -> str:
+def row(name: str, plan: Explainer) -> str:
     """A line of the table: what was chosen in the smallest member of a family."""
     family, last = FAMILIES[name]
     [layer] = plan.layers

@@ -180,7 +180,7 @@ BREAKS = {
     ),
     "resume": Break(
         "callback/session.py",
-        "self.watch.load_state_dict(state[\"watch\"])", "pass", "a resumed run goes on with its looks",
+        "self.monitor.load_state_dict(state[\"watch\"])", "pass", "a resumed run goes on with its looks",
     ),
     "empty state": run(
         "**about} if state else {}", "**about}", "before the first look there is nothing to save",
@@ -208,7 +208,7 @@ BREAKS = {
     ),
     "one probe for all": Break(
         "callback/session.py",
-        "self.ranks.ask_first(self._own)", "self._own()", "the first process's images are everyone's",
+        "self.ranks.broadcast_from_rank_zero(self._own)", "self._own()", "the first process's images are everyone's",
     ),
     "buffers of the first": ranks(
         "if self.count == 1:\n            return {}", "if True:\n            return {}",
@@ -223,7 +223,7 @@ BREAKS = {
         "where memory runs out, half as many images are explained at once",
     ),
     "measured together": Break(
-        "monitor/monitor.py", "self.portions.ranks.all_do(measure)",
+        "monitor/monitor.py", "self.portions.ranks.run_on_all_ranks(measure)",
         "measure()", "what one process could not measure, none compares with",
     ),
     "values of the first": run(

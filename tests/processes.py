@@ -82,9 +82,9 @@ def run(case: Case, folder: Path, with_callback: bool) -> dict[str, Any]:
         return found
     ours = {k: v.clone() for k, v in trainer.callback_metrics.items() if k.startswith("gradcam/")}
     found |= {"metrics": ours, "looks": 0, "files": len(list(folder.rglob("events*")))}
-    if watcher.watch is not None and watcher.watch.film.frames:
-        frame, probe = watcher.watch.film.frames[-1], watcher.watch.probe
-        found |= {"looks": watcher.watch.track.looks, "evidence": frame.evidence, "images": probe.images}
+    if watcher.monitor is not None and watcher.monitor.film.frames:
+        frame, probe = watcher.monitor.film.frames[-1], watcher.monitor.probe
+        found |= {"looks": watcher.monitor.track.looks, "evidence": frame.evidence, "images": probe.images}
         if distributed.get_rank() == 0:
             found["oracle"] = _oracle(case, recorder.weights, watcher)
     return found
@@ -94,10 +94,10 @@ def _oracle(case: Case, weights: dict[str, Any], watcher: GradCAMCallback) -> An
     """The evidence of the last look, by one process, with the weights of the end."""
     model = case.make()
     model.load_state_dict(weights)
-    layer = watcher.watch.plan.layers[0].name
+    layer = watcher.monitor.plan.layers[0].name
     forward = (lambda m, p: m.net(p.images)) if isinstance(model, ThroughChild) else None
-    target = watcher.watch.target
-    return explain(model, watcher.watch.probe, layers=layer, target=target, forward=forward).evidence[layer]
+    target = watcher.monitor.target
+    return explain(model, watcher.monitor.probe, layers=layer, target=target, forward=forward).evidence[layer]
 
 
 if __name__ == "__main__":

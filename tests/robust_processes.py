@@ -13,10 +13,10 @@ from pytorch_lightning import LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from lightning_gradcam import PGD, Pixels
+from lightning_gradcam import PGD, Normalization
 from lightning_gradcam.robust import ConsistencyLoss, PGDLoss, TRADESLoss
 
-NORM = Pixels((0.4,) * 3, (0.25,) * 3)
+NORM = Normalization((0.4,) * 3, (0.25,) * 3)
 ATTACK = PGD(0.05, 2, random_start=False)
 LOSSES = {
     "PGDLoss": PGDLoss(ATTACK, NORM),

@@ -6,8 +6,7 @@ import statistics
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lit import Lit, fit, weights
 from models import examples
@@ -15,10 +14,10 @@ from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from test_baseline import bars, trained
 
-from lightning_gradcam import Baseline, GradCAMCallback, Pixels, explain
-from lightning_gradcam.attacks import pixels_of
+from lightning_gradcam import Baseline, GradCAMCallback, Normalization, explain
+from lightning_gradcam.attacks import restore_pixels
 from lightning_gradcam.stability import spearman
-from lightning_gradcam.stability.alarm import DEVIATIONS, LEAST, LEAST_DEVIATION, WINDOW, Alarm
+from lightning_gradcam.stability.alarm import DEVIATIONS, LEAST, LEAST_DEVIATION, WINDOW, DriftAlarm
 
 
 def plain(series):
@@ -39,18 +38,18 @@ def plain(series):
 @examples(200)
 @given(st.lists(st.sampled_from([0.1, 0.5, 0.8, 0.85, 0.9, 0.95, 1.0]), max_size=25))
 def test_notices_what_the_definition_says(series):
-    alarm = Alarm()
+    alarm = DriftAlarm()
     noticed = [t for t, value in enumerate(series) if alarm.notice("maps", torch.tensor([value], dtype=torch.float64))]
     assert noticed == plain(series)
 
 
 def test_one_bad_look_is_none_and_two_are_named_with_their_images():
-    alarm = Alarm()
+    alarm = DriftAlarm()
     for mean in (0.9, 0.92, 0.91, 0.9, 0.93, 0.2, 0.91, 0.9, 0.2):
         assert not alarm.notice("maps", torch.full((4,), mean))
     said = alarm.notice("maps", torch.tensor([0.5, 0.1, torch.nan, 0.3]))
     assert "agree to 0.30 now, after 0.20, where 0.91 was usual; least in image 1, 3, 0" in said
-    resumed = Alarm()
+    resumed = DriftAlarm()
     resumed.load_state_dict(alarm.state_dict())
     assert resumed == alarm
     assert not alarm.notice("maps", torch.full((4,), torch.nan))
@@ -92,7 +91,7 @@ def test_a_baseline_is_watched_while_a_model_trains(tmp_path):
         expected = spearman(now.maps[layer], baseline.explanation.maps[layer]).nanmean()
         found = trainer.callback_metrics[f"gradcam/baseline_similarity{suffix}"]
         assert float(found) == pytest.approx(float(expected), abs=1e-5)
-    assert torch.allclose(callback.watch.probe.images, bars().images, atol=1e-5)
+    assert torch.allclose(callback.monitor.probe.images, bars().images, atol=1e-5)
     assert best.best_model_score is not None
     first = GradCAMCallback(baseline=baseline)
     started = fit(tmp_path, [first], model=trained().train(), max_epochs=1)
@@ -100,9 +99,11 @@ def test_a_baseline_is_watched_while_a_model_trains(tmp_path):
 
 
 def test_images_of_a_baseline_are_normalised_as_this_run_does_it(tmp_path):
-    callback = GradCAMCallback(baseline=Baseline.record(trained(steps=1), bars(6)), pixels=Pixels((0.5,), (0.5,)))
+    callback = GradCAMCallback(
+        baseline=Baseline.record(trained(steps=1), bars(6)), pixels=Normalization((0.5,), (0.5,))
+    )
     fit(tmp_path, [callback], max_epochs=1)
-    assert torch.allclose(callback.watch.probe.images, (pixels_of(bars(6)) - 0.5) / 0.5, atol=1e-5)
+    assert torch.allclose(callback.monitor.probe.images, (restore_pixels(bars(6)) - 0.5) / 0.5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

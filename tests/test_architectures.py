@@ -9,7 +9,7 @@ import torch
 from architectures import END, FAMILIES, NAMES, PAGE, START, build, last_grid, row, smallest
 
 from lightning_gradcam import Probe
-from lightning_gradcam.explainer.explainer import Plan
+from lightning_gradcam.explainer.explainer import Explainer
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.layers import ENOUGH_CELLS
 from lightning_gradcam.targets import TARGETS, coerce_target
@@ -26,7 +26,7 @@ def family_of(name: str) -> str:
     return member
 
 
-def assert_explained(name: str, size: int | None = None) -> Plan:
+def assert_explained(name: str, size: int | None = None) -> Explainer:
     model = build(name)
     images = torch.rand(2, 3, *[size or smallest(model)] * 2)
     last = FAMILIES[family_of(name)][1]

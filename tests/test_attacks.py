@@ -8,18 +8,17 @@ import itertools
 import pytest
 import torch
 import torchattacks
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from models import Noisy, TinyResNet, TinyVGG, examples, perturbed, plain_cnn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_gradcam import NotExplainableError, Pixels, Probe
+from lightning_gradcam import Normalization, NotExplainableError, Probe
 from lightning_gradcam.attacks import ATTACKS, FGSM, PGD, Ball, PixelSpace, attack_probe
-from lightning_gradcam.attacks.ascent import against
+from lightning_gradcam.attacks.ascent import make_loss
 from lightning_gradcam.attacks.gradient import USUAL
 
-NORM = Pixels((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+NORM = Normalization((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 EPS = 8 / 255
 NORMS = ("linf", "l2")
 
@@ -76,7 +75,7 @@ def test_equals_its_replica_in_pixels_also_where_images_are_normalised(name, con
     expected = REPLICAS[name](Normalising(model), outside, torch.tensor([0, 4, 2]))
     with context():
         pixels, labels = outside.clone(), torch.tensor([0, 4, 2])
-        normalised = attack_probe(model, Probe(NORM.normalise(pixels), labels=labels, pixels=NORM), name)
+        normalised = attack_probe(model, Probe(NORM.normalize(pixels), labels=labels, pixels=NORM), name)
         in_pixels = attack_probe(Normalising(model), Probe(pixels, labels=labels), name)
     for attacked in (NORM.restore(normalised.images), in_pixels.images):
         # Where a gradient is zero but for rounding, its sign may differ.
@@ -112,7 +111,7 @@ def test_budget_and_box(attack, seed, normalised):
     assert attacked.min() >= 0
     assert attacked.max() <= 1
     if normalised:
-        probe = Probe(NORM.normalise(pixels), labels=labels, pixels=NORM)
+        probe = Probe(NORM.normalize(pixels), labels=labels, pixels=NORM)
         torch.testing.assert_close(
             NORM.restore(attack_probe(MODEL, probe, lambda *_: attacked).images), attacked, atol=1e-6, rtol=0
         )
@@ -177,7 +176,7 @@ def test_through_a_normalisation_it_is_the_attack_on_pixels():
     model, pixels, labels = perturbed(plain_cnn()), torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 4])
     for attack in (FGSM(EPS), PGD(EPS, 5), PGD(0.5, 5, norm="l2"), PGD(EPS, 5, restarts=2, keep="best")):
         expected = attack(Normalising(model), pixels, labels)
-        probe = Probe(NORM.normalise(pixels), labels=labels, pixels=NORM)
+        probe = Probe(NORM.normalize(pixels), labels=labels, pixels=NORM)
         found = NORM.restore(attack_probe(model, probe, attack).images)
         assert (found - expected).abs().max() < 1e-6
         assert torch.equal(attack(PixelSpace(model, NORM), pixels, labels), expected)
@@ -187,7 +186,7 @@ def test_through_a_normalisation_it_is_the_attack_on_pixels():
 @pytest.mark.parametrize("toward", [None, "least_likely", "next", 2])
 def test_of_the_best_more_steps_or_restarts_are_never_worse(norm, toward):
     model, images, labels = perturbed(TinyResNet()), torch.rand(6, 3, 16, 16), torch.arange(6) % 5
-    loss = against(model, images, labels, toward)
+    loss = make_loss(model, images, labels, toward)
 
     def reached(**options):
         attack = PGD(eps=0.3, step_size=0.2, norm=norm, toward=toward, **options)
@@ -350,11 +349,11 @@ def test_an_attack_of_the_users_own_sees_pixels_and_the_rows_that_forward_needs(
         return images / 2
 
     pixels, weight = torch.rand(2, 3, 12, 12), torch.tensor([1.0, 3.0])
-    probe = Probe(NORM.normalise(pixels), labels=torch.tensor([0, 1]), pixels=NORM, extras={"weight": weight})
+    probe = Probe(NORM.normalize(pixels), labels=torch.tensor([0, 1]), pixels=NORM, extras={"weight": weight})
     attacked = attack_probe(model, probe, darken, forward=forward)
     torch.testing.assert_close(seen["images"], pixels)
     torch.testing.assert_close(seen["logits"], model(probe.images).detach() * weight[:, None])
-    torch.testing.assert_close(attacked.images, NORM.normalise(pixels / 2))
+    torch.testing.assert_close(attacked.images, NORM.normalize(pixels / 2))
     assert isinstance(seen["model"], PixelSpace)
 
 

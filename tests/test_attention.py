@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from torch.overrides import _get_current_function_mode_stack
 
 from lightning_gradcam import AttentionRelevance, NotExplainableError, Probe, Rollout, explain
-from lightning_gradcam.capture.attention import attended
+from lightning_gradcam.capture.attention import capture_attention
 from lightning_gradcam.capture.isolation import isolated
 from lightning_gradcam.capture.layer import ATTENTION
 from lightning_gradcam.errors import ForwardError
-from lightning_gradcam.methods.attention import discarded
+from lightning_gradcam.methods.attention import discard_smallest
 
 
 def of_class_one(output, probe):
@@ -33,7 +33,7 @@ def seen(model, images, target=of_class_one):
         return outputs[-1]
 
     with isolated(model):
-        return attended(model, Probe(images), run, target), outputs[-1]
+        return capture_attention(model, Probe(images), run, target), outputs[-1]
 
 
 def eager_vit(implementation="eager"):
@@ -101,7 +101,7 @@ def test_weights_and_gradients_are_those_computed_by_hand(fused, extra):
 
 
 def test_masks_scale_and_grouped_heads_are_those_of_the_kernel():
-    from lightning_gradcam.capture.attention import weights_and_values
+    from lightning_gradcam.capture.attention import compute_weights_and_values
 
     q, k, v = torch.randn(2, 4, 5, 8), torch.randn(2, 4, 5, 8), torch.randn(2, 4, 5, 8)
     mask = torch.rand(2, 1, 5, 5) > 0.3
@@ -111,7 +111,7 @@ def test_masks_scale_and_grouped_heads_are_those_of_the_kernel():
         {"enable_gqa": True},
     ):  # fmt: skip
         few = (k[:, :2], v[:, :2]) if "enable_gqa" in change else (k, v)
-        weights, values = weights_and_values(q, *few, **change)
+        weights, values = compute_weights_and_values(q, *few, **change)
         torch.testing.assert_close(weights @ values, F.scaled_dot_product_attention(q, *few, **change))
 
 
@@ -210,7 +210,7 @@ def test_a_no_grad_block_of_the_models_own_hides_no_gradient():
 
 
 def test_equal_entries_are_discarded_in_their_order():
-    assert discarded(torch.ones(1, 2, 2), 0.5).flatten().tolist() == [0, 0, 1, 1]
+    assert discard_smallest(torch.ones(1, 2, 2), 0.5).flatten().tolist() == [0, 0, 1, 1]
     with pytest.raises(ValueError, match=r"`discard_ratio` in \[0, 1\), but got 1"):
         Rollout(discard_ratio=1)
     with pytest.raises(ValueError, match="`head_fusion` to be 'mean', 'max' or 'min', but got 'sum'"):

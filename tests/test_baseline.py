@@ -12,15 +12,15 @@ from models import TinyResNet, TinyVGG, full_autograd, perturbed, plain_gradcam
 from scipy.stats import spearmanr
 from torch import nn
 
-from lightning_gradcam import Baseline, Pixels, Probe, Variant, explain
-from lightning_gradcam.attacks import pixels_of
+from lightning_gradcam import Baseline, Normalization, Probe, Variant, explain
+from lightning_gradcam.attacks import restore_pixels
 from lightning_gradcam.baseline.comparison import _judged
-from lightning_gradcam.baseline.fingerprint import pixels_hash, weights_hash
+from lightning_gradcam.baseline.fingerprint import hash_pixels, hash_weights
 from lightning_gradcam.baseline.profiles import PROFILES
 from lightning_gradcam.errors import IncompatibleError
 from lightning_gradcam.methods import EQUATIONS
 
-NORM = Pixels((0.4, 0.4, 0.4), (0.25, 0.25, 0.25))
+NORM = Normalization((0.4, 0.4, 0.4), (0.25, 0.25, 0.25))
 
 
 def bars(count=70, seed=0):
@@ -63,9 +63,9 @@ def test_it_holds_what_explain_finds_and_leaves_the_model_as_found(model):
     for key, evidence in found.evidence.items():
         torch.testing.assert_close(baseline.explanation.evidence[key], evidence)
     assert torch.equal(baseline.explanation.classes, probe.labels)
-    torch.testing.assert_close(baseline.images, pixels_of(probe))
+    torch.testing.assert_close(baseline.images, restore_pixels(probe))
     torch.testing.assert_close(baseline.probe.images, probe.images)
-    assert baseline.about.weights == weights_hash(model)
+    assert baseline.about.weights == hash_weights(model)
     assert (
         baseline.about.surroundings["torch"] == torch.__version__.split("+")[0]
         or "torch" in baseline.about.surroundings
@@ -82,7 +82,7 @@ def test_a_file_gives_back_what_was_kept(model, tmp_path, store, labelled):
     assert other.about == one.about
     for key, evidence in one.explanation.evidence.items():
         assert torch.equal(other.explanation.evidence[key], evidence)
-        assert torch.equal(other.explanation.flaws[key], one.explanation.flaws[key])
+        assert torch.equal(other.explanation.map_status[key], one.explanation.map_status[key])
         assert other.explanation.layers[key].name == one.explanation.layers[key].name
     assert torch.equal(other.explanation.logits, one.explanation.logits)
     assert torch.equal(other.explanation.classes, one.explanation.classes)
@@ -131,7 +131,7 @@ def test_the_mean_is_that_of_maps_explained_and_correlated_one_by_one(baseline, 
         (
             lambda model, probe: (
                 model,
-                Probe(probe.images * 0.25 / 0.5 - 1, labels=probe.labels, pixels=Pixels((0.9,), (0.5,))),
+                Probe(probe.images * 0.25 / 0.5 - 1, labels=probe.labels, pixels=Normalization((0.9,), (0.5,))),
             ),
             True,
         ),
@@ -147,12 +147,12 @@ def test_what_is_planted_is_caught_and_nothing_else(baseline, model, plant, caug
 
 
 def test_a_wrong_normalisation_is_a_regression_and_other_images_are_incompatible(baseline, model):
-    pixels = pixels_of(bars())
-    nearly = Probe(NORM.normalise((pixels + 1.5 / 255).clamp(0, 1)), labels=bars().labels, pixels=NORM)
+    pixels = restore_pixels(bars())
+    nearly = Probe(NORM.normalize((pixels + 1.5 / 255).clamp(0, 1)), labels=bars().labels, pixels=NORM)
     report = baseline.compare(model, probe=nearly)
     assert report.status == "pass"
     assert any("of another decoder" in warning for warning in report.warnings)
-    others = Probe(NORM.normalise((pixels + 4 / 255).clamp(0, 1)), labels=bars().labels, pixels=NORM)
+    others = Probe(NORM.normalize((pixels + 4 / 255).clamp(0, 1)), labels=bars().labels, pixels=NORM)
     report = baseline.compare(model, probe=others)
     assert (report.status, report.exit_code) == ("incompatible", 4)
     assert "different images" in report.reason
@@ -289,14 +289,14 @@ def test_a_model_that_cannot_be_explained_likewise_is_incompatible(baseline, can
 
 def test_hashes_tell_weights_and_pixels_apart():
     model, images = TinyResNet(), torch.rand(2, 3, 8, 8)
-    assert weights_hash(model) == weights_hash(copy.deepcopy(model))
+    assert hash_weights(model) == hash_weights(copy.deepcopy(model))
     changed = copy.deepcopy(model)
     with torch.no_grad():
         changed.fc.bias[0] += 1e-6
-    assert weights_hash(changed) != weights_hash(model)
-    assert pixels_hash(images) != pixels_hash(images + 1 / 255)
-    assert pixels_hash(images) != pixels_hash(images.flip(0))
-    assert pixels_hash(images) != pixels_hash(images.reshape(2, 3, 4, 16))
+    assert hash_weights(changed) != hash_weights(model)
+    assert hash_pixels(images) != hash_pixels(images + 1 / 255)
+    assert hash_pixels(images) != hash_pixels(images.flip(0))
+    assert hash_pixels(images) != hash_pixels(images.reshape(2, 3, 4, 16))
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_the_bounds_decide_on_their_side_of_the_threshold(low, high, status):
     assert found == status
     assert f"{low:.3f}" in reason
     assert _judged(PROFILES["same-weights"], low, high, 0.99, 1, {})[0] == "inconclusive"
-    limited = PROFILES["same-weights"].overridden({"q05": 0.5, "center_shift": 0.1})
+    limited = PROFILES["same-weights"].with_thresholds({"q05": 0.5, "center_shift": 0.1})
     assert _judged(limited, 1, 1, 0.99, 128, {"q05": 0.49, "center_shift": 0})[0] == "regressed"
     assert _judged(limited, 1, 1, 0.99, 128, {"q05": 0.5, "center_shift": 0.11})[0] == "regressed"
     assert _judged(limited, 1, 1, 0.99, 128, {"q05": 0.5, "center_shift": 0.1})[0] == "pass"

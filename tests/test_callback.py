@@ -68,11 +68,11 @@ def test_numbers_are_what_explain_and_the_metrics_say(tmp_path, read_events):
     class Record(Lit):
         def on_validation_epoch_end(self):  # runs behind the callback, with the same weights
             if not self.trainer.sanity_checking:
-                looks.append(explain(self, callback.watch.probe, target="label"))
+                looks.append(explain(self, callback.monitor.probe, target="label"))
 
     trainer = fit(tmp_path, [callback], make=Record, max_epochs=3)
     events = read_events(trainer.log_dir)
-    labels = callback.watch.probe.labels
+    labels = callback.monitor.probe.labels
 
     def curve(name):
         return [e.value for e in events.Scalars(f"gradcam/{name}")][-2:]
@@ -94,8 +94,8 @@ def test_numbers_are_what_explain_and_the_metrics_say(tmp_path, read_events):
 def test_probe_is_spread_over_classes_also_when_sorted_and_small(tmp_path):
     callback = GradCAMCallback(probe=4)
     fit(tmp_path, [callback], val=loader(30, 2, by_class=True), max_epochs=1)
-    assert callback.watch.probe.labels.tolist() == [0, 0, 1, 2]
-    assert callback.watch.names == list(CLASSES)
+    assert callback.monitor.probe.labels.tolist() == [0, 0, 1, 2]
+    assert callback.monitor.names == list(CLASSES)
 
 
 def test_the_same_images_to_the_end_and_no_image_twice(tmp_path):
@@ -104,8 +104,8 @@ def test_the_same_images_to_the_end_and_no_image_twice(tmp_path):
     class See(GradCAMCallback):
         def on_validation_epoch_end(self, trainer, pl_module):
             super().on_validation_epoch_end(trainer, pl_module)
-            if self.watch:
-                seen.append(self.watch.probe.images.clone())
+            if self.monitor:
+                seen.append(self.monitor.probe.images.clone())
 
     # The sanity check's two batches come again in the first validation.
     fit(tmp_path, [See(probe=9)], val=loader(9, 3, by_class=True), max_epochs=3)
@@ -119,7 +119,7 @@ def test_labels_follow_their_images(tmp_path):
     fit(tmp_path, [callback], max_epochs=1)
     data = Bars(36, seed=1)
     known = {data[i][0].numpy().tobytes(): data[i][1] for i in range(36)}
-    probe = callback.watch.probe
+    probe = callback.monitor.probe
     assert [known[image.numpy().tobytes()] for image in probe.images] == probe.labels.tolist()
 
 
@@ -158,8 +158,8 @@ def test_without_validation_looks_come_at_the_end_of_training_epochs(tmp_path, r
 def test_the_last_weights_are_looked_at_where_max_steps_ends_inside_an_epoch(tmp_path, read_events):
     callback = GradCAMCallback()
     trainer = fit(tmp_path, [callback], max_steps=6, max_epochs=-1)
-    now = explain(trainer.lightning_module, callback.watch.probe, target="label").evidence["features"]
-    assert torch.equal(now, callback.watch.film.frames[-1].evidence)
+    now = explain(trainer.lightning_module, callback.monitor.probe, target="label").evidence["features"]
+    assert torch.equal(now, callback.monitor.film.frames[-1].evidence)
     assert read_events(trainer.log_dir).Images("gradcam/features")[-1].step == 5
 
 
@@ -180,17 +180,17 @@ def test_resume_goes_on_as_if_never_interrupted(tmp_path, read_events, save_prob
     first = fit(tmp_path / "half", [half], make=model, train=train, max_epochs=2)
     first.save_checkpoint(tmp_path / "half.ckpt")
     state = torch.load(tmp_path / "half.ckpt", weights_only=True)  # plain types and tensors only
-    assert (half.watch.probe.images.shape in shapes_in(state["callbacks"])) == (save_probe == "images")
+    assert (half.monitor.probe.images.shape in shapes_in(state["callbacks"])) == (save_probe == "images")
     resumed = GradCAMCallback(save_probe=save_probe)
     second = fit(
         tmp_path / "half", [resumed], make=model, train=train, max_epochs=4, ckpt_path=str(tmp_path / "half.ckpt")
     )
-    assert torch.equal(half.watch.probe.images, resumed.watch.probe.images)
+    assert torch.equal(half.monitor.probe.images, resumed.monitor.probe.images)
     assert weights(whole) == weights(second)
     together, uninterrupted = curves(first), curves(whole)
     for name, points in curves(second).items():
         assert together[name] | points == uninterrupted[name], name
-    assert [f.name for f in resumed.watch.film.frames] == ["start", "epoch 0", "epoch 1", "epoch 2", "epoch 3"]
+    assert [f.name for f in resumed.monitor.film.frames] == ["start", "epoch 0", "epoch 1", "epoch 2", "epoch 3"]
 
 
 def test_drift_holds_the_class_where_there_are_no_labels(tmp_path, read_events):
@@ -206,7 +206,7 @@ def test_drift_holds_the_class_where_there_are_no_labels(tmp_path, read_events):
     class Keep(Unlabelled):
         def on_validation_epoch_end(self):
             if not self.trainer.sanity_checking:
-                probe, predicted = callback.watch.probe, kept[-1][1] if kept else "predicted"
+                probe, predicted = callback.monitor.probe, kept[-1][1] if kept else "predicted"
                 held = explain(self, probe, target=predicted)
                 now = explain(self, probe)
                 kept.append((held, now.classes, now))
@@ -214,7 +214,7 @@ def test_drift_holds_the_class_where_there_are_no_labels(tmp_path, read_events):
     images = torch.stack([Bars(24, seed=1)[i][0] for i in range(24)])
     val = torch.utils.data.DataLoader(images, 12)
     trainer = fit(tmp_path, [callback], make=Keep, val=val, max_epochs=3)
-    assert callback.watch.labels is None
+    assert callback.monitor.labels is None
     assert any((a[1] != b[1]).any() for a, b in pairwise(kept))  # predictions did change
     drift = [e.value for e in read_events(trainer.log_dir).Scalars("gradcam/drift")]
     for (_, _, before), (held, _, _), value in zip(kept, kept[1:], drift[1:], strict=False):
@@ -269,7 +269,7 @@ def test_a_subclass_of_a_logger_is_served_by_its_parents_writer(tmp_path, read_e
 def test_precision_of_the_run(tmp_path, precision):
     callback = GradCAMCallback()
     trainer = fit(tmp_path, [callback], precision=precision)
-    evidence = callback.watch.film.frames[-1].evidence
+    evidence = callback.monitor.film.frames[-1].evidence
     assert evidence.dtype == torch.float32
     assert trainer.callback_metrics["gradcam/degenerate"] < 0.5
 
@@ -279,8 +279,8 @@ def test_given_probe_is_what_is_watched(tmp_path):
     images = torch.stack([data[i][0] for i in range(5)])
     callback = GradCAMCallback(probe=Probe(images, labels=data.labels))
     fit(tmp_path, [callback])
-    assert torch.equal(callback.watch.probe.images, images)
-    assert callback.watch.film.frames[0].name == "start"
+    assert torch.equal(callback.monitor.probe.images, images)
+    assert callback.monitor.film.frames[0].name == "start"
 
 
 def test_fast_dev_run_writes_nothing(tmp_path):

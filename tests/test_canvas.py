@@ -8,7 +8,7 @@ from canvases import NAMES, drawn, sheet_of
 
 from lightning_gradcam.explainer.explanation import FLAWS
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.render.canvas import restore
+from lightning_gradcam.render.canvas import restore_images
 from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import PAPER
 from lightning_gradcam.render.filmstrip import Film, Frame
@@ -25,7 +25,7 @@ def test_every_shape_and_count_fits(shape, count):
     picture = drawn(sheet, evidence, facts=["facts " * 40], scale=torch.tensor(1e-20))
     for look in range(9):
         film.add(Frame(f"epoch {look}", evidence, torch.arange(count) % len(FLAWS), torch.zeros(count, 3 * (look % 2))))
-    photos, _ = restore(images)
+    photos, _ = restore_images(images)
     for labels in (None, torch.arange(count) % 3):
         shown = film.draw(Probe(images, labels=labels), photos, NAMES, "viridis", title="run", scale=torch.tensor(2.0))
         assert shown.shape[2] <= WIDTH

@@ -11,12 +11,12 @@ from test_isolation import HOOKS
 from torch import nn
 
 from lightning_gradcam import AblationCAM, Probe, ScoreCAM, explain
-from lightning_gradcam.capture.forward import Called
+from lightning_gradcam.capture.forward import CheckedForward
 from lightning_gradcam.capture.isolation import isolated
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.capture.restart import Restart
 from lightning_gradcam.errors import ForwardError
-from lightning_gradcam.explainer.explanation import flaws
+from lightning_gradcam.explainer.explanation import find_status
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
 
 CLASSES = torch.tensor([0, 2, 1])
@@ -41,11 +41,11 @@ def test_equals_pytorch_grad_cam(name, peer, layer):
         cam.get_cam_image = lambda *args: raw.append(torch.from_numpy(inner(*args))) or raw[0].numpy()
         end = torch.from_numpy(cam(images, scores))
     assert_close(found, raw[0], 1e-4)
-    assert (to_heatmaps(found, flaws(found), (20, 27)) - end).abs().max() < 1e-4
+    assert (to_heatmaps(found, find_status(found), (20, 27)) - end).abs().max() < 1e-4
 
 
 def restart(model, images, layer="5", call=-1):
-    forward = Called(lambda model, probe: model(probe.images))
+    forward = CheckedForward(lambda model, probe: model(probe.images))
     return Restart(model, Layer(layer, call), lambda probe: forward(model, probe), Probe(images[:1]))
 
 

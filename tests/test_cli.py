@@ -27,8 +27,8 @@ from lightning_gradcam import (
     KernelShap,
     Lime,
     Margin,
+    Normalization,
     Occlusion,
-    Pixels,
     Rollout,
     Saliency,
     ScoreCAM,
@@ -36,7 +36,7 @@ from lightning_gradcam import (
     TopK,
 )
 from lightning_gradcam.methods import METHODS
-from lightning_gradcam.targets import given, target_name
+from lightning_gradcam.targets import class_target, target_name
 
 OURS = "lightning_gradcam.GradCAMCallback"
 PIXELS = {"mean": [0.4, 0.4, 0.4], "std": [0.25, 0.25, 0.25]}
@@ -103,10 +103,10 @@ def test_from_yaml_through_print_config_to_a_run(cli, pixels, tmp_path):
     written = config(tmp_path / "asked.yaml", pixels=pixels, class_names=["a", "b", "c"], **asked)
     (tmp_path / "printed.yaml").write_text(output_of(cli, "fit", written, "--print_config"))
     callback = ours(cli("fit", f"--config={tmp_path / 'printed.yaml'}"))
-    choices, display = callback.choices, callback.choices.display
+    choices, display = callback.config, callback.config.display
     assert (choices.layers, choices.method, choices.probe) == (asked["layers"], "gradcam", 4)
-    assert (display.pixels, display.scale, display.names) == (Pixels(**PIXELS), "shared", ["a", "b", "c"])
-    assert callback.watch.signature["target"] == ["class 1", [1, 1, 1, 1]]
+    assert (display.pixels, display.scale, display.names) == (Normalization(**PIXELS), "shared", ["a", "b", "c"])
+    assert callback.monitor.signature["target"] == ["class 1", [1, 1, 1, 1]]
     found = {p.parent.name for p in (tmp_path / "gradcam").rglob("*.png")}
     assert found == {"features", "features.2", "film"}
 
@@ -123,10 +123,10 @@ def test_from_the_command_line(cli, tmp_path):
         "scale": "0.5",
     }
     arguments = [f"--trainer.callbacks.{name}={value}" for name, value in given.items()]
-    choices = ours(cli(nothing, *arguments, run=False)).choices
+    choices = ours(cli(nothing, *arguments, run=False)).config
     assert (choices.target.name, choices.probe, choices.display.scale) == ("class 1", 4, 0.5)
     assert choices.method is sum_of_gradients
-    assert choices.display.pixels == Pixels((0.5,), (0.2,))
+    assert choices.display.pixels == Normalization((0.5,), (0.2,))
     assert choices.layers == ["features", "features.2"]
 
 
@@ -137,13 +137,13 @@ OPTIONS = [ScoreCAM(chunk=64), AblationCAM(chunk=8), Rollout("max", 0.5), Attent
 def test_methods_with_options_by_class(cli, method, tmp_path):
     said = {"class_path": f"lightning_gradcam.{type(method).__name__}", "init_args": vars(method)}
     for asked, expected in ((said, method), (["gradcam", said], ["gradcam", method])):
-        assert ours(cli(config(tmp_path / "c.yaml", method=asked), run=False)).choices.method == expected
+        assert ours(cli(config(tmp_path / "c.yaml", method=asked), run=False)).config.method == expected
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in ("lime", "kernel_shap")])
 @pytest.mark.parametrize("target", ["auto", "label", "predicted"])
 def test_names_stay_names(cli, method, target, tmp_path):
-    choices = ours(cli(config(tmp_path / "c.yaml", method=method, target=target), run=False)).choices
+    choices = ours(cli(config(tmp_path / "c.yaml", method=method, target=target), run=False)).config
     assert choices.method == method
     assert getattr(choices.target, "name", "auto").startswith(target)
 
@@ -160,8 +160,8 @@ def test_an_attack_by_name_by_class_and_by_path(cli, tmp_path):
         (tmp_path / "printed.yaml").write_text(output_of(cli, "fit", written, "--print_config"))
         callback = ours(cli("fit", f"--config={tmp_path / 'printed.yaml'}"))
         (tmp_path / "config.yaml").unlink()  # the LightningCLI writes no second one
-        assert callback.choices.attack == expected
-        assert callback.watch.track.last["adv_similarity"].isfinite()
+        assert callback.config.attack == expected
+        assert callback.monitor.track.last["adv_similarity"].isfinite()
 
 
 PIXEL_METHODS = [
@@ -176,7 +176,7 @@ def test_methods_with_parameters_by_their_class(cli, method, tmp_path):
     said = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in said.items()}
     spec = {"class_path": f"lightning_gradcam.{type(method).__name__}", "init_args": plain}
-    choices = ours(cli(config(tmp_path / "c.yaml", method=spec), run=False)).choices
+    choices = ours(cli(config(tmp_path / "c.yaml", method=spec), run=False)).config
     assert choices.method == method
 
 
@@ -199,12 +199,12 @@ def test_help_explains_every_argument_with_its_type(cli, monkeypatch):
 def test_a_target_by_name_by_class_and_by_number(cli, tmp_path):
     two = {"class_path": "lightning_gradcam.TopK", "init_args": {"k": 2}}
     label = {"class_path": "lightning_gradcam.Margin", "init_args": {"of": "label"}}
-    cases = [("topk", TopK(3)), (two, TopK(2)), (label, Margin("label")), ("margin", Margin()), (1, given(1))]
+    cases = [("topk", TopK(3)), (two, TopK(2)), (label, Margin("label")), ("margin", Margin()), (1, class_target(1))]
     for said, expected in cases:
         written = config(tmp_path / "c.yaml", target=said, probe=4)
         (tmp_path / "printed.yaml").write_text(output_of(cli, "fit", written, "--print_config"))
         callback = ours(cli("fit", f"--config={tmp_path / 'printed.yaml'}"))
         (tmp_path / "config.yaml").unlink()  # the LightningCLI writes no second one
-        assert target_name(callback.choices.target) == target_name(expected)
-        assert type(callback.choices.target) is type(expected)
-        assert callback.watch.track.last["drift"].isfinite()
+        assert target_name(callback.config.target) == target_name(expected)
+        assert type(callback.config.target) is type(expected)
+        assert callback.monitor.track.last["drift"].isfinite()

@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from lightning_gradcam import Baseline, Pixels
+from lightning_gradcam import Baseline, Normalization
 from lightning_gradcam.cli import main
 from lightning_gradcam.cli.parser import parse
 
@@ -290,7 +290,7 @@ def test_data_in_a_fixed_order_and_its_normalisation_found(recorded, call):
     assert call(*RECORD, "--data.shuffle", "false", "--out", "c.safetensors")[0] == 0
     one, other = Baseline.load("b.safetensors"), Baseline.load("c.safetensors")
     assert torch.equal(one.images, other.images)
-    assert one.about.pixels == Pixels((0.4,) * 3, (0.25,) * 3)
+    assert one.about.pixels == Normalization((0.4,) * 3, (0.25,) * 3)
     assert call(*RECORD[:-1], 8, "--out", "d.safetensors")[0] == 0
     assert set(Baseline.load("d.safetensors").labels.tolist()) == {0, 1, 2}  # though they come class by class
 
@@ -338,7 +338,7 @@ def test_a_folder_of_images_and_a_function_that_makes_a_plain_module(photos, cal
     found = Baseline.load("f.safetensors")
     assert found.labels.tolist() == [0, 1] * 5
     assert found.images.shape == (10, 3, 16, 16)
-    assert found.about.pixels == Pixels((0.5,) * 3, (0.2,) * 3)
+    assert found.about.pixels == Normalization((0.5,) * 3, (0.2,) * 3)
     assert 0 <= found.images.min() < found.images.max() <= 1.0001
     assert call("compare", "f.safetensors", "--model", "mine.net", "--device", "cpu")[0] == 0
     assert call(*FOLDER[:4], "photos/dog", *FOLDER[5:-1], 16, 16, "--out", "g.safetensors")[0] == 0

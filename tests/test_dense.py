@@ -13,7 +13,7 @@ from torch import nn
 
 from lightning_gradcam import Probe, SegmentationScore, explain
 from lightning_gradcam.explainer.pipeline import prepare
-from lightning_gradcam.methods import METHODS, place_of
+from lightning_gradcam.methods import METHODS, get_location
 from lightning_gradcam.targets import TARGETS
 
 K = 4
@@ -137,7 +137,7 @@ def test_equals_a_float64_replica(images, what):
 
 def test_every_method_serves_pixels_and_a_batch_equals_its_images(images):
     model = unet(images)
-    of_layers = [name for name, method in METHODS.items() if place_of(method) is None]
+    of_layers = [name for name, method in METHODS.items() if get_location(method) is None]
     methods = [name for name in of_layers if name != "cam"]  # the scores of pixels are no pooling of a map
     together = explain(model, images, layers="deep", method=methods)
     for i in range(len(images)):

@@ -11,7 +11,7 @@ from regimes.dense import Masked, Segments, masked
 
 from lightning_gradcam import GradCAMCallback, Probe, explain
 from lightning_gradcam.probe.batch import read_batch
-from lightning_gradcam.render.sheet import outlined
+from lightning_gradcam.render.sheet import draw_outline
 
 
 def test_without_a_setting_the_labels_masks_are_explained_as_explain_does_and_named(tmp_path):
@@ -19,10 +19,10 @@ def test_without_a_setting_the_labels_masks_are_explained_as_explain_does_and_na
 
     class Compared(Segments):
         def on_train_end(self):
-            seen["now"] = explain(self, callback.watch.probe, target="label")
+            seen["now"] = explain(self, callback.monitor.probe, target="label")
 
     fit(tmp_path, [callback], make=Compared, train=masked(12), val=masked(9, 1))
-    watch = callback.watch
+    watch = callback.monitor
     assert watch.target.name == "label"
     assert watch.probe.labels.shape == (6, 16, 16)
     assert watch.names == list(Masked.classes)
@@ -30,8 +30,8 @@ def test_without_a_setting_the_labels_masks_are_explained_as_explain_does_and_na
     assert torch.equal(watch.film.frames[-1].evidence, next(iter(found.evidence.values())))
     held = [[(mask == c).sum() for c in range(1, 4)] for mask in watch.probe.labels]
     assert found.classes.tolist() == [1 + max(range(3), key=counts.__getitem__) for counts in held]
-    sheet = watch.gallery.draw(found, watch.track.found, "now", True, None)
-    plain = watch.gallery.draw(replace(found, region=None), watch.track.found, "now", True, None)
+    sheet = watch.figures.draw(found, watch.track.found, "now", True, None)
+    plain = watch.figures.draw(replace(found, region=None), watch.track.found, "now", True, None)
     [key] = sheet
     assert sheet[key].shape[2] == plain[key].shape[2]
     assert sheet[key].ne(255).sum() != plain[key].ne(255).sum()
@@ -59,7 +59,7 @@ def test_what_is_no_mask_of_classes_is_none():
 def test_the_outline_is_white_inside_and_black_beside_on_tiles_of_any_size():
     region = torch.zeros(1, 4, 6, dtype=torch.bool)
     region[0, 1:3, 2:5] = True
-    drawn = outlined(torch.full((1, 3, 16, 24), 9, dtype=torch.uint8), region)[0, 0]
+    drawn = draw_outline(torch.full((1, 3, 16, 24), 9, dtype=torch.uint8), region)[0, 0]
     expected = torch.full((16, 24), 9, dtype=torch.uint8)
     expected[3:13, 7:21] = 0
     expected[4:12, 8:20] = 255

@@ -12,7 +12,7 @@ from torchvision.models import detection
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from lightning_gradcam import BoxScore, NotExplainableError, Probe, explain
-from lightning_gradcam.explainer.padding import image_share, placed
+from lightning_gradcam.explainer.padding import crop_padding, find_image_share
 from lightning_gradcam.targets.detection import as_list
 
 CLASSES = 5
@@ -143,7 +143,7 @@ def test_a_target_on_boxes_is_a_callable():
 def test_placing_keeps_what_rises_evenly_rising_evenly(share):
     """Linear interpolation is exact where values are linear, up to the half cell at the border."""
     evidence = (torch.arange(20.0) + 0.5).expand(1, 3, 20)
-    found = placed(evidence, (1.0, share))[0, 0]
+    found = crop_padding(evidence, (1.0, share))[0, 0]
     step = 20 * share / len(found)
     assert_close(found, ((torch.arange(len(found)) + 0.5) * step).clamp(0.5, 19.5), 1e-5)
 
@@ -170,5 +170,5 @@ def test_torchvisions_detectors_need_no_setting_and_are_left_as_they_were(name):
     assert evidence.shape[1] * evidence.shape[2] >= 16
     best = [each["labels"][0] for each in model.eval()(list(images))]
     assert found.classes.tolist() == [int(label) for label in best]
-    share = image_share(model, Probe(images))
+    share = find_image_share(model, Probe(images))
     assert share == ((1.0, 1.0) if name.startswith("ssd") else (96 / 96, 144 / 160))

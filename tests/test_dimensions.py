@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_gradcam import GradCAMCallback, Probe, explain
 from lightning_gradcam.capture.isolation import isolated
 from lightning_gradcam.explainer.pipeline import prepare
-from lightning_gradcam.monitor.display import Display
-from lightning_gradcam.monitor.monitor import Watch
-from lightning_gradcam.monitor.sharding import Portions
+from lightning_gradcam.monitor.display import DisplayConfig
+from lightning_gradcam.monitor.monitor import ProbeMonitor
+from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.targets import TARGETS
@@ -36,7 +36,7 @@ def test_a_run_leaves_picture_film_and_curves_and_finds_the_bodies(tmp_path, rea
     callback = GradCAMCallback()
     trainer = fit(tmp_path, [callback], make=BODIES[dimensions], max_epochs=12, **loaders(dimensions))
     events = read_events(trainer.log_dir)
-    key = callback.watch.plan.layers[0].key
+    key = callback.monitor.plan.layers[0].key
     pictures, films = events.Images(f"gradcam/{key}"), events.Images("gradcam/film")
     assert (len(pictures), len(films)) == (13, 1)
     for event in (pictures[-1], films[0]):
@@ -76,11 +76,11 @@ def test_curves_equal_slow_replicas(dimensions):
     model, target = BODIES[dimensions](), TARGETS["label"]
     probe = Probe(images, labels=labels)
     plan = prepare(model, probe, target=target, layers="features.1")
-    watch = Watch(probe, Portions(plan), target, Display())
+    watch = ProbeMonitor(probe, ShardedExplainer(plan), target, DisplayConfig())
     kept, grid = [], {1: "96 cells", 3: "12×16×16"}[dimensions]
     for look in range(3):
         found = watch.look(model, f"epoch {look}")
-        bold = watch.gallery.sheet.bold
+        bold = watch.figures.sheet.bold
         title = found.pictures["features.1"][:, GAP : GAP + bold.height, GAP:]
         assert read(bold, title, INK, PAPER).startswith(f"features.1 · {grid} · gradcam of the label")
         with isolated(model), torch.enable_grad():

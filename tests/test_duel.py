@@ -10,7 +10,7 @@ from test_pairs import NORM, undecided, watched
 
 from lightning_gradcam import PGD, Probe
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
-from lightning_gradcam.render.attack_sheet import Duel
+from lightning_gradcam.render.attack_sheet import AttackSheet
 from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.render.photos import SEAM
@@ -41,13 +41,13 @@ def lines(duel, picture, y, x, wrong):
 @pytest.mark.parametrize("count", [1, 6, 16])
 def test_every_image_stands_clean_and_attacked_with_its_maps_and_words(count):
     watch, look = drawn(count)
-    duel, clean, attacked = watch.gallery.duel, look.explanation, look.attacked.explanation
+    duel, clean, attacked = watch.figures.duel, look.explanation, look.attacked.explanation
     picture = look.pictures["features"]
     assert picture.shape[2] <= WIDTH
     assert picture.dtype == torch.uint8
     size = duel.sheet.photos.shape[-1]
     before, after = (predictions(e.logits) for e in (clean, attacked))
-    overlays = duel.sheet.overlays(clean.evidence["features"], clean.flaws["features"])
+    overlays = duel.sheet.overlays(clean.evidence["features"], clean.map_status["features"])
     agree = spearman(clean.maps["features"], attacked.maps["features"])
     assert (before[1] != after[1]).any() or count == 1
     for i in {0, count // 2, count - 1}:
@@ -71,11 +71,11 @@ def test_every_image_stands_clean_and_attacked_with_its_maps_and_words(count):
 
 def test_the_change_of_the_map_is_red_for_more_and_blue_for_less():
     watch, look = drawn()
-    duel, size = watch.gallery.duel, watch.gallery.duel.sheet.photos.shape[-2:]
+    duel, size = watch.figures.duel, watch.figures.duel.sheet.photos.shape[-2:]
     both = (look.explanation, look.attacked.explanation)
-    change = torch.stack([to_heatmaps(e.evidence["features"], e.flaws["features"], tuple(size)) for e in both]).diff(
-        dim=0
-    )[0]
+    change = torch.stack(
+        [to_heatmaps(e.evidence["features"], e.map_status["features"], tuple(size)) for e in both]
+    ).diff(dim=0)[0]
     tile = duel._change(both, "features", tuple(size), None).float()
     redness = tile[:, 0] - tile[:, 2]
     assert (redness[change > 0.1] > 5).all()
@@ -90,7 +90,7 @@ def test_the_change_of_the_map_is_red_for_more_and_blue_for_less():
 
 def test_what_was_added_is_enlarged_as_far_as_the_range_goes():
     watch, look = drawn()
-    duel, size = watch.gallery.duel, tuple(watch.gallery.duel.sheet.photos.shape[-2:])
+    duel, size = watch.figures.duel, tuple(watch.figures.duel.sheet.photos.shape[-2:])
     twins = NORM.restore(look.attacked.images).clamp(0, 1)
     tile, gain = duel._noise(twins, size)
     change = twins - NORM.restore(watch.probe.images)
@@ -104,9 +104,9 @@ def test_what_was_added_is_enlarged_as_far_as_the_range_goes():
 
 def test_the_head_counts_and_averages():
     watch, look = drawn()
-    font, both = watch.gallery.sheet.font, (look.explanation, look.attacked.explanation)
+    font, both = watch.figures.sheet.font, (look.explanation, look.attacked.explanation)
     picture = look.pictures["features"]
-    top = GAP + watch.gallery.sheet.bold.height + font.height
+    top = GAP + watch.figures.sheet.bold.height + font.height
     strip = picture[:, top : top + font.height, GAP : picture.shape[2] - GAP]
     said = read(font, strip, INK, PAPER)
     fooled = predictions(both[0].logits)[1] != predictions(both[1].logits)[1]
@@ -115,7 +115,7 @@ def test_the_head_counts_and_averages():
     assert found == pytest.approx(float(watch.track.last["adv_similarity"]), abs=0.006)
     assert 0 < int(fooled.sum()) < 6
     agree = torch.where(fooled, -0.5, 0.25)
-    codes = watch.gallery.duel._attack_line(both, "features", agree)
+    codes = watch.figures.duel._attack_line(both, "features", agree)
     words = "".join(c if isinstance(c, str) else "".join(font.characters[i] for i in c) for c in codes)
     assert f"maps agree {'-' if agree.mean() < 0 else ' '}{abs(agree.mean()):.2f}, where" in words
     assert "where the prediction held  0.25" in words
@@ -126,5 +126,5 @@ def test_the_head_counts_and_averages():
 def test_several_methods_each_have_a_picture_and_shared_scales_are_shared():
     watch, look = drawn(method=["gradcam", "layercam"])
     assert list(look.pictures) == ["features/gradcam", "features/layercam"]
-    assert isinstance(watch.gallery.duel, Duel)
+    assert isinstance(watch.figures.duel, AttackSheet)
     assert not torch.equal(*look.pictures.values())

@@ -6,11 +6,10 @@ import html
 import unicodedata
 from html.parser import HTMLParser
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from models import examples
 
-from lightning_gradcam.utils.sanitize import in_html, in_markdown, plain
+from lightning_gradcam.utils.sanitize import escape_html, escape_markdown, escape_terminal
 
 ANYTHING = st.text(st.characters(), max_size=40) | st.text("\\`*_{}[]<>()#!|~@&;\x1b\n\r\u202e\u2066\ud800:/w.-GH01a")
 """With halves of characters, which `st.text` alone leaves out."""
@@ -31,7 +30,7 @@ class Seen(HTMLParser):
 @examples(300)
 @given(ANYTHING)
 def test_a_terminal_gets_one_line_that_it_can_only_show(words):
-    shown = plain(words)
+    shown = escape_terminal(words)
     assert len(shown.splitlines()) <= 1
     assert len(shown) == len(words)
     for before, after in zip(words, shown, strict=True):
@@ -46,18 +45,18 @@ def test_a_terminal_gets_one_line_that_it_can_only_show(words):
 @given(ANYTHING)
 def test_html_shows_the_words_and_no_tag(words):
     seen = Seen()
-    seen.feed(f'<p title="{in_html(words)}">{in_html(words)}')
+    seen.feed(f'<p title="{escape_html(words)}">{escape_html(words)}')
     seen.close()
-    assert seen.tags == [("p", [("title", plain(words))])]
-    assert seen.words == plain(words)
+    assert seen.tags == [("p", [("title", escape_terminal(words))])]
+    assert seen.words == escape_terminal(words)
 
 
 @examples(300)
 @given(ANYTHING)
 def test_markdown_has_nothing_to_obey_and_the_same_words(words):
-    shown = in_markdown(words)
+    shown = escape_markdown(words)
     assert not set("\\`*_{}[]<>()!|~@") & set(shown)
-    assert html.unescape(shown).replace("\u200b", "") == plain(words).replace("\u200b", "")
+    assert html.unescape(shown).replace("\u200b", "") == escape_terminal(words).replace("\u200b", "")
     read = html.unescape(shown)
     for start in ("@", "#"):
         assert all(part.startswith("\u200b") for part in read.split(start)[1:])

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 from hypothesis.extra.numpy import arrays
 from models import examples
 from torch import nn
 
 from lightning_gradcam import explain
-from lightning_gradcam.explainer.explanation import FLAWS, Explanation, flaws
+from lightning_gradcam.explainer.explanation import FLAWS, Explanation, find_status
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
 from lightning_gradcam.targets.logits import probabilities
 from lightning_gradcam.utils.numerics import CONSTANT
@@ -59,7 +58,7 @@ def test_a_method_without_gradients_blames_none():
 @pytest.mark.parametrize("magnitude", [1e-9, 1e-30, 1e30])
 def test_a_tiny_map_is_a_map(magnitude):
     evidence = magnitude * torch.tensor([[[0.0, 0.5], [0.25, 1.0]]])
-    code = flaws(evidence)
+    code = find_status(evidence)
     assert code.tolist() == [NONE]
     shown = to_heatmaps(evidence, code, (2, 2))
     torch.testing.assert_close(shown, torch.tensor([[[0.0, 0.5], [0.25, 1.0]]]))
@@ -88,7 +87,7 @@ def test_flaws_equal_a_replica(evidence, gradients):
     for one in evidence:
         finite = np.isfinite(one).all() and one.max() > 0
         assume(not finite or abs((one.max() - max(one.min(), 0)) / one.max() - CONSTANT) > 1e-6)
-    found = flaws(torch.from_numpy(evidence), torch.from_numpy(gradients))
+    found = find_status(torch.from_numpy(evidence), torch.from_numpy(gradients))
     assert found.tolist() == [replica_of_flaws(e, g) for e, g in zip(evidence, gradients, strict=True)]
 
 
@@ -113,11 +112,11 @@ def test_heatmaps_equal_a_replica_in_one_two_and_three_dimensions(data):
     size = tuple(g * data.draw(st.integers(1, 4)) + data.draw(st.integers(0, 2)) for g in grid)
     evidence = data.draw(arrays(np.float32, (2, *grid), elements=st.floats(-4, 4, width=16)))
     tensor = torch.from_numpy(evidence)
-    explanation = Explanation({"a": tensor}, torch.zeros(2, 0), None, size, flaws={"a": flaws(tensor)})
+    explanation = Explanation({"a": tensor}, torch.zeros(2, 0), None, size, map_status={"a": find_status(tensor)})
     own, common = explanation.heatmaps()["a"], explanation.heatmaps(scale=2.0)["a"]
     other_size = explanation.heatmaps(size=tuple(s + 1 for s in size))["a"]
     assert own.shape == common.shape == (2, *size)
-    for i, code in enumerate(explanation.flaws["a"].tolist()):
+    for i, code in enumerate(explanation.map_status["a"].tolist()):
         maps = np.maximum(evidence[i], 0)
         expected = enlarge(maps / 2, size).clip(0, 1) if code in (NONE, CONSTANT_MAP) else np.zeros(size)
         np.testing.assert_allclose(common[i].numpy(), expected, atol=1e-5)
@@ -134,11 +133,13 @@ def test_heatmaps_equal_a_replica_in_one_two_and_three_dimensions(data):
 
 def test_a_common_scale_keeps_magnitudes_apart():
     evidence = torch.tensor([[[0.0, 1.0]], [[0.0, 4.0]], [[3.0, 3.0]], [[-1.0, -1.0]]])
-    explanation = Explanation({"a": evidence}, torch.zeros(4, 0), None, (1, 2), flaws={"a": flaws(evidence)})
+    explanation = Explanation({"a": evidence}, torch.zeros(4, 0), None, (1, 2), map_status={"a": find_status(evidence)})
     expected = torch.tensor([[[0.0, 0.5]], [[0.0, 1.0]], [[1.0, 1.0]], [[0.0, 0.0]]])
     assert torch.equal(explanation.heatmaps(scale=2.0)["a"], expected)  # a constant map has a magnitude
     assert torch.equal(explanation.heatmaps(scale=torch.tensor(2.0))["a"], expected)
-    assert (to_heatmaps(evidence[3:], explanation.flaws["a"][3:], (2, 2), torch.tensor(0.0)) == 0).all()  # none so far
+    assert (
+        to_heatmaps(evidence[3:], explanation.map_status["a"][3:], (2, 2), torch.tensor(0.0)) == 0
+    ).all()  # none so far
     assert explanation.heatmaps()["a"][:2].amax((1, 2)).tolist() == [1, 1]
     assert explanation.degenerate["a"] == (None, None, FLAWS[CONSTANT_MAP], FLAWS[ALL_ZERO])
 

@@ -14,7 +14,7 @@ from regimes.processes import ThroughChild
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_gradcam import GradCAMCallback, Layer, NotExplainableError, Pixels, Probe
+from lightning_gradcam import GradCAMCallback, Layer, Normalization, NotExplainableError, Probe
 
 
 def hooks_on(model):
@@ -84,7 +84,7 @@ def test_wrong_arguments_raise_at_once(arguments, message):
         ({"target": 3}, "classes from 0 to 2"),
         ({"target": [0, 1], "probe": (IMAGES, torch.arange(4) % 3)}, "one for each of 4"),
         ({"class_names": ["one", "two"]}, "3 class names"),
-        ({"pixels": Pixels((0.1, 0.2), (1, 1))}, "each of 3 channels"),
+        ({"pixels": Normalization((0.1, 0.2), (1, 1))}, "each of 3 channels"),
         ({"probe": Probe(IMAGES / 0)}, "finite images"),
         ({"forward": lambda model, probe: model(probe.extras["mask"])}, "KeyError"),
     ],
@@ -191,7 +191,7 @@ def test_a_model_that_changes_while_it_trains_ends_looks_with_one_warning(tmp_pa
     with pytest.warns(UserWarning, match=message) as caught:
         trainer = fit(tmp_path, [callback, EarlyStopping("gradcam/drift", patience=9)], make=make, max_epochs=3)
     assert len([w for w in caught if "GradCAM" in str(w.message)]) == 1
-    assert callback.watch.track.looks == 2  # before the first step, and after the first epoch
+    assert callback.monitor.track.looks == 2  # before the first step, and after the first epoch
     assert hooks_on(trainer.lightning_module) == 0
     assert weights(trainer) == weights(fit(tmp_path, make=make, max_epochs=3))
 
@@ -241,7 +241,7 @@ def test_an_error_of_the_users_keeps_its_meaning_and_no_hook_is_left(tmp_path, w
     model, callback = Raises(), GradCAMCallback()
     with pytest.raises(UsersError):
         fit(tmp_path, [callback], model=model, val_check_interval=2)
-    assert callback.watch.track.looks >= 2
+    assert callback.monitor.track.looks >= 2
     assert hooks_on(model) == 0
 
 
@@ -289,8 +289,8 @@ def test_empty_validation_loader_gathers_from_training(tmp_path):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(Total length|zero length|empty)")
         fit(tmp_path, [callback], val=DataLoader(TensorDataset(torch.rand(0, 3, 16, 16), torch.arange(0)), 4))
-    assert callback.watch is not None
-    assert len(callback.watch.probe) == 16
+    assert callback.monitor is not None
+    assert len(callback.monitor.probe) == 16
 
 
 def test_nan_weights_are_named_once_and_looks_go_on(tmp_path, read_events):
@@ -325,7 +325,7 @@ def test_integers_that_are_no_labels_are_put_aside(tmp_path):
     callback = GradCAMCallback()
     with pytest.warns(UserWarning, match="run from 1.. to 1.., but the model has 3 classes"):
         fit(tmp_path, [callback], make=Third, val=DataLoader(Indexed(36), 12))
-    assert callback.watch.labels is None
+    assert callback.monitor.labels is None
 
 
 def test_names_from_data_are_safe_in_files_and_markup(tmp_path, read_events):
@@ -372,14 +372,14 @@ def test_forward_argument_reaches_what_else_the_batch_holds(tmp_path):
 
     callback = GradCAMCallback(forward=lambda m, p: m(p.images, p.extras["mask"][:, :, None, None]))
     fit(tmp_path, [callback], make=ByName, train=DataLoader(Masked(48), 12), val=DataLoader(Masked(36), 12))
-    assert callback.watch is not None
-    assert callback.watch.labels is not None
+    assert callback.monitor is not None
+    assert callback.monitor.labels is not None
 
 
 def test_module_without_forward_is_called_through_its_child(tmp_path):
     callback = GradCAMCallback()
     fit(tmp_path, [callback], make=ThroughChild)
-    assert callback.watch.plan.layers[0].name == "net.0"
+    assert callback.monitor.plan.layers[0].name == "net.0"
 
 
 def test_loader_is_never_iterated(tmp_path):

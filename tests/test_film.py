@@ -6,11 +6,10 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from models import examples, find, read
 
-from lightning_gradcam.explainer.explanation import flaws
+from lightning_gradcam.explainer.explanation import find_status
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import INK, PAPER
@@ -21,7 +20,7 @@ NAMES = ["pine", "oak", "birch"]
 
 
 def frame(name: str, evidence: torch.Tensor, logits: torch.Tensor) -> Frame:
-    return Frame(name, evidence, flaws(evidence), logits)
+    return Frame(name, evidence, find_status(evidence), logits)
 
 
 @examples(150)

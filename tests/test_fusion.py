@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_gradcam import GradCAMCallback, Layer, Probe, explain
-from lightning_gradcam.explainer.explanation import FLAWS, flaws
+from lightning_gradcam.explainer.explanation import FLAWS, find_status
 from lightning_gradcam.explainer.fusion import fuse_maps
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
 from lightning_gradcam.explainer.pipeline import prepare
@@ -46,7 +46,7 @@ def test_fusion_equals_its_replica(grids, fuse):
     evidence[0][1] = -evidence[0][1].abs()  # all zero
     evidence[-1][2] = 2.0  # constant
     evidence[-1][3] = torch.nan
-    fused = fuse_maps(evidence, [flaws(e) for e in evidence], fuse)
+    fused = fuse_maps(evidence, [find_status(e) for e in evidence], fuse)
     assert_close(fused, plain_fusion(evidence, fuse), 1e-5)
     assert 0 <= fused.min() <= fused.max() <= 1 + 1e-6
 
@@ -56,7 +56,7 @@ def test_the_fused_map_comes_first_whatever_the_order_of_the_layers():
     for layers in (["layer2", "layer1"], ["layer1", "layer2"], [model.layer2, "layer1.shortcut", "layer1"]):
         found = explain(model, images, layers=layers, target=1, fuse="weighted")
         names = [key for key in found.evidence if key != "fused"]
-        assert next(iter(found.evidence)) == next(iter(found.flaws)) == next(iter(found.layers)) == "fused"
+        assert next(iter(found.evidence)) == next(iter(found.map_status)) == next(iter(found.layers)) == "fused"
         assert len(names) == len(layers)
         ran = sorted(names, key=["layer1.shortcut", "layer1", "layer2"].index)
         assert_close(found.evidence["fused"], plain_fusion([found.evidence[key] for key in ran], "weighted"), 1e-5)
@@ -123,7 +123,7 @@ def test_flips_are_the_mean_with_the_mirrored_images_for_the_same_class():
         found = explain(model, images, layers=["2", "5"], target=target, flips=True)
         for key, expected in mean_of_flips(model, images, classes, layers=["2", "5"]).items():
             assert_close(found.evidence[key], expected, 1e-6)
-            assert found.degenerate[key] == tuple(FLAWS[i] for i in flaws(expected))
+            assert found.degenerate[key] == tuple(FLAWS[i] for i in find_status(expected))
         assert_close(found.logits, model(images).detach(), 1e-6)
     nn.init.zeros_(model[-1].weight)
     assert explain(model, images, layers="5", target=0, flips=True).degenerate["5"] == ("no gradient",) * 8
@@ -144,7 +144,7 @@ def test_what_has_the_images_places_is_mirrored_with_them():
 def test_the_callback_shows_the_fused_map_first_and_its_numbers_are_the_plain_ones(tmp_path):
     callback = GradCAMCallback(layers="stages", fuse="mean", flips=True, interpolation="nearest")
     trainer = fit(tmp_path, [callback])
-    watch = callback.watch
+    watch = callback.monitor
     assert next(iter(watch.track.previous.maps)) == "fused"
     assert watch.signature["fuse"] == "mean"
     assert watch.signature["flips"] is True

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from models import examples
 from torch import Tensor
 
 from lightning_gradcam import Probe
 from lightning_gradcam.probe.batch import read_batch
-from lightning_gradcam.probe.collector import Gatherer, without_foreign_labels
+from lightning_gradcam.probe.collector import ProbeCollector, drop_foreign_labels
 
 N = 4
 IMAGES, LABELS, OTHER = torch.rand(N, 3, 6, 6), torch.tensor([3, 1, 2, 1]), torch.tensor([10, 11, 12, 13])
@@ -117,7 +116,7 @@ def test_gathered_as_the_rule_says_with_as_many_classes_as_there_are(batches, si
         batches = [ordered[a:b] for a, b in itertools.pairwise(ends)]
     labels = [label for batch in batches for label in batch]
     numbers = torch.arange(len(labels), dtype=torch.float32)[:, None, None, None].expand(-1, 1, 2, 2)
-    gatherer, start, settled = Gatherer(size), 0, None
+    gatherer, start, settled = ProbeCollector(size), 0, None
     for batch in batches:
         gatherer.add((numbers[start : start + len(batch)], torch.tensor(batch)))
         start += len(batch)
@@ -132,7 +131,7 @@ def test_gathered_as_the_rule_says_with_as_many_classes_as_there_are(batches, si
 
 
 def test_what_is_gathered_is_a_copy_and_labels_lie_in_a_row():
-    gatherer, images, labels = Gatherer(3), torch.rand(4, 3, 5, 5), torch.tensor([[0], [1], [2], [3]])
+    gatherer, images, labels = ProbeCollector(3), torch.rand(4, 3, 5, 5), torch.tensor([[0], [1], [2], [3]])
     expected = images[:3].clone()
     with torch.inference_mode():
         gatherer.add({"image": images, "label": labels, "age": torch.arange(4.0)})
@@ -146,7 +145,7 @@ def test_what_is_gathered_is_a_copy_and_labels_lie_in_a_row():
 
 
 def test_without_labels_the_first_images_are_kept_and_other_batches_passed_over():
-    gatherer = Gatherer(3)
+    gatherer = ProbeCollector(3)
     assert not gatherer.settled(5)
     first = torch.rand(2, 3, 5, 5)
     for batch in (
@@ -167,9 +166,9 @@ def test_without_labels_the_first_images_are_kept_and_other_batches_passed_over(
 def test_integers_that_are_no_classes_are_put_aside():
     probe = Probe(IMAGES, labels=LABELS)
     for classes in (4, None):
-        assert without_foreign_labels(probe, classes) == (probe, "")
+        assert drop_foreign_labels(probe, classes) == (probe, "")
     for labels, said in ((LABELS, "from 1 to 3, but the model has 3 classes"), (LABELS - 2, "from -1 to 1")):
-        changed, warning = without_foreign_labels(Probe(IMAGES, labels=labels), 3)
+        changed, warning = drop_foreign_labels(Probe(IMAGES, labels=labels), 3)
         assert changed.labels is None
         assert said in warning
-    assert without_foreign_labels(Probe(IMAGES), 3) == (Probe(IMAGES), "")
+    assert drop_foreign_labels(Probe(IMAGES), 3) == (Probe(IMAGES), "")

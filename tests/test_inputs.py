@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from models import assert_close, examples, perturbed, plain_cnn
 from PIL import Image
 from torch import nn
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
-from lightning_gradcam import Pixels, Preprocess, Probe, explain, overlay
+from lightning_gradcam import Normalization, Preprocess, Probe, explain, overlay
 from lightning_gradcam.probe.image_loading import as_probe
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -55,7 +54,7 @@ def test_one_image_in_every_form_gives_the_same_evidence(form, tmp_path):
     taken = (torch.from_numpy(BYTES / 255) - torch.tensor(MEAN)) / torch.tensor(STD)
     expected = explain(model, taken.permute(2, 0, 1)[None].float())
     compose = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
-    for preprocess in (Preprocess(MEAN, STD), Pixels(MEAN, STD), compose):
+    for preprocess in (Preprocess(MEAN, STD), Normalization(MEAN, STD), compose):
         found = explain(model, every[form], preprocess=preprocess)
         assert_close(found.evidence["5"], expected.evidence["5"], 1e-5)
         assert_close(found.photos[0].permute(1, 2, 0), torch.from_numpy(BYTES / 255), 1e-5)
@@ -66,7 +65,7 @@ def test_transforms_of_torchvisions_first_version_get_what_they_take(form, tmp_p
     steps = [v1.Resize(12), v1.CenterCrop(10), v1.ToTensor(), v1.Normalize(MEAN, STD)]
     found = as_probe(forms(tmp_path)[form], plain_cnn(), v1.Compose(steps))
     assert torch.equal(found.images, v1.Compose(steps)(Image.fromarray(BYTES))[None])
-    assert found.pixels == Pixels(MEAN, STD)
+    assert found.pixels == Normalization(MEAN, STD)
 
 
 def test_without_a_preprocess_pixels_lie_in_0_to_1_and_tensors_stay_as_they_are(tmp_path):
@@ -130,7 +129,7 @@ def test_what_cannot_be_told_is_refused(images, error, said):
 
 
 @pytest.mark.parametrize(("preprocess", "error", "said"), [
-    (5, TypeError, "Preprocess, a Pixels, or a callable.*got int"),
+    (5, TypeError, "Preprocess, a Normalization, or a callable.*got int"),
     (lambda image: np.asarray(image), TypeError, "return a float tensor.*ndarray"),
     (lambda image: torch.zeros(3, 4, 4, dtype=torch.uint8), TypeError, r"torch\.uint8 \(3, 4, 4\)"),
 ])  # fmt: skip
@@ -144,7 +143,7 @@ def test_a_file_that_is_no_image_and_a_preprocess_beside_a_probe(tmp_path):
     with pytest.raises(ValueError, match=r"a\.png cannot be read"):
         explain(plain_cnn(), tmp_path / "a.png")
     with pytest.raises(ValueError, match="no `preprocess` beside a Probe"):
-        explain(plain_cnn(), Probe(torch.rand(1, 3, 8, 8)), preprocess=Pixels(MEAN, STD))
+        explain(plain_cnn(), Probe(torch.rand(1, 3, 8, 8)), preprocess=Normalization(MEAN, STD))
     with pytest.raises(ValueError, match="Expected `size`"):
         Preprocess(MEAN, STD, size=0)
 

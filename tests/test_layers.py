@@ -7,8 +7,7 @@ import copy
 import pytest
 import torch
 import torchvision
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from models import (
     TinyResNet,
     TinyVGG,
@@ -23,7 +22,7 @@ from models import (
 from torch import nn
 
 from lightning_gradcam import Layer, NotExplainableError, Probe, explain
-from lightning_gradcam.capture.layer import LayerShape, channels_last
+from lightning_gradcam.capture.layer import LayerRecord, channels_last
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.layers import RULES, auto, check_layers, stages
 from lightning_gradcam.targets import TARGETS
@@ -106,7 +105,7 @@ traces = st.lists(
     st.tuples(st.sampled_from(KINDS), st.sampled_from([None, 1, 2, 3, 4, 7]), st.sampled_from([True, True, False])),
     max_size=8,
 ).map(lambda rows: [
-    LayerShape(f"m{i}", kind, (2, 8, side, side) if side else (2, 8), (side, side) if side else None, reaches=reaches)
+    LayerRecord(f"m{i}", kind, (2, 8, side, side) if side else (2, 8), (side, side) if side else None, reaches=reaches)
     for i, (kind, side, reaches) in enumerate(rows)
 ])  # fmt: skip
 

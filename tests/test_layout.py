@@ -14,7 +14,7 @@ from torch import nn
 from lightning_gradcam import NotExplainableError, Variant, explain
 from lightning_gradcam.capture.layer import channels_first, channels_last
 from lightning_gradcam.layers import check_layers
-from lightning_gradcam.layers.spatial_grid import Layouts
+from lightning_gradcam.layers.spatial_grid import GridInference
 
 
 class Encoder(nn.Module):
@@ -68,11 +68,11 @@ def test_swin_of_a_size_that_its_windows_do_not_divide(size):
 
 
 def test_clips_in_channels_last_and_windows_as_rows():
-    clips = Layouts((8, 64, 64), 2)
+    clips = GridInference((8, 64, 64), 2)
     assert clips.read((2, 96, 4, 16, 16)) == ((4, 16, 16), channels_first)
     assert clips.read((2, 4, 16, 16, 96)) == ((4, 16, 16), channels_last)
     assert clips.read((2, 4, 2, 2, 768)) == ((4, 2, 2), channels_last)
-    images = Layouts((224, 224), 2)
+    images = GridInference((224, 224), 2)
     assert images.read((2, 64, 56, 56))[0] == (56, 56)
     assert images.read((2, 64, 49, 64))[0] is None  # of 64 windows with 49 tokens each
     assert images.read((2, 49, 64, 64))[0] is None

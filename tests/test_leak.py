@@ -12,9 +12,9 @@ from lit import Bars, Lit, fit, loader
 from lightning_gradcam import GradCAMCallback, NotExplainableError, Probe
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.methods import METHODS
-from lightning_gradcam.monitor.display import Display
-from lightning_gradcam.monitor.monitor import Watch
-from lightning_gradcam.monitor.sharding import Portions
+from lightning_gradcam.monitor.display import DisplayConfig
+from lightning_gradcam.monitor.monitor import ProbeMonitor
+from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.targets import TARGETS
 
 LOOKS = (5, 15, 25)
@@ -32,7 +32,7 @@ def watch_of(model, method="gradcam", film=0):
     data = Bars(6)
     probe = Probe(torch.stack([data[i][0] for i in range(6)]), labels=data.labels)
     plan = prepare(model, probe, target=TARGETS["label"], layers="stages", method=method)
-    return Watch(probe, Portions(plan), TARGETS["label"], Display(film=film, scale="shared"))
+    return ProbeMonitor(probe, ShardedExplainer(plan), TARGETS["label"], DisplayConfig(film=film, scale="shared"))
 
 
 def counts_after(looks, look, model):

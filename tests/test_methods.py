@@ -7,17 +7,15 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from models import assert_close, examples, perturbed, plain_cnn
 from replicas import REPLICAS
 
 from lightning_gradcam import Probe, explain
 from lightning_gradcam.errors import NotExplainableError
-from lightning_gradcam.methods import EQUATIONS, METHODS
-from lightning_gradcam.methods import apply as evidence
-from lightning_gradcam.methods.resolve import coerce_method, method_name
+from lightning_gradcam.methods import EQUATIONS, METHODS, apply as evidence
+from lightning_gradcam.methods.resolve import coerce_method, get_method_name
 
 numbers = st.integers(-24, 24).map(lambda n: n / 8)  # sums are exact, so that zero is zero in any precision
 
@@ -131,7 +129,9 @@ def test_a_method_blind_to_gradients_asks_for_none():
     assert found.degenerate["5/gradcam"] == ("no gradient", "no gradient")
     assert found.degenerate["5/eigencam"] == (None, None)
     passes = namedtuple("passes", "layers activations probe")  # and no gradients to take
-    assert evidence.apply(METHODS["eigencam"], passes({"5": None}, {"5": torch.rand(2, 3, 4, 4)}, Probe(images)))
+    assert evidence.apply_methods(
+        METHODS["eigencam"], passes({"5": None}, {"5": torch.rand(2, 3, 4, 4)}, Probe(images))
+    )
 
 
 def test_several_methods_and_ones_of_the_users_own():
@@ -167,7 +167,7 @@ def test_what_is_wrong_is_said():
         coerce_method(lambda: None)
     with pytest.raises(ValueError, match="at least one method"):
         explain(model, images, method=[])
-    assert all(coerce_method(name) is METHODS[name] and method_name(name) == name for name in METHODS)
+    assert all(coerce_method(name) is METHODS[name] and get_method_name(name) == name for name in METHODS)
 
 
 def test_xgradcam_gives_no_weight_to_what_cancels_up_to_rounding():

@@ -17,7 +17,7 @@ from test_methods import DEGREE
 from torch import nn
 
 from lightning_gradcam import explain
-from lightning_gradcam.explainer.explanation import flaws
+from lightning_gradcam.explainer.explanation import find_status
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
 from lightning_gradcam.methods import EQUATIONS, METHODS
 
@@ -135,7 +135,7 @@ def test_equals_pytorch_grad_cam_and_captum_raw_and_end_to_end(name, size, count
                 if method in SIGNLESS:
                     evidence = turned(evidence, raw)
                 assert_close(evidence, raw, ROUNDING)
-                shown = to_heatmaps(evidence, flaws(evidence), size[1:])
+                shown = to_heatmaps(evidence, find_status(evidence), size[1:])
                 # Both enlarge in float32, where a coordinate on the grid is a number as large as its side.
                 assert (shown - end).abs().max() <= 2 * max(evidence.shape[1:]) * ROUNDING
 

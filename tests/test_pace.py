@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_gradcam import GradCAMCallback
 from lightning_gradcam.callback import schedule as pace_room
-from lightning_gradcam.callback.schedule import Pace
+from lightning_gradcam.callback.schedule import SnapshotSchedule
 from lightning_gradcam.methods import METHODS
 
 
@@ -37,14 +37,14 @@ def run(pace, clock, epochs, look, train):
 
 
 def test_the_share_is_of_the_time_since_the_look_before(monkeypatch):
-    looked, shares = run(Pace(3), Clock(monkeypatch), 7, look=1.0, train=3.0)
+    looked, shares = run(SnapshotSchedule(3), Clock(monkeypatch), 7, look=1.0, train=3.0)
     assert looked == [0, 3, 6]
     assert shares == [None, pytest.approx(1 / 10), pytest.approx(1 / 10)]
 
 
 @pytest.mark.parametrize(("allowed", "every"), [(0.5, 1), (0.26, 1), (0.2, 2), (0.05, 7)])
 def test_looks_are_made_as_often_as_their_share_allows(monkeypatch, allowed, every):
-    pace = Pace(1, allowed)
+    pace = SnapshotSchedule(1, allowed)
     looked, shares = run(pace, Clock(monkeypatch), 60, look=1.0, train=3.0)
     assert looked[:-1] == list(range(0, 59, every))
     assert all(share <= allowed + 1e-9 for share in shares[1:-1])
@@ -52,7 +52,7 @@ def test_looks_are_made_as_often_as_their_share_allows(monkeypatch, allowed, eve
 
 
 def test_several_validations_in_an_epoch_are_looked_at_where_there_is_time(monkeypatch):
-    clock, pace, looks = Clock(monkeypatch), Pace(1, 0.3), 0
+    clock, pace, looks = Clock(monkeypatch), SnapshotSchedule(1, 0.3), 0
     for epoch in (0, 0, 0, 1, 1, 1):
         clock.now += 3
         assert pace.due(epoch, last=False)
@@ -63,7 +63,7 @@ def test_several_validations_in_an_epoch_are_looked_at_where_there_is_time(monke
 
 
 def test_steps_that_wait_for_the_device_are_no_part_of_a_look(monkeypatch):
-    clock, pace, queued = Clock(monkeypatch), Pace(), [0.0]
+    clock, pace, queued = Clock(monkeypatch), SnapshotSchedule(), [0.0]
 
     class Mark:
         """Reached once what was asked for before is done."""
@@ -86,8 +86,8 @@ def test_steps_that_wait_for_the_device_are_no_part_of_a_look(monkeypatch):
 
 
 def test_without_a_limit_and_with_an_even_beat_nothing_waits(monkeypatch):
-    assert run(Pace(), Clock(monkeypatch), 5, look=100.0, train=1.0)[0] == [0, 1, 2, 3, 4]
-    assert Pace().note == ""
+    assert run(SnapshotSchedule(), Clock(monkeypatch), 5, look=100.0, train=1.0)[0] == [0, 1, 2, 3, 4]
+    assert SnapshotSchedule().note == ""
 
 
 def test_a_slow_look_is_logged_and_made_less_often(tmp_path, read_events):
@@ -109,6 +109,6 @@ def test_a_look_in_chunks_finds_the_same_and_says_nothing(tmp_path, chunk):
     whole, parts = GradCAMCallback(), GradCAMCallback(chunk=chunk)
     for callback in (whole, parts):
         fit(tmp_path, [callback], max_epochs=1)
-    assert parts.watch.portions.note == ""
-    for name, value in whole.watch.track.last.items():
-        assert float(parts.watch.track.last[name]) == pytest.approx(float(value), abs=1e-4)
+    assert parts.monitor.portions.note == ""
+    for name, value in whole.monitor.track.last.items():
+        assert float(parts.monitor.track.last[name]) == pytest.approx(float(value), abs=1e-4)

@@ -16,17 +16,17 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from test_portions import Full
 from test_stability import expected
 
-from lightning_gradcam import FGSM, PGD, GradCAMCallback, Pixels, Probe, attack_probe, explain
+from lightning_gradcam import FGSM, PGD, GradCAMCallback, Normalization, Probe, attack_probe, explain
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.monitor.adversarial import SIMILARITIES
-from lightning_gradcam.monitor.display import Display
+from lightning_gradcam.monitor.display import DisplayConfig
 from lightning_gradcam.monitor.distributed import Ranks
-from lightning_gradcam.monitor.monitor import Watch
-from lightning_gradcam.monitor.sharding import Portions
+from lightning_gradcam.monitor.monitor import ProbeMonitor
+from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.stability.drift import FIRST
 from lightning_gradcam.targets import TARGETS
 
-NORM = Pixels((0.4, 0.4, 0.4), (0.25, 0.25, 0.25))
+NORM = Normalization((0.4, 0.4, 0.4), (0.25, 0.25, 0.25))
 NUMBERS = {"adv_similarity": "spearman", "adv_topk": "topk", "adv_ssim": "ssim"}
 
 
@@ -47,7 +47,9 @@ def watched(attack, probe=None, target="label", model=None, **how):
     torch.manual_seed(3)
     probe, model = probe or bars(), model or undecided(probe or bars())
     plan = prepare(model, probe, target=TARGETS[target], **{"layers": ["features", "features.2"], **how})
-    watch = Watch(probe, Portions(plan), TARGETS[target], Display(names=Bars.classes), attack=attack)
+    watch = ProbeMonitor(
+        probe, ShardedExplainer(plan), TARGETS[target], DisplayConfig(names=Bars.classes), attack=attack
+    )
     return watch, model
 
 
@@ -104,10 +106,10 @@ def test_what_it_measures_can_tell_attacks_apart():
 def test_portions_and_processes_attack_as_the_whole(images):
     model, probe = perturbed(TinyResNet()).eval(), Probe(torch.rand(7, 3, 16, 16), labels=torch.arange(7) % 5)
     plan, target = prepare(model, probe, layers="layer2", target=TARGETS["label"]), TARGETS["label"]
-    whole = Portions(plan).attacked(model, probe, target, PGD(0.1, 3))
+    whole = ShardedExplainer(plan).attacked(model, probe, target, PGD(0.1, 3))
     assert torch.equal(whole.images, attack_probe(model, probe, PGD(0.1, 3)).images)
     Full(model, images)
-    parts = Portions(plan).attacked(model, probe, target, PGD(0.1, 3))
+    parts = ShardedExplainer(plan).attacked(model, probe, target, PGD(0.1, 3))
     assert ((parts.images - whole.images).abs() < 1e-5).float().mean() > 0.99
     assert_close(parts.explanation.evidence["layer2"], whole.explanation.evidence["layer2"], 1e-2)
     assert torch.equal(parts.explanation.classes, probe.labels)
@@ -117,7 +119,7 @@ def test_portions_and_processes_attack_as_the_whole(images):
             return made[id(tensor)]
 
     rows = [Ranks(Both("cpu"), index, 2).rows(7) for index in (0, 1)]
-    mine = [Portions(plan).attacked(model, probe[r], target, PGD(0.1, 3)) for r in rows]
+    mine = [ShardedExplainer(plan).attacked(model, probe[r], target, PGD(0.1, 3)) for r in rows]
     made = {}
     first = mine[0].map(lambda tensor: tensor)
     tensors = [first.images, *first.explanation.evidence.values(), first.explanation.logits, first.explanation.classes]
@@ -132,7 +134,7 @@ def test_portions_and_processes_attack_as_the_whole(images):
     for name in ("flaws", "explained", "scores"):
         both = [getattr(part.explanation, name).values() for part in (first, mine[1])]
         made |= {id(one): torch.stack([one, other]) for one, other in zip(*both, strict=True)}
-    joined = Ranks(Both("cpu"), 0, 2).joined(first, 7)
+    joined = Ranks(Both("cpu"), 0, 2).gather_rows(first, 7)
     assert ((joined.images - whole.images).abs() < 1e-5).float().mean() > 0.99
 
 
@@ -165,8 +167,8 @@ def test_a_resumed_run_goes_on_with_the_curves_of_the_attack(tmp_path):
     first.save_checkpoint(tmp_path / "half.ckpt")
     resumed = GradCAMCallback(attack=FGSM(0.1))
     fit(tmp_path, [resumed], max_epochs=3, ckpt_path=str(tmp_path / "half.ckpt"))
-    assert resumed.watch.track.looks == callback.watch.track.looks + 1
-    assert {"adv_similarity", "adv_accuracy"} <= resumed.watch.track.last.keys()
+    assert resumed.monitor.track.looks == callback.monitor.track.looks + 1
+    assert {"adv_similarity", "adv_accuracy"} <= resumed.monitor.track.last.keys()
 
 
 def test_without_labels_it_moves_away_from_what_is_predicted(tmp_path):
@@ -190,7 +192,9 @@ def test_signals_and_volumes_are_measured(dimensions):
     probe = Probe((images - low) / (high - low), labels=labels)
     model = BODIES[dimensions]()
     plan = prepare(model, probe, target=TARGETS["label"])
-    look = Watch(probe, Portions(plan), TARGETS["label"], Display(), attack=PGD(0.05, 2)).look(model, "start")
+    look = ProbeMonitor(probe, ShardedExplainer(plan), TARGETS["label"], DisplayConfig(), attack=PGD(0.05, 2)).look(
+        model, "start"
+    )
     assert look.numbers["adv_similarity"].isfinite()
     assert look.pictures
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from lightning_gradcam import Baseline, NotExplainableError, Probe, ScoreCAM, explain
 from lightning_gradcam.capture.layer import ATTENTION, PIXELS
-from lightning_gradcam.methods import EQUATIONS, METHODS, place_of
+from lightning_gradcam.methods import EQUATIONS, METHODS, get_location
 
 
 def brightness(passes):
@@ -92,13 +92,13 @@ def test_scores_of_other_images_stay_with_the_class_of_their_row(target):
 PASSES = [name for name, method in METHODS.items() if name not in EQUATIONS and not hasattr(method, "extra")]
 """The names of the methods of passes; `test_pixel_methods` holds those that need another package."""
 
-ALONE = {name: (1e-5 if place_of(METHODS[name]) else 1e-4) for name in PASSES}
+ALONE = {name: (1e-5 if get_location(METHODS[name]) else 1e-4) for name in PASSES}
 """How near a batch's evidence is to that of its images: scores of other batch sizes differ in the last digits."""
 
 
 def case(name):
     """A model that the method serves, where it looks, and the key of its evidence."""
-    place = place_of(METHODS[name])
+    place = get_location(METHODS[name])
     images = torch.randn(3, 3, 16, 16)
     model = perturbed(TinyViT() if place == ATTENTION else plain_cnn(), images=images)
     return model, images, None if place else "5", place or "5"
@@ -161,7 +161,7 @@ def test_other_passes_are_as_exact_as_the_first(dtype):
     def again(passes):
         assert not torch.is_autocast_enabled("cpu")
         passes.scores(passes.probe)
-        passes.scores_behind("5", 0)(1, lambda output: output)
+        passes.scores_from_layer("5", 0)(1, lambda output: output)
         return {"5": passes.activations["5"].sum(1)}
 
     with torch.autocast("cpu", dtype=dtype):

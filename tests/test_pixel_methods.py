@@ -120,12 +120,12 @@ def test_nothing_is_left(name, fails):
     probe = Probe(images)
     if fails:
         from lightning_gradcam.explainer.pipeline import prepare
-        from lightning_gradcam.targets import given
+        from lightning_gradcam.targets import class_target
 
-        plan = prepare(model, probe, layers="body.features.3", method=method(name), target=given(0))
+        plan = prepare(model, probe, layers="body.features.3", method=method(name), target=class_target(0))
         model.calls[0] = 0
         with pytest.raises(RuntimeError, match="not today"):
-            plan(model, probe, [given(0)])
+            plan(model, probe, [class_target(0)])
     else:
         evidence(model, probe, name, layers="body.features.3", target=0)
     after = everything(model) | {"attributes": [vars(m).keys() for m in model.modules()]}

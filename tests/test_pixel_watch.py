@@ -12,7 +12,7 @@ from lightning_gradcam import GradCAMCallback, GuidedBackprop, IntegratedGradien
 from lightning_gradcam.callback.compat import MisconfigurationException
 from lightning_gradcam.capture.layer import PIXELS
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
-from lightning_gradcam.render.sheet import PEAKS, SAID, drawable
+from lightning_gradcam.render.sheet import PEAKS, SAID, to_drawable
 
 FEW = [IntegratedGradients(4), SmoothGrad(2)]
 
@@ -21,9 +21,9 @@ def test_layers_and_pixels_side_by_side(tmp_path, read_events):
     callback = GradCAMCallback(probe=4, method=["gradcam", "guided_gradcam", *FEW])
     fit(tmp_path, [callback], logger=TensorBoardLogger(tmp_path, name="run"))
     events = read_events(tmp_path / "run" / "version_0")
-    layer = next(iter(callback.watch.plan.layers)).key
+    layer = next(iter(callback.monitor.plan.layers)).key
     assert set(events.Tags()["images"]) == {f"gradcam/{layer}", "gradcam/input_pixels", "gradcam/film"}
-    last = callback.watch.track.last
+    last = callback.monitor.track.last
     drifts = {f"drift{end}" for end in ("", f"/{layer}/guided_gradcam", f"/{PIXELS}/integrated_gradients with steps 4")}
     assert drifts <= last.keys()
     assert all(value.isfinite() for value in last.values())
@@ -44,16 +44,16 @@ def test_what_is_too_slow_for_looks_is_refused_by_its_name_only(tmp_path):
             GradCAMCallback(method=name)
     callback = GradCAMCallback(probe=2, method=Lime(8, segments=2))
     fit(tmp_path, [callback], max_epochs=1)
-    assert list(callback.watch.track.previous.maps) == [PIXELS]
+    assert list(callback.monitor.track.previous.maps) == [PIXELS]
 
 
 def test_titles_say_whose_neuron_it_is(tmp_path):
     callback = GradCAMCallback(probe=2, layers="features.4", method=GuidedBackprop((3, 2, 2)))
     fit(tmp_path, [callback], max_epochs=1)
-    watch = callback.watch
+    watch = callback.monitor
     assert watch.plan.methods.keys() == {"guided_backprop of neuron 3 at 2, 2"}
     look = watch.look(Lit(), "now")
-    sheet, picture = watch.gallery.sheet, look.pictures["features.4"]
+    sheet, picture = watch.figures.sheet, look.pictures["features.4"]
     from lightning_gradcam.render.captions import GAP
     from lightning_gradcam.render.colors import INK, PAPER
 
@@ -65,26 +65,26 @@ def test_titles_say_whose_neuron_it_is(tmp_path):
 def test_a_hot_pixel_leaves_the_others_to_be_seen():
     maps = torch.rand(3, 40, 40)
     maps[0, 5, 5] = 1e6
-    shown = drawable(maps, (40, 40), (40, 40), own=True)
+    shown = to_drawable(maps, (40, 40), (40, 40), own=True)
     none = torch.zeros(3, dtype=torch.uint8)
     assert to_heatmaps(maps, none, (40, 40))[0].median() < 1e-3
     assert to_heatmaps(shown, none, (40, 40))[0].median() > 0.4
     cut = (shown < maps).flatten(1).sum(1)
     assert (cut == PEAKS * 1600 - 1).all()  # the least of the strongest stays what it is
-    assert torch.equal(drawable(maps, (40, 40), (40, 40), own=False), maps)
-    assert torch.equal(drawable(maps, (80, 80), (40, 40), own=True), maps)  # a layer's
+    assert torch.equal(to_drawable(maps, (40, 40), (40, 40), own=False), maps)
+    assert torch.equal(to_drawable(maps, (80, 80), (40, 40), own=True), maps)  # a layer's
     lonely = torch.zeros(1, 40, 40)
     lonely[0, 3, 3] = 2.0
-    assert torch.equal(drawable(lonely, (40, 40), (40, 40), own=True), lonely)
+    assert torch.equal(to_drawable(lonely, (40, 40), (40, 40), own=True), lonely)
     # Every pixel counts where a tile has room for a few only.
     checks = (torch.arange(40)[:, None] + torch.arange(40)) % 4 == 0
-    small = drawable(checks.float()[None], (40, 40), (10, 10), own=False)
+    small = to_drawable(checks.float()[None], (40, 40), (10, 10), own=False)
     torch.testing.assert_close(small[0, 1:-1, 1:-1], torch.full((8, 8), 0.25), rtol=0.1, atol=0)
 
 
 def test_the_foot_says_what_the_last_colour_means():
     from lightning_gradcam import Probe
-    from lightning_gradcam.render.captions import foot
+    from lightning_gradcam.render.captions import draw_footer
     from lightning_gradcam.render.photos import restore_photos
     from lightning_gradcam.render.sheet import Sheet
 
@@ -94,6 +94,6 @@ def test_the_foot_says_what_the_last_colour_means():
     found = explain(Lit().eval(), probe, method=["gradcam", "saliency"], layers="features.4")
     fine, coarse = found.evidence[f"{PIXELS}/saliency"], found.evidence["features.4/gradcam"]
     assert (sheet.most(fine), sheet.most(coarse)) == (SAID, "")
-    picture = sheet.draw(fine, found.flaws[f"{PIXELS}/saliency"], found.logits, title="pixels")
-    said = foot(sheet.font, sheet.ramp, None, True, picture.shape[-1], sheet.canvas, SAID)
+    picture = sheet.draw(fine, found.map_status[f"{PIXELS}/saliency"], found.logits, title="pixels")
+    said = draw_footer(sheet.font, sheet.ramp, None, True, picture.shape[-1], sheet.canvas, SAID)
     assert torch.equal(picture[:, -said.shape[1] :], said)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given as for_all
-from hypothesis import strategies as st
+from hypothesis import given as for_all, strategies as st
 from lit import Lit, fit, weights
 from models import TinyResNet, assert_close, perturbed
 from pytorch_lightning.strategies import SingleDeviceStrategy
@@ -16,8 +15,8 @@ from lightning_gradcam.explainer.chunking import Chunks
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.monitor.distributed import Ranks
-from lightning_gradcam.monitor.sharding import Portions
-from lightning_gradcam.targets import TARGETS, given, held
+from lightning_gradcam.monitor.sharding import ShardedExplainer
+from lightning_gradcam.targets import TARGETS, class_target, freeze_classes
 
 CLASSES = torch.tensor([2, 0, 1, 1, 0, 2, 1])
 
@@ -43,9 +42,9 @@ def case(targets):
 
 TARGET_SETS = {
     "label": [TARGETS["label"]],
-    "predicted, with held classes": [TARGETS["predicted"], held(CLASSES), held(CLASSES.flip(0))],
-    "given": [given(CLASSES)],
-    "one class": [given(1)],
+    "predicted, with held classes": [TARGETS["predicted"], freeze_classes(CLASSES), freeze_classes(CLASSES.flip(0))],
+    "given": [class_target(CLASSES)],
+    "one class": [class_target(1)],
     "callable": [lambda output, probe: output[:, 0] * (probe.labels + 1)],
 }
 
@@ -56,13 +55,13 @@ def test_where_memory_runs_out_half_as_many_are_explained_at_once(name):
     model, probe, plan = case(targets)
     whole = plan(model, probe, targets)
     memory = Full(model, 2)
-    portions = Portions(plan)
+    portions = ShardedExplainer(plan)
     for _ in range(2):
         for part, one in zip(portions(model, probe, targets), whole, strict=True):
             assert_close(part.evidence["layer2"], one.evidence["layer2"], 1e-5)
             assert_close(part.logits, one.logits, 1e-5)
             assert one.classes is None or torch.equal(part.classes, one.classes)
-            assert flat(part.flaws) == flat(one.flaws)
+            assert flat(part.map_status) == flat(one.map_status)
     assert memory.passes == [7, 4, 2, 2, 2, 1, 2, 2, 2, 1]  # found once, and remembered
 
 
@@ -71,7 +70,7 @@ def test_no_more_run_at_once_than_asked(at_once, passes):
     targets = [TARGETS["label"]]
     model, probe, plan = case(targets)
     memory = Full(model, 99)
-    Portions(plan, chunks=Chunks(at_once))(model, probe, targets)
+    ShardedExplainer(plan, chunks=Chunks(at_once))(model, probe, targets)
     assert memory.passes == passes
 
 
@@ -79,7 +78,7 @@ def test_memory_for_no_image_is_said():
     model, probe, plan = case([TARGETS["label"]])
     Full(model, 0)
     with pytest.raises(NotExplainableError, match=r"does not hold one image's explanation \(CUDA out of memory"):
-        Portions(plan)(model, probe, [TARGETS["label"]])
+        ShardedExplainer(plan)(model, probe, [TARGETS["label"]])
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
@@ -91,7 +90,7 @@ def test_memory_of_the_cpu_runs_out_too(error):
             raise error
 
     model.register_forward_pre_hook(refuse)
-    portions = Portions(plan)
+    portions = ShardedExplainer(plan)
     portions(model, probe, [TARGETS["label"]])
     assert portions.chunks.size == 2
 
@@ -119,7 +118,7 @@ def test_a_run_whose_memory_runs_out_ends_with_one_warning_and_the_same_weights(
     with pytest.warns(UserWarning, match=message) as caught:
         trainer = fit(tmp_path, [callback], make=Tight)
     assert len([w for w in caught if "GradCAM" in str(w.message)]) == 1
-    assert callback.watch.track.looks == looks
+    assert callback.monitor.track.looks == looks
     assert weights(trainer) == weights(fit(tmp_path, make=Tight))
 
 
@@ -136,13 +135,13 @@ class World:
 @for_all(images=st.integers(1, 40), processes=st.integers(1, 9))
 def test_shares_are_of_one_size_and_joined_they_are_the_whole(images, processes):
     rows = torch.arange(images)
-    whole = Explanation({"a": rows[:, None] * 1.0}, rows[:, None] * 2.0, rows, (1,), flaws={"a": rows.byte()})
+    whole = Explanation({"a": rows[:, None] * 1.0}, rows[:, None] * 2.0, rows, (1,), map_status={"a": rows.byte()})
     shares = [Ranks(None, i, processes).rows(images) for i in range(processes)]
     assert len({share.stop - share.start for share in shares}) == 1
     everyone = [whole.map(lambda tensor, at=share: tensor[at]) for share in shares]
-    tensors = [[e.evidence["a"], e.logits, e.classes, e.flaws["a"]] for e in everyone]
+    tensors = [[e.evidence["a"], e.logits, e.classes, e.map_status["a"]] for e in everyone]
     for i, mine in enumerate(everyone):
-        joined = Ranks(World(tensors), i, processes).joined(mine, images)
+        joined = Ranks(World(tensors), i, processes).gather_rows(mine, images)
         for key in ("evidence", "flaws"):
             assert torch.equal(getattr(joined, key)["a"], getattr(whole, key)["a"])
         assert torch.equal(joined.logits, whole.logits)

@@ -6,11 +6,10 @@ import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lightning_gradcam import Baseline
-from lightning_gradcam.baseline.golden_paths import LONGEST, safe
+from lightning_gradcam.baseline.golden_paths import LONGEST, make_file_name
 
 PLUGIN = ("-p", "lightning_gradcam.pytest_plugin", "-p", "no:cacheprovider")
 MODEL = """
@@ -153,7 +152,7 @@ def test_two_checks_of_one_name_fail(run):
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.text(max_size=120), st.text(max_size=20)), min_size=2, max_size=2, unique=True))
 def test_files_of_different_checks_have_different_safe_names(pairs):
-    names = [safe(f"test_x[{value}]", name) for value, name in pairs]
+    names = [make_file_name(f"test_x[{value}]", name) for value, name in pairs]
     assert names[0] != names[1]
     for name in names:
         assert re.fullmatch(r"[\w@-][\w.@-]*", name, re.ASCII)

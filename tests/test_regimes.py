@@ -43,7 +43,7 @@ def test_early_stopping_where_training_ends_before_any_validation(tmp_path):
 def test_a_checkpoint_that_was_only_tested_does_not_reach_the_next_fit(tmp_path):
     callback = GradCAMCallback()
     trainer = fit(tmp_path, [callback])
-    before = callback.watch.probe.images.clone()
+    before = callback.monitor.probe.images.clone()
     trainer.save_checkpoint(tmp_path / "a.ckpt")
 
     class Tested(Lit):
@@ -52,7 +52,7 @@ def test_a_checkpoint_that_was_only_tested_does_not_reach_the_next_fit(tmp_path)
 
     trainer.test(Tested(), loader(), ckpt_path=tmp_path / "a.ckpt", verbose=False)
     fit(tmp_path, [callback], val=loader(36, 12, seed=5))
-    assert not torch.equal(callback.watch.probe.images, before)
+    assert not torch.equal(callback.monitor.probe.images, before)
 
 
 def test_a_logger_that_fails_loses_its_pictures_and_nothing_else(tmp_path, monkeypatch, read_events):
@@ -83,8 +83,8 @@ def test_colours_and_names_are_found_for_a_given_probe_and_after_a_resume(tmp_pa
     resumed = GradCAMCallback(probe=(images, data.labels))
     fit(tmp_path, [resumed], max_epochs=3, ckpt_path=str(tmp_path / "a.ckpt"))
     for callback in (first, resumed):
-        assert callback.watch.names == list(CLASSES)
-        assert torch.allclose(callback.watch.gallery.photos, data.pixels[:6], atol=1e-5)
+        assert callback.monitor.names == list(CLASSES)
+        assert torch.allclose(callback.monitor.figures.photos, data.pixels[:6], atol=1e-5)
 
 
 def test_resume_with_another_layer_says_so_and_starts_anew(tmp_path):
@@ -93,7 +93,7 @@ def test_resume_with_another_layer_says_so_and_starts_anew(tmp_path):
     callback = GradCAMCallback(layers="features.2")
     with pytest.warns(UserWarning, match="curves start anew"):
         fit(tmp_path, [callback], max_epochs=4, ckpt_path=str(tmp_path / "a.ckpt"))
-    assert [f.name for f in callback.watch.film.frames] == ["epoch 2", "epoch 3"]
+    assert [f.name for f in callback.monitor.film.frames] == ["epoch 2", "epoch 3"]
 
 
 def test_resume_on_other_images_is_told_by_their_hash_and_starts_anew(tmp_path):
@@ -104,7 +104,7 @@ def test_resume_on_other_images_is_told_by_their_hash_and_starts_anew(tmp_path):
         resumed = fit(
             tmp_path, [callback], val=loader(36, 12, seed=9), max_epochs=4, ckpt_path=str(tmp_path / "a.ckpt")
         )
-    assert [f.name for f in callback.watch.film.frames] == ["epoch 2", "epoch 3"]
+    assert [f.name for f in callback.monitor.film.frames] == ["epoch 2", "epoch 3"]
     assert resumed.callback_metrics["gradcam/drift_from_start"] < 1
 
 
@@ -124,7 +124,7 @@ def test_a_run_that_is_resumed_twice_keeps_what_it_has_not_yet_taken_up(tmp_path
     assert flat(one) == flat(other)
     callback = GradCAMCallback(save_probe="hash")
     fit(tmp_path, [callback], ckpt_path=str(tmp_path / "b.ckpt"), **again)
-    assert [f.name for f in callback.watch.film.frames] == ["start", "epoch 0", "epoch 1", "epoch 2", "epoch 3"]
+    assert [f.name for f in callback.monitor.film.frames] == ["start", "epoch 0", "epoch 1", "epoch 2", "epoch 3"]
 
 
 def test_of_a_probe_that_is_too_large_a_checkpoint_holds_the_hash_and_that_is_said(tmp_path, monkeypatch):
@@ -140,7 +140,7 @@ def test_images_come_from_validation_also_where_it_comes_late(tmp_path):
     callback = GradCAMCallback()
     fit(tmp_path, [callback], num_sanity_val_steps=0, check_val_every_n_epoch=2, max_epochs=4)
     known = {Bars(36, seed=1)[i][0].numpy().tobytes() for i in range(36)}
-    assert {image.numpy().tobytes() for image in callback.watch.probe.images} <= known
+    assert {image.numpy().tobytes() for image in callback.monitor.probe.images} <= known
     assert callback._run.session.describe()["probe"].endswith("from validation batches")
 
 
@@ -154,8 +154,8 @@ def test_loader_iterator_steps(tmp_path):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*dataloader_iter")
         fit(tmp_path, [callback], make=Iterated)
-    assert callback.watch is not None
-    assert callback.watch.labels is not None
+    assert callback.monitor is not None
+    assert callback.monitor.labels is not None
 
 
 def test_the_first_training_batch_is_enough_to_look_before_the_first_step(tmp_path):
@@ -165,17 +165,17 @@ def test_the_first_training_batch_is_enough_to_look_before_the_first_step(tmp_pa
     class Before(Lit):
         def on_train_batch_start(self, batch, batch_idx):
             if batch_idx == 0 and not untrained:
-                untrained.update(explain(self, callback.watch.probe, target="label").evidence)
+                untrained.update(explain(self, callback.monitor.probe, target="label").evidence)
 
     fit(tmp_path, [callback], make=Before, val=None)
-    assert callback.watch.film.frames[0].name == "start"
-    assert torch.equal(callback.watch.film.frames[0].evidence, untrained["features"])
+    assert callback.monitor.film.frames[0].name == "start"
+    assert torch.equal(callback.monitor.film.frames[0].evidence, untrained["features"])
 
 
 def test_an_epoch_of_one_batch_without_validation_is_looked_at_too(tmp_path):
     callback = GradCAMCallback(probe=9)
     fit(tmp_path, [callback], val=None, limit_train_batches=1)
-    assert [f.name for f in callback.watch.film.frames] == ["start", "epoch 0", "epoch 1"]
+    assert [f.name for f in callback.monitor.film.frames] == ["start", "epoch 0", "epoch 1"]
 
 
 class Binary(Lit):
@@ -205,7 +205,7 @@ def test_binary_models_with_one_output(tmp_path, sigmoid):
     callback = GradCAMCallback()
     model = Binary(sigmoid)
     trainer = fit(tmp_path, [callback], model=model, val=DataLoader(TwoClasses(36, seed=1), 12), max_epochs=4)
-    probe = callback.watch.probe
+    probe = callback.monitor.probe
     with torch.no_grad():
         model.eval()
         positive = model(probe.images) > (0.5 if sigmoid else 0)
@@ -217,15 +217,15 @@ def test_binary_models_with_one_output(tmp_path, sigmoid):
 def test_shared_scale_is_one_for_all_looks_of_a_layer(tmp_path):
     callback = GradCAMCallback(layers=["features", "features.2"], scale="shared")
     fit(tmp_path, [callback], max_epochs=3)
-    largest = max(f.evidence.max() for f in callback.watch.film.frames)
-    assert callback.watch.gallery.scale("features") == largest
-    assert callback.watch.gallery.scale("features.2") != largest
+    largest = max(f.evidence.max() for f in callback.monitor.film.frames)
+    assert callback.monitor.figures.scale("features") == largest
+    assert callback.monitor.figures.scale("features.2") != largest
 
 
 def test_no_word_is_lost_where_training_ends_before_the_probe_is_complete(tmp_path):
     callback = GradCAMCallback()
     fit(tmp_path, [callback], max_steps=2, max_epochs=-1, val=loader(36, 2, by_class=True), check_val_every_n_epoch=5)
-    assert [f.name for f in callback.watch.film.frames] == ["end"]
+    assert [f.name for f in callback.monitor.film.frames] == ["end"]
 
 
 def test_callback_pickles_without_the_model(tmp_path):
@@ -236,7 +236,7 @@ def test_callback_pickles_without_the_model(tmp_path):
     again = pickle.loads(pickled)
     assert repr(again) == "GradCAMCallback(probe=7, tag='mine')"
     fit(tmp_path, [again])
-    assert len(again.watch.probe) == 7
+    assert len(again.monitor.probe) == 7
 
 
 def test_profiler_lists_looks_by_name(tmp_path):
@@ -255,11 +255,11 @@ def test_which_weights_are_explained_under_averaging_is_true_and_said(tmp_path, 
         def on_validation_epoch_end(self):  # behind all callbacks, so the trained weights are back
             if not self.trainer.sanity_checking:
                 average = averaging._average_model.module
-                kept.update(trained=explain(self, callback.watch.probe, target="label").evidence["features"])
-                kept.update(average=explain(average, callback.watch.probe, target="label").evidence["features"])
+                kept.update(trained=explain(self, callback.monitor.probe, target="label").evidence["features"])
+                kept.update(average=explain(average, callback.monitor.probe, target="label").evidence["features"])
 
     fit(tmp_path, [callback, averaging] if first else [averaging, callback], make=Keep)
-    explained = callback.watch.film.frames[-1].evidence
+    explained = callback.monitor.film.frames[-1].evidence
     assert torch.equal(explained, kept["average" if first else "trained"])
     assert not torch.equal(*kept.values())
     said = callback._run.session.describe()["weights"]
@@ -293,5 +293,5 @@ def test_barebones_is_not_warned_of_a_log_that_is_ours(tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(tmp_path, [callback], make=Quiet, barebones=True, logger=None, log_every_n_steps=None)
-    assert callback.watch.track.looks == 2
+    assert callback.monitor.track.looks == 2
     assert not [w for w in caught if "self.log" in str(w.message)]

@@ -6,17 +6,16 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from models import examples, find, read
 from torch import Tensor
 
-from lightning_gradcam.explainer.explanation import FLAWS, flaws
-from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.explainer.explanation import FLAWS, find_status
+from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.render.captions import GAP
-from lightning_gradcam.render.colors import INK, PAPER, Ramp, grey, overlay
-from lightning_gradcam.render.photos import fit, restore_photos
+from lightning_gradcam.render.colors import INK, PAPER, ColorTable, lay_over, to_gray
+from lightning_gradcam.render.photos import fit_tiles, restore_photos
 from lightning_gradcam.render.sheet import WIDTH, Arrangement, Sheet, arrange
 
 NAMES = ["pine", "oak", "sailing boat on a lake"]
@@ -37,8 +36,8 @@ def bytes_of(photos: Tensor) -> Tensor:
 @pytest.mark.parametrize(("size", "count", "channels"), [((28, 28), 16, 1), ((32, 32), 3, 3), ((64, 48), 2, 3)])
 def test_true_colours_in_the_picture(size, count, channels):
     pixels = torch.randint(0, 256, (count, channels, *size)) / 255
-    norm = Pixels((0.3, 0.5, 0.6)[:channels], (0.2, 0.25, 0.3)[:channels])
-    photos, note = restore_photos(norm.normalise(pixels), norm)
+    norm = Normalization((0.3, 0.5, 0.6)[:channels], (0.2, 0.25, 0.3)[:channels])
+    photos, note = restore_photos(norm.normalize(pixels), norm)
     assert note.startswith("colours restored with mean (0.3")
     sheet = sheet_of(photos)
     picture = sheet.draw(ramp_evidence(count), torch.zeros(count), torch.zeros(count, 0), title="t")
@@ -62,10 +61,10 @@ def test_how_other_images_become_photos():
     low, high = pixels.min(), pixels.max()
     torch.testing.assert_close(stretched, (pixels - low) / (high - low))
     assert "not true (pass `pixels=`" in note
-    wrong, note = restore_photos(pixels, Pixels((0.5,) * 3, (9.0,) * 3))
+    wrong, note = restore_photos(pixels, Normalization((0.5,) * 3, (9.0,) * 3))
     assert torch.equal(wrong, pixels)
     assert "is not used" in note
-    wrong, note = restore_photos(pixels, Pixels((0.5,) * 4, (0.2,) * 4))
+    wrong, note = restore_photos(pixels, Normalization((0.5,) * 4, (0.2,) * 4))
     assert torch.equal(wrong, pixels)
     assert "4 channels, the images have 3" in note
     many = torch.rand(2, 7, 5, 5)
@@ -84,7 +83,7 @@ def test_how_other_images_become_photos():
 @given(st.sampled_from(["inferno", "viridis", "gray"]), st.integers(0, 255), st.floats(0.1, 0.85))
 def test_overlay_equals_a_replica(colormap, step, under):
     """Colour of evidence over grey: 80 % of it at most, and a shade that the photo gives."""
-    found = overlay(torch.full((1, 1, 1, 1), under), torch.full((1, 1, 1), step / 255), Ramp.named(colormap))
+    found = lay_over(torch.full((1, 1, 1, 1), under), torch.full((1, 1, 1), step / 255), ColorTable.named(colormap))
     opacity = 0.8 * step / 255
     color = np.array(matplotlib.colormaps[colormap](step / 255)[:3]) * (0.65 + 0.5 * under)
     expected = 255 * np.clip((1 - opacity) * under + opacity * color, 0, 1)
@@ -95,7 +94,7 @@ def test_no_evidence_leaves_the_grey_photo_alone_and_more_moves_to_the_end_of_th
     photos = torch.rand(1, 3, 64, 64)
     sheet = sheet_of(photos, arrangement=Arrangement(1, (64, 64)))
     evidence = torch.linspace(-1, 1, 64).expand(1, 64, 64)  # rises to the right; nothing in the left half
-    tile = sheet.overlays(evidence, flaws(evidence))[0].float()
+    tile = sheet.overlays(evidence, find_status(evidence))[0].float()
     left = tile[:, :, :32]
     assert torch.equal(left[0], left[1])
     assert torch.equal(left[1], left[2])
@@ -103,8 +102,8 @@ def test_no_evidence_leaves_the_grey_photo_alone_and_more_moves_to_the_end_of_th
     assert (left[0] - 255 * (0.1 + 0.75 * luma[:, :32])).abs().max() <= 0.51
     steps = torch.linspace(0, 1, 256).expand(1, 1, -1)
     for colormap in ("inferno", "viridis"):
-        ramp = Ramp.named(colormap)
-        dark, bright = (overlay(torch.full((1, 1, 1, 256), g), steps, ramp)[0, :, 0].float() for g in (0.1, 0.85))
+        ramp = ColorTable.named(colormap)
+        dark, bright = (lay_over(torch.full((1, 1, 1, 256), g), steps, ramp)[0, :, 0].float() for g in (0.1, 0.85))
         to_the_end = (dark - dark[:, -1:]).norm(dim=0)
         assert (to_the_end - to_the_end.cummin(0).values).max() <= 3  # rounding
         shows_through = (bright - dark).sum(0)
@@ -161,7 +160,7 @@ def test_head_and_foot_say_what_is_shown():
     evidence = 0.00123 * ramp_evidence(3)
     drift = sheet.font.fixed(torch.tensor(0.25), 1, 2)
     facts = ["epoch 3 · drift ", drift]
-    picture = sheet.draw(evidence, flaws(evidence), torch.eye(3), title="Grad-CAM · layer4", facts=facts,
+    picture = sheet.draw(evidence, find_status(evidence), torch.eye(3), title="Grad-CAM · layer4", facts=facts,
                          scale=torch.tensor(0.00123))  # fmt: skip
     bold = sheet.bold.height
     assert read(sheet.bold, picture[:, GAP : GAP + bold, GAP:], INK, PAPER).strip() == "Grad-CAM · layer4"
@@ -171,7 +170,7 @@ def test_head_and_foot_say_what_is_shown():
         (torch.tensor(0.00123), "≥ 1.2e-03, one scale for all images"),
         (None, "the most in this image"),
     ):
-        drawn = sheet.draw(evidence, flaws(evidence), torch.eye(3), title="t", scale=scale)
+        drawn = sheet.draw(evidence, find_status(evidence), torch.eye(3), title="t", scale=scale)
         wanted = sheet.font.draw(sheet.font.encode([words])[0])
         strip = (PAPER[0] - drawn[0, -GAP - sheet.font.height : -GAP].float()) / (PAPER[0] - 115)
         assert any((strip[:, x : x + wanted.shape[1]] - wanted).abs().max() < 0.02
@@ -198,8 +197,8 @@ def test_every_size_and_count_fits(size, count):
 
 def test_photos_are_made_smaller_with_antialiasing():
     stripes = (torch.arange(512) % 4 == 0).float().expand(1, 3, 512, 512)
-    assert (fit(stripes, (128, 128))[..., 4:-4] - 0.25).abs().max() < 0.1
-    assert grey(torch.ones(1, 3, 2, 2)).max() == pytest.approx(0.85)
+    assert (fit_tiles(stripes, (128, 128))[..., 4:-4] - 0.25).abs().max() < 0.1
+    assert to_gray(torch.ones(1, 3, 2, 2)).max() == pytest.approx(0.85)
 
 
 def test_class_names_of_any_kind_and_number():

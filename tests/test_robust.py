@@ -21,13 +21,13 @@ from pytorch_lightning.cli import LightningCLI
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_gradcam import FGSM, PGD, Layer, NotExplainableError, Pixels, robust
+from lightning_gradcam import FGSM, PGD, Layer, Normalization, NotExplainableError, robust
 from lightning_gradcam.robust import AdversarialLoss, ConsistencyLoss, FastFGSMLoss, PGDLoss, TRADESLoss
-from lightning_gradcam.robust.consistency import agreement, evidence_of
+from lightning_gradcam.robust.consistency import compute_agreement, compute_evidence
 
 EPS, STEPS, SIZE, BETA, WEIGHT = 0.06, 3, 0.03, 6.0, 2.0
 ATTACK = PGD(EPS, STEPS, SIZE)
-NORM = Pixels((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+NORM = Normalization((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 LOSSES = {
     "PGDLoss": PGDLoss(ATTACK),
     "FastFGSMLoss": FastFGSMLoss(EPS),
@@ -229,13 +229,13 @@ def test_attention_has_a_second_derivative():
 def test_degenerate_maps_are_left_out():
     clean = torch.tensor([[1.0, 0.0], [-1.0, -1.0], [2.0, 2.0], [1.0, 2.0]], requires_grad=True)
     moved = torch.tensor([[3.0, 4.0], [1.0, 0.0], [1.0, 0.0], [torch.nan, 0.0]])
-    similarity = agreement({"a": clean}, {"a": moved})
+    similarity = compute_agreement({"a": clean}, {"a": moved})
     assert similarity.item() == pytest.approx(0.6)
     similarity.backward()
     assert clean.grad[1:].eq(0).all()
     assert clean.grad[0].isfinite().all()
-    assert agreement({"a": clean[1:]}, {"a": moved[1:]}) == 1
-    several = agreement({"a": clean[:1], "b": clean[:1]}, {"a": moved[:1], "b": clean[:1]})
+    assert compute_agreement({"a": clean[1:]}, {"a": moved[1:]}) == 1
+    several = compute_agreement({"a": clean[:1], "b": clean[:1]}, {"a": moved[:1], "b": clean[:1]})
     assert several.item() == pytest.approx(0.8)
 
 
@@ -296,7 +296,7 @@ class Normalising(nn.Module):
         self.model = model
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.model(NORM.normalise(pixels))
+        return self.model(NORM.normalize(pixels))
 
 
 @every_loss
@@ -307,9 +307,9 @@ def test_eps_means_pixels_where_images_are_normalised(name):
     expected = loss(Normalising(copy.deepcopy(model)), pixels, labels)
     torch.manual_seed(0)
     normalised = type(loss)(**{**fields_of(loss), "pixels": NORM})
-    torch.testing.assert_close(normalised(model, NORM.normalise(pixels), labels), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(normalised(model, NORM.normalize(pixels), labels), expected, rtol=1e-6, atol=0)
     with pytest.raises(ValueError, match=r"images in \[0, 1\].*pixels=Pixels"):
-        loss(model, NORM.normalise(pixels), labels)
+        loss(model, NORM.normalize(pixels), labels)
 
 
 def fields_of(loss) -> dict:
@@ -343,9 +343,9 @@ def test_models_in_half_precision_have_losses_in_single(name):
     loss.backward()
     assert loss.dtype == torch.float32
     assert all(p.grad.isfinite().all() for p in model.parameters())
-    evidence = evidence_of(model, images.bfloat16(), labels, LAYER)[0]["5"]
+    evidence = compute_evidence(model, images.bfloat16(), labels, LAYER)[0]["5"]
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = evidence_of(model.float(), images.float(), labels, LAYER)[0]["5"]
+        mixed = compute_evidence(model.float(), images.float(), labels, LAYER)[0]["5"]
     assert evidence.dtype == mixed.dtype == torch.float32
 
 
@@ -493,7 +493,7 @@ class Robust(Body, LightningModule):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @every_loss
 def test_in_a_run(name, precision, tmp_path):
-    lit_norm = Pixels((0.4,) * 3, (0.25,) * 3)
+    lit_norm = Normalization((0.4,) * 3, (0.25,) * 3)
     ends = []
     for _ in range(2):
         seed_everything(0)
@@ -562,5 +562,5 @@ def test_from_the_command_line(name, monkeypatch, tmp_path):
     written = {"class_path": f"lightning_gradcam.robust.{name}", "init_args": chosen}
     Path("c.yaml").write_text(yaml.safe_dump({"model": {"adversarial": written}}))
     cli = LightningCLI(Configured, run=False, args=["--config=c.yaml", "--trainer.logger=false"])
-    expected = type(LOSSES[name])(**{**fields_of(LOSSES[name]), "pixels": Pixels(**pixels)})
+    expected = type(LOSSES[name])(**{**fields_of(LOSSES[name]), "pixels": Normalization(**pixels)})
     assert cli.model.adversarial == expected

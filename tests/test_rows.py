@@ -10,16 +10,16 @@ from models import find, perturbed, read
 from test_watch import Waits
 
 from lightning_gradcam import Probe, Variant
-from lightning_gradcam.explainer.explanation import flaws
+from lightning_gradcam.explainer.explanation import find_status
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.methods import EQUATIONS
 from lightning_gradcam.methods.resolve import coerce_methods
-from lightning_gradcam.monitor.display import Display
-from lightning_gradcam.monitor.monitor import Watch
-from lightning_gradcam.monitor.sharding import Portions
+from lightning_gradcam.monitor.display import DisplayConfig
+from lightning_gradcam.monitor.monitor import ProbeMonitor
+from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import FAINT, INK, PAPER
-from lightning_gradcam.render.multi_map_sheet import Row, arrange_beside, draw_rows
+from lightning_gradcam.render.multi_map_sheet import MapRow, arrange_with_names, draw_rows
 from lightning_gradcam.render.photos import SEAM
 from lightning_gradcam.render.sheet import WIDTH
 from lightning_gradcam.targets import TARGETS
@@ -33,7 +33,9 @@ def watched(count=5, methods=EVERY, **display):
     torch.manual_seed(0)
     model = perturbed(Lit())
     plan = prepare(model, probe, target=TARGETS["label"], layers=["features"], method=methods)
-    return Watch(probe, Portions(plan), TARGETS["label"], Display(names=Bars.classes, **display)), model
+    return ProbeMonitor(
+        probe, ShardedExplainer(plan), TARGETS["label"], DisplayConfig(names=Bars.classes, **display)
+    ), model
 
 
 @pytest.mark.parametrize("count", [1, 5, 11, 16])
@@ -41,14 +43,14 @@ def test_each_overlay_stands_below_its_photo_beside_its_method(count):
     watch, model = watched(count)
     look = watch.look(model, "start")
     assert list(look.pictures) == ["features"]
-    picture, sheet = look.pictures["features"], watch.gallery.sheet
+    picture, sheet = look.pictures["features"], watch.figures.sheet
     assert picture.shape[2] <= WIDTH
     height, line = sheet.photos.shape[-2], sheet.font.height
     for i in {0, count - 1}:
         [(y, x)] = find(picture, sheet.photos[i])
         for row, name in enumerate(coerce_methods(EVERY)):
             explanation, key = look.explanation, f"features/{name}"
-            tile = sheet.overlays(explanation.evidence[key], explanation.flaws[key])[i]
+            tile = sheet.overlays(explanation.evidence[key], explanation.map_status[key])[i]
             top = y + (row + 1) * (height + 2)
             assert torch.equal(picture[:, top : top + height, x : x + tile.shape[2]], tile)
             middle = top + (height - line) // 2
@@ -93,15 +95,15 @@ def test_signals_stand_over_their_curves():
     images, labels, _ = bodies(4, 1)
     probe, model, methods = Probe(images, labels=labels), perturbed(BODIES[1]()), ["gradcam", "layercam"]
     plan = prepare(model, probe, target=TARGETS["label"], method=methods)
-    watch = Watch(probe, Portions(plan), TARGETS["label"], Display())
+    watch = ProbeMonitor(probe, ShardedExplainer(plan), TARGETS["label"], DisplayConfig())
     look = watch.look(model, "start")
-    [(layer, picture)], sheet = look.pictures.items(), watch.gallery.sheet
+    [(layer, picture)], sheet = look.pictures.items(), watch.figures.sheet
     for i in range(4):
         [(y, x)] = find(picture, sheet.photos[i])
         top = y + sheet.photos.shape[-2]
         for method in methods:
             key = f"{layer}/{method}"
-            tile = sheet.overlays(look.explanation.evidence[key], look.explanation.flaws[key])[i]
+            tile = sheet.overlays(look.explanation.evidence[key], look.explanation.map_status[key])[i]
             top += SEAM
             assert torch.equal(picture[:, top : top + tile.shape[1], x : x + tile.shape[2]], tile)
             top += tile.shape[1]
@@ -112,8 +114,8 @@ def test_what_is_shown_of_a_volume_is_what_all_methods_find():
     loud[0, 0], loud[0, 1], faint[0, 10] = 9e6, 8e6, 3e-6
     loud[0, 3], loud[0, 4] = 1e3, 1e3  # more than all that the faint one has
     names = ["loud", "faint"]
-    sheet = sheet_of(volumes, arrangement=arrange_beside(names, volumes))
-    rows = [Row(name, evidence, flaws(evidence)) for name, evidence in zip(names, (loud, faint), strict=True)]
+    sheet = sheet_of(volumes, arrangement=arrange_with_names(names, volumes))
+    rows = [MapRow(name, evidence, find_status(evidence)) for name, evidence in zip(names, (loud, faint), strict=True)]
     picture = draw_rows(sheet, rows, torch.eye(3)[:1], title="t")
     side = sheet.canvas.size[0]
     large = volumes.mul(255).round().byte().repeat_interleave(side // 20, 3).repeat_interleave(side // 20, 4)

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 import torch
 from canvases import explained, sheet_of
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from models import examples, read
 from torch.nn import functional as F
 
-from lightning_gradcam.explainer.explanation import FLAWS, flaws
-from lightning_gradcam.probe.normalization import Pixels
-from lightning_gradcam.render.canvas import restore
-from lightning_gradcam.render.colors import BAR, INK, PAPER, Ramp, overlay
+from lightning_gradcam.explainer.explanation import FLAWS, find_status
+from lightning_gradcam.probe.normalization import Normalization
+from lightning_gradcam.render.canvas import restore_images
+from lightning_gradcam.render.colors import BAR, INK, PAPER, ColorTable, lay_over
 from lightning_gradcam.render.photos import SEAM
-from lightning_gradcam.render.signals import lines
+from lightning_gradcam.render.signals import draw_lines
 
 
 def range_in_columns(values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +32,7 @@ def test_lines_cover_what_lies_between_two_values(length, width, channels, seed)
     values = torch.rand(1, channels, length, generator=torch.Generator().manual_seed(seed))
     lane = 40
     height = lane * channels + channels - 1  # what lanes leave over
-    covered = lines(values, (height, width))[0]
+    covered = draw_lines(values, (height, width))[0]
     assert covered.shape == (height, width)
     for channel in range(channels):
         rows = covered[lane * channel : lane * (channel + 1)]
@@ -79,8 +78,8 @@ def test_colour_and_curve_say_what_explain_says(scale):
     sheet = sheet_of(signals)
     height, width = sheet.photos.shape[2:]
     heat = explained(evidence, (width,), scale)
-    tiles = sheet.overlays(evidence, flaws(evidence), scale)
-    expected = overlay(torch.full((3, 1, 1, width), BAR), heat[:, None], Ramp.named("inferno"))
+    tiles = sheet.overlays(evidence, find_status(evidence), scale)
+    expected = lay_over(torch.full((3, 1, 1, width), BAR), heat[:, None], ColorTable.named("inferno"))
     assert torch.equal(tiles[:, :, 2:3], expected)  # above the line, which lies in the middle
     assert torch.equal(tiles[:, :, height - 3 : height - 2], expected)
     curve = tiles[:, :, height + SEAM :].float()
@@ -110,11 +109,11 @@ def test_a_degenerate_signal_carries_the_word_below_it():
 def test_how_signals_are_scaled():
     signals = torch.stack([torch.randn(4, 30), 50 + 9 * torch.randn(4, 30), torch.full((4, 30), 3.0)], 1)
     signals[0, 0, 0], signals[1, 1, 1] = torch.nan, torch.inf
-    shown, note = restore(signals, Pixels((0.5,), (0.2,)))
+    shown, note = restore_images(signals, Normalization((0.5,), (0.2,)))
     clean = signals.nan_to_num(0, 0, 0)
     for channel in range(2):
         low, high = clean[:, channel].min(), clean[:, channel].max()
         torch.testing.assert_close(shown[:, channel], (clean[:, channel] - low) / (high - low))
     assert (shown[:, 2] == 0.5).all()
     assert note.startswith("signals as lines; each channel from its lowest")
-    assert "rows of shades" in restore(torch.rand(2, 5, 30))[1]
+    assert "rows of shades" in restore_images(torch.rand(2, 5, 30))[1]

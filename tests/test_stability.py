@@ -8,8 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 from hypothesis.extra.numpy import arrays
 from models import examples
 from scipy.ndimage import center_of_mass
@@ -17,8 +16,7 @@ from scipy.spatial.distance import cosine as cosine_distance
 from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 
-from lightning_gradcam.stability import SIMILARITIES as MEASURES
-from lightning_gradcam.stability import gini, mean_and_error, similarity, spearman, ssim
+from lightning_gradcam.stability import SIMILARITIES as MEASURES, gini, mean_and_error, similarity, spearman, ssim
 from lightning_gradcam.utils.numerics import CONSTANT
 
 

@@ -12,12 +12,12 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorD
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
-from lightning_gradcam import NotExplainableError, Pixels, explain
-from lightning_gradcam.capture.forward import ThroughChild, find_forward
-from lightning_gradcam.probe.dataset_info import datasets_of, find_class_names, find_pixels
+from lightning_gradcam import Normalization, NotExplainableError, explain
+from lightning_gradcam.capture.forward import ChildForward, find_forward
+from lightning_gradcam.probe.dataset_info import find_class_names, find_datasets, find_normalization
 
 MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
-PIXELS = Pixels(tuple(MEAN), tuple(STD))
+PIXELS = Normalization(tuple(MEAN), tuple(STD))
 
 
 class Data(Dataset):
@@ -64,7 +64,7 @@ HOLDERS = {
 
 @pytest.mark.parametrize("name", HOLDERS)
 def test_the_normalisation_is_found(name):
-    pixels, where = find_pixels([TensorDataset(torch.zeros(3)), HOLDERS[name]()])
+    pixels, where = find_normalization([TensorDataset(torch.zeros(3)), HOLDERS[name]()])
     assert pixels is not None
     torch.testing.assert_close(torch.tensor([pixels.mean, pixels.std]), torch.tensor([MEAN, STD]))
     assert where.split(".")[0] in ("Data", "Subset", "ConcatDataset", "Module")
@@ -72,13 +72,13 @@ def test_the_normalisation_is_found(name):
 
 def test_the_first_normalisation_counts_and_none_is_none():
     first, second = HOLDERS["v1"](), Data(transform=v1.Normalize([0.9], [0.9]))
-    assert find_pixels([first, second]) == (PIXELS, "Data.transform")
-    assert find_pixels([second, first])[0] == Pixels((0.9,), (0.9,))
-    assert find_pixels([Data(transform=v1.ToTensor()), Module(a=1)]) == (None, "")
-    assert find_pixels([]) == (None, "")
+    assert find_normalization([first, second]) == (PIXELS, "Data.transform")
+    assert find_normalization([second, first])[0] == Normalization((0.9,), (0.9,))
+    assert find_normalization([Data(transform=v1.ToTensor()), Module(a=1)]) == (None, "")
+    assert find_normalization([]) == (None, "")
     looped = Data()
     looped.transform = [looped, v1.Normalize(MEAN, STD)]
-    assert find_pixels([looped])[0] == PIXELS
+    assert find_normalization([looped])[0] == PIXELS
 
 
 def test_class_names_are_found():
@@ -98,9 +98,9 @@ def test_datasets_behind_loaders():
     a, b = Data(), Data()
     one, two = DataLoader(a), DataLoader(b)
     for loaders in ([one, two], (one, [two]), {"x": one, "y": two}, CombinedLoader({"x": one, "y": [two]})):
-        assert datasets_of(loaders) == [a, b]
-    assert datasets_of(one) == [a]
-    assert datasets_of(None) == []
+        assert find_datasets(loaders) == [a, b]
+    assert find_datasets(one) == [a]
+    assert find_datasets(None) == []
 
 
 class Headless(LightningModule):
@@ -113,7 +113,7 @@ class Headless(LightningModule):
 def test_a_module_without_forward_is_called_through_its_largest_child():
     network, images = perturbed(plain_cnn()), torch.randn(2, 3, 12, 12)
     module = Headless(loss=nn.CrossEntropyLoss(), metric=nn.Linear(2, 2), network=network)
-    assert find_forward(module) == ThroughChild("network")
+    assert find_forward(module) == ChildForward("network")
     found = explain(module, images, forward=find_forward(module), target=1)
     assert list(found.evidence) == ["network.5"]
     assert_close(found.evidence["network.5"], explain(network, images, target=1).evidence["5"], 1e-6)

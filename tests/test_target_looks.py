@@ -15,14 +15,14 @@ from test_watch import Waits
 
 from lightning_gradcam import Baseline, CosineSimilarity, GradCAMCallback, Margin, Probe, TopK, explain
 from lightning_gradcam.explainer.pipeline import prepare
-from lightning_gradcam.monitor.display import Display
-from lightning_gradcam.monitor.monitor import Watch, choose_target
-from lightning_gradcam.monitor.sharding import Portions
+from lightning_gradcam.monitor.display import DisplayConfig
+from lightning_gradcam.monitor.monitor import ProbeMonitor, resolve_target
+from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.probe.batch import read_batch
-from lightning_gradcam.probe.collector import Gatherer, without_foreign_labels
+from lightning_gradcam.probe.collector import ProbeCollector, drop_foreign_labels
 from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.stability import mean_and_error, spearman
-from lightning_gradcam.targets import TARGETS, coerce_target, held
+from lightning_gradcam.targets import TARGETS, coerce_target, freeze_classes
 from lightning_gradcam.targets.logits import predictions
 
 NAMES = ("top", "middle", "bottom")
@@ -38,8 +38,8 @@ def watched(target, probe, make=Lit, **how):
     model = perturbed(make())
     target = None if target == "auto" else coerce_target(target)
     plan = prepare(model, probe, target=target or TARGETS["predicted"], layers=["features"], **how)
-    target = choose_target(target, probe, plan)
-    return Watch(probe, Portions(plan), target, Display(names=NAMES)), model
+    target = resolve_target(target, probe, plan)
+    return ProbeMonitor(probe, ShardedExplainer(plan), target, DisplayConfig(names=NAMES)), model
 
 
 def line_below(picture, sheet, y, x):
@@ -52,7 +52,7 @@ def test_the_best_classes_are_rows_that_name_their_class_in_each_image():
     probe = bars()
     watch, model = watched("topk", probe)
     look = watch.look(model, "start")
-    picture, sheet = look.pictures["features"], watch.gallery.sheet
+    picture, sheet = look.pictures["features"], watch.figures.sheet
     height, line, sure = sheet.photos.shape[-2], sheet.font.height + 2, look.explanation.logits.softmax(1)
     order = look.explanation.logits.argsort(1, descending=True)
     for i in (0, 5):
@@ -60,7 +60,7 @@ def test_the_best_classes_are_rows_that_name_their_class_in_each_image():
         below = y + height
         for rank in range(3):
             key = f"features/top {rank + 1}"
-            tile = sheet.overlays(look.explanation.evidence[key], look.explanation.flaws[key])[i]
+            tile = sheet.overlays(look.explanation.evidence[key], look.explanation.map_status[key])[i]
             assert torch.equal(picture[:, below + 2 : below + 2 + height, x : x + tile.shape[2]], tile)
             chosen = int(order[i, rank])
             said = line_below(picture, sheet, below + 2 + height, x)
@@ -73,7 +73,7 @@ def test_several_labels_are_rows_with_the_probability_of_each_class():
     probe = bars(6, SeveralBars)
     watch, model = watched("auto", probe, MultiLabel)
     look = watch.look(model, "start")
-    picture, sheet = look.pictures["features"], watch.gallery.sheet
+    picture, sheet = look.pictures["features"], watch.figures.sheet
     assert (
         list(look.explanation.evidence)
         == [f"features/label {n}" for n in range(1, 4)][: int(probe.labels.sum(1).max())]
@@ -97,12 +97,12 @@ def test_of_a_pair_both_photos_are_shown_with_their_maps_and_the_score():
     watch, model = watched(CosineSimilarity(), probe, Embeds)
     look = watch.look(model, "start")
     assert list(look.pictures) == ["features"]
-    picture, sheet, other = look.pictures["features"], watch.gallery.sheet, watch.gallery.references
+    picture, sheet, other = look.pictures["features"], watch.figures.sheet, watch.figures.references
     height = sheet.photos.shape[-2]
     for i in (0, 3):
         [(y, x)] = find(picture, sheet.photos[i])
         for key, theirs, top in (("features", sheet, y), ("features/reference", other, y + 2 * height + 4)):
-            tile = theirs.overlays(look.explanation.evidence[key], look.explanation.flaws[key])[i]
+            tile = theirs.overlays(look.explanation.evidence[key], look.explanation.map_status[key])[i]
             assert torch.equal(picture[:, top : top + height, x : x + tile.shape[2]], theirs.photos[i])
             assert torch.equal(picture[:, top + height + 2 : top + 2 * height + 2, x : x + tile.shape[2]], tile)
         said = line_below(picture, sheet, y + 4 * height + 6, x)
@@ -141,7 +141,7 @@ def test_drift_compares_the_maps_of_the_same_classes_rank_by_rank():
     second = watch.look(model, "epoch 1")
     assert not torch.equal(second.explanation.explained["top 1"], first.explained["top 1"])
     for rank, end in (("top 1", ""), ("top 2", "/features/top 2")):
-        same = explain(model, probe, layers="features", target=held(first.explained[rank])).maps["features"]
+        same = explain(model, probe, layers="features", target=freeze_classes(first.explained[rank])).maps["features"]
         expected = mean_and_error(1 - spearman(first.maps[f"features/{rank}"], same))[0]
         assert_close(second.numbers[f"drift{end}"], expected)
 
@@ -168,7 +168,9 @@ def test_attacked_images_are_explained_for_the_same_classes():
     torch.manual_seed(0)
     model = perturbed(Lit())
     plan = prepare(model, Probe(images), target=TopK(2), layers=["features"])
-    watch = Watch(Probe(images), Portions(plan), TopK(2), Display(), attack=lambda m, x, y: (x + 0.3).clamp(0, 1))
+    watch = ProbeMonitor(
+        Probe(images), ShardedExplainer(plan), TopK(2), DisplayConfig(), attack=lambda m, x, y: (x + 0.3).clamp(0, 1)
+    )
     look = watch.look(model, "start")
     clean, attacked = look.explanation, look.attacked.explanation
     assert all(torch.equal(clean.explained[end], attacked.explained[end]) for end in ("top 1", "top 2"))
@@ -182,20 +184,20 @@ def test_gathered_multilabel_images_are_spread_over_their_labels():
     assert probe.multilabel
     assert torch.equal(probe.labels, batch["findings"].long())
     assert torch.equal(probe.extras["findings"], batch["findings"])  # it may be an input as well
-    gatherer = Gatherer(3)
+    gatherer = ProbeCollector(3)
     gatherer.add(batch)
     assert sorted(gatherer.probe().labels.tolist()) == [[0, 0, 0], [0, 1, 0], [1, 0, 1]]
-    assert without_foreign_labels(probe, 4) == (replace(probe, labels=None), "")
-    assert without_foreign_labels(probe, 3)[0].multilabel
+    assert drop_foreign_labels(probe, 4) == (replace(probe, labels=None), "")
+    assert drop_foreign_labels(probe, 3)[0].multilabel
     one_hot = replace(probe, labels=torch.eye(4, dtype=torch.long)[[2, 0, 3, 3]])
-    assert without_foreign_labels(one_hot, 4)[0].classes.tolist() == [2, 0, 3, 3]
+    assert drop_foreign_labels(one_hot, 4)[0].classes.tolist() == [2, 0, 3, 3]
 
 
 def test_one_line_explains_each_label_of_multilabel_images(tmp_path):
     callback = GradCAMCallback(probe=6)
     trainer = fit(tmp_path, [callback], make=MultiLabel, train=several(12), val=several(9, 1))
-    assert callback.watch.target.name == "labels, each"
-    assert callback.watch.gallery.sheet.multilabel
+    assert callback.monitor.target.name == "labels, each"
+    assert callback.monitor.figures.sheet.multilabel
     assert {"gradcam/drift", "gradcam/drift/features/label_2"} <= set(trainer.logged_metrics)
 
 

@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given as for_all
-from hypothesis import strategies as st
+from hypothesis import given as for_all, strategies as st
 from models import TinyResNet, assert_close, examples, full_autograd, perturbed, plain_cnn, plain_gradcam
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,9 +25,9 @@ from lightning_gradcam import (
 from lightning_gradcam.explainer.chunking import Chunks
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.pipeline import prepare
-from lightning_gradcam.monitor.sharding import Portions
-from lightning_gradcam.targets import TARGETS, coerce_target, held_to, parts_of, target_name
-from lightning_gradcam.targets.embeddings import Mutual
+from lightning_gradcam.monitor.sharding import ShardedExplainer
+from lightning_gradcam.targets import TARGETS, coerce_target, freeze_target, split_target, target_name
+from lightning_gradcam.targets.embeddings import MutualTarget
 
 LABELS = torch.tensor([4, 0, 2])
 SEVERAL = torch.tensor([[0, 1, 0, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
@@ -94,15 +93,15 @@ def test_every_target_is_the_same_in_portions_with_several_methods_fused_and_mir
     whole = {"layers": ["2", "5"], "method": ["gradcam", "layercam"], "fuse": "max", "flips": True}
     plan = prepare(model, probe, target=target, **whole)
     [found] = plan(model, probe, [target])
-    [cut] = Portions(plan, chunks=Chunks(2))(model, probe, [target])
+    [cut] = ShardedExplainer(plan, chunks=Chunks(2))(model, probe, [target])
     assert list(found.evidence) == list(cut.evidence)
-    assert len(found.evidence) == 3 * 2 * len(parts_of(target))
+    assert len(found.evidence) == 3 * 2 * len(split_target(target))
     for each in found.evidence:
         assert_close(cut.evidence[each], found.evidence[each], 1e-5)
-        assert torch.equal(cut.flaws[each], found.flaws[each])
-    mirrored = explain(model, probe.mirrored(), layers=["2", "5"], target=held_to(target, found.explained))
+        assert torch.equal(cut.map_status[each], found.map_status[each])
+    mirrored = explain(model, probe.mirrored(), layers=["2", "5"], target=freeze_target(target, found.explained))
     straight = explain(model, probe, layers=["2", "5"], target=name)
-    for end in parts_of(target):
+    for end in split_target(target):
         both = straight.evidence[key("2", end)] + mirrored.evidence[key("2", end)].flip(-1)
         assert_close(found.evidence[key("2/gradcam", end)], both / 2, 1e-5)
 
@@ -150,7 +149,7 @@ def test_what_was_chosen_is_held():
     other = Probe(-probe.images)
     for target in (TopK(2), Margin(), TARGETS["predicted"]):
         found = explain(model, probe, layers="layer2", target=target)
-        again = explain(model, other, layers="layer2", target=held_to(target, found.explained))
+        again = explain(model, other, layers="layer2", target=freeze_target(target, found.explained))
         assert list(again.evidence) == list(found.evidence)
         assert all(torch.equal(again.explained[end], chosen) for end, chosen in found.explained.items())
         free = explain(model, other, layers="layer2", target=target)
@@ -271,7 +270,7 @@ def test_both_sides_of_a_pair_have_the_map_of_the_other_side_held():
 def test_the_partner_of_a_pair_is_no_part_of_the_graph_whatever_the_grad_mode():
     embeddings = torch.randn(6, 4, requires_grad=True)
     rows = Probe(torch.zeros(6, 1, 2, 2), references=torch.zeros(6, 1, 2, 2))
-    [found] = torch.autograd.grad(Mutual(CosineSimilarity())(embeddings, rows).sum(), [embeddings])
+    [found] = torch.autograd.grad(MutualTarget(CosineSimilarity())(embeddings, rows).sum(), [embeddings])
     constant = embeddings.detach()[[3, 4, 5, 0, 1, 2]]
     [expected] = torch.autograd.grad(similarity(embeddings, constant).sum(), [embeddings])
     assert_close(found, expected)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 from models import examples
 from PIL import Image, ImageDraw, ImageFont
 
-from lightning_gradcam.render.colors import shade
+from lightning_gradcam.render.colors import make_color
 from lightning_gradcam.render.font import Font, paint
 
 EXTRA = "éß猫Ω→"
@@ -45,7 +44,7 @@ def test_what_was_encoded_before_is_there_already_but_not_what_is_said_once():
 @torch.inference_mode()
 def test_what_is_kept_is_no_inference_tensor():
     assert not Font.load().encode(["drift"]).is_inference()
-    assert not shade((1.0, 2.0, 3.0), torch.device("cpu")).is_inference()
+    assert not make_color((1.0, 2.0, 3.0), torch.device("cpu")).is_inference()
 
 
 def python_fixed(value: float, whole: int, decimals: int) -> str:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from lightning_gradcam.explainer.explanation import Explanation, flaws
-from lightning_gradcam.stability.drift import Track
+from lightning_gradcam.explainer.explanation import Explanation, find_status
+from lightning_gradcam.stability.drift import DriftTracker
 from lightning_gradcam.targets import TARGETS
 
 KEYS = ("a", "drift_head", "a/gradcam++")
@@ -20,8 +20,8 @@ def look(seed: int, empty: tuple[int, ...] = ()) -> Explanation:
     evidence = {key: torch.rand(5, 3, 4, generator=chance) for key in KEYS}
     for maps in evidence.values():
         maps[list(empty)] = 0
-    found = {key: flaws(maps) for key, maps in evidence.items()}
-    return Explanation(evidence, torch.randn(5, 3, generator=chance), None, (6, 8), flaws=found)
+    found = {key: find_status(maps) for key, maps in evidence.items()}
+    return Explanation(evidence, torch.randn(5, 3, generator=chance), None, (6, 8), map_status=found)
 
 
 def drift(before: Explanation, now: Explanation, key: str) -> tuple[float, float]:
@@ -40,7 +40,11 @@ def gini(values: np.ndarray) -> float:
 
 
 def test_numbers_of_several_layers_are_those_of_each_by_itself():
-    track, looks, labels = Track(TARGETS["label"]), [look(0), look(1, (2,)), look(2, (2, 3))], torch.arange(5) % 3
+    track, looks, labels = (
+        DriftTracker(TARGETS["label"]),
+        [look(0), look(1, (2,)), look(2, (2, 3))],
+        torch.arange(5) % 3,
+    )
     for i, now in enumerate(looks):
         track.measure([now], labels, {"adv_topk": torch.tensor(0.25)})
         numbers = {name: float(value) for name, value in track.found.items()}
@@ -59,7 +63,7 @@ def test_numbers_of_several_layers_are_those_of_each_by_itself():
 
 
 def test_where_no_image_gives_a_number_the_last_one_is_repeated():
-    track = Track(TARGETS["label"])
+    track = DriftTracker(TARGETS["label"])
     first = track.measure([look(0)], None)
     assert {name: float(first[name]) for name in ("drift", "drift_from_start")} == {"drift": 1, "drift_from_start": 1}
     second = track.measure([look(1)], None)

@@ -13,12 +13,12 @@ from torch.overrides import TorchFunctionMode
 from lightning_gradcam import Probe
 from lightning_gradcam.attacks import PGD
 from lightning_gradcam.explainer.pipeline import prepare
-from lightning_gradcam.loggers import show
+from lightning_gradcam.loggers import log_image
 from lightning_gradcam.methods import EQUATIONS
-from lightning_gradcam.monitor.display import Display
-from lightning_gradcam.monitor.monitor import Watch
-from lightning_gradcam.monitor.sharding import Portions
-from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.monitor.display import DisplayConfig
+from lightning_gradcam.monitor.monitor import ProbeMonitor
+from lightning_gradcam.monitor.sharding import ShardedExplainer
+from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.targets import TARGETS
 
 READS = ("numpy", "tolist", "item", "__bool__", "__float__", "__int__", "__index__", "__array__")
@@ -48,11 +48,13 @@ class Leaving(TorchFunctionMode):
 def watched(layers, methods, attack=None, device="cpu"):
     data = Bars(6)
     images = torch.stack([data[i][0] for i in range(6)]).to(device)
-    pixels = Pixels((0.4,) * 3, (0.25,) * 3)
+    pixels = Normalization((0.4,) * 3, (0.25,) * 3)
     probe = Probe(images, labels=data.labels.to(device), pixels=pixels)
     model = perturbed(Lit()).to(device)
     plan = prepare(model, probe, target=TARGETS["label"], layers=layers, method=methods)
-    watch = Watch(probe, Portions(plan), TARGETS["label"], Display(names=Bars.classes), attack=attack)
+    watch = ProbeMonitor(
+        probe, ShardedExplainer(plan), TARGETS["label"], DisplayConfig(names=Bars.classes), attack=attack
+    )
     watch.look(model, "start")
     return watch, model
 
@@ -71,7 +73,7 @@ def test_each_picture_is_copied_once_and_nothing_else(tmp_path, layers, methods)
         look = watch.look(model, "epoch 1")
         assert len(leaving.copies) == 0
         for key, picture in look.pictures.items():
-            assert show(loggers, tmp_path, key, picture, 1) == []
+            assert log_image(loggers, tmp_path, key, picture, 1) == []
     assert (waits.seen, leaving.reads) == ([], [])
     assert len(leaving.copies) == len(look.pictures) == len(layers)
     for copied, picture in zip(leaving.copies, look.pictures.values(), strict=True):

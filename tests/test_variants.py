@@ -65,7 +65,7 @@ def test_a_variant_is_built_from_yaml():
     parsed = parser.parse_object({"callback": {"method": [text, "hirescam"]}})
     build = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name in older versions
     built = build(parsed).callback
-    assert built.choices.method == [Variant("gradcam", "abs"), "hirescam"]
+    assert built.config.method == [Variant("gradcam", "abs"), "hirescam"]
 
 
 def test_what_is_wrong_is_said():

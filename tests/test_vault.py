@@ -16,15 +16,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from hypothesis import given, settings, strategies as st
+from safetensors.torch import load as load_tensors, save as save_tensors
 from torch import nn
 
 from lightning_gradcam import Baseline
 from lightning_gradcam.baseline import storage as vault
-from lightning_gradcam.baseline.data import to_file
+from lightning_gradcam.baseline.data import serialize
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.errors import UnreadableError
 from lightning_gradcam.explainer.explanation import FLAWS
@@ -67,8 +65,8 @@ def ends_well(path, content, original):
     except UnreadableError as error:
         assert "\n" not in str(error)
         return "unreadable"
-    tensors, about = to_file(found)
-    others, others_about = to_file(original)
+    tensors, about = serialize(found)
+    others, others_about = serialize(original)
     assert tensors.keys() == others.keys()
     assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
     assert json.dumps(about, sort_keys=True) == json.dumps(others_about, sort_keys=True)
@@ -154,7 +152,7 @@ JSON = st.recursive(
 def test_facts_that_lie_under_a_checksum_that_fits_are_unreadable_or_can_be_shown(tmp_path):
     """Whoever writes a file can write its checksum as well, so facts are not believed because of it."""
     original = small()
-    tensors, about = to_file(original)
+    tensors, about = serialize(original)
     names = sorted([*about, *tensors])
     path = tmp_path / "lying.safetensors"
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 4, 3))
@@ -213,7 +211,7 @@ def test_facts_that_lie_under_a_checksum_that_fits_are_unreadable_or_can_be_show
     ],
 )
 def test_one_fact_that_lies(name, value, tmp_path):
-    tensors, about = to_file(small(store="hash"))  # so that there are no images to hold the size against
+    tensors, about = serialize(small(store="hash"))  # so that there are no images to hold the size against
     path = tmp_path / "b.safetensors"
     path.write_bytes(as_file(tensors, about))
     Baseline.load(path)
@@ -234,7 +232,7 @@ def test_one_fact_that_lies(name, value, tmp_path):
     ],
 )
 def test_one_tensor_that_does_not_fit(name, tensor, facts, tmp_path):
-    tensors, about = to_file(small())
+    tensors, about = serialize(small())
     path = tmp_path / "b.safetensors"
     path.write_bytes(as_file({**tensors, name: tensor}, {**about, **facts}))
     with pytest.raises(UnreadableError, match="is no baseline"):
@@ -243,7 +241,7 @@ def test_one_tensor_that_does_not_fit(name, tensor, facts, tmp_path):
 
 def test_images_that_are_no_numbers_are_other_images(tmp_path):
     original = small()
-    tensors, about = to_file(original)
+    tensors, about = serialize(original)
     path = tmp_path / "b.safetensors"
     path.write_bytes(as_file({**tensors, "images": tensors["images"] * float("nan")}, about))
     assert original.compare(Baseline.load(path)).status == "incompatible"
@@ -373,7 +371,7 @@ def test_two_processes_that_write_one_file_leave_a_whole_one(tmp_path):
     writers = [started.Process(target=_save_often, args=(path, seed, 60)) for seed in (0, 1)]
     for writer in writers:
         writer.start()
-    wholes = [to_file(small(seed))[0]["logits"] for seed in (0, 1)]
+    wholes = [serialize(small(seed))[0]["logits"] for seed in (0, 1)]
     reads = 0
     while any(writer.is_alive() for writer in writers):
         if path.exists():
@@ -429,7 +427,7 @@ def evil(baseline):
     explanation = replace(
         explanation,
         evidence={EVIL: explanation.evidence[key]},
-        flaws={EVIL: explanation.flaws[key]},
+        map_status={EVIL: explanation.map_status[key]},
         layers={EVIL: Layer(EVIL, -1, EVIL)},
     )
     words = {"target": EVIL, "methods": (EVIL,), "layers": (EVIL,), "recorded": EVIL, "surroundings": {EVIL: EVIL}}
@@ -437,13 +435,13 @@ def evil(baseline):
 
 
 def test_names_from_files_are_escaped_wherever_they_are_shown(tmp_path):
-    from lightning_gradcam.baseline.summary import Inventory
+    from lightning_gradcam.baseline.summary import BaselineSummary
 
     evil(small(0)).save(tmp_path / "one")
     one = Baseline.load(tmp_path / "one")
     other = replace(evil(small(1)), about=replace(evil(small(1)).about, surroundings={EVIL: EVIL + "!"}))
     alone = replace(other, about=replace(other.about, methods=("gradcam",)))
-    for shown in (one.compare(other), one.compare(alone), Inventory.of(one)):
+    for shown in (one.compare(other), one.compare(alone), BaselineSummary.of(one)):
         page = shown.html()
         inside = page.split("</style>")[1]
         assert "<script" not in inside

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 from canvases import NAMES, drawn, explained, sheet_of
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from models import examples, find, read
 from torch import Tensor
 
-from lightning_gradcam.explainer.explanation import flaws
+from lightning_gradcam.explainer.explanation import find_status
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.render.canvas import restore
+from lightning_gradcam.render.canvas import restore_images
 from lightning_gradcam.render.captions import GAP
-from lightning_gradcam.render.colors import INK, PAPER, Ramp, overlay
+from lightning_gradcam.render.colors import INK, PAPER, ColorTable, lay_over
 from lightning_gradcam.render.filmstrip import Film, Frame
 from lightning_gradcam.render.photos import SEAM
 from lightning_gradcam.render.volumes import choose_slices
@@ -77,7 +76,7 @@ def test_a_sheet_of_volumes_shows_the_chosen_slices_with_number_and_evidence(cha
             below = picture[:, y + 20 * factor : y + 20 * factor + sheet.font.height, x : x + 24 * factor]
             assert read(sheet.font, below, INK, PAPER).split() == [str(z + 1), "of", "12"]
             luma = (photo / 255 * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0)
-            expected = overlay(0.1 + 0.75 * luma[None, None], heat[i : i + 1, z], Ramp.named("inferno"))[0]
+            expected = lay_over(0.1 + 0.75 * luma[None, None], heat[i : i + 1, z], ColorTable.named("inferno"))[0]
             top = y + 20 * factor + sheet.font.height + SEAM
             tile = picture[:, top : top + 20 * factor, x : x + 24 * factor]
             assert (tile.int() - expected.int()).abs().max() <= 1
@@ -95,15 +94,15 @@ def test_slices_change_from_look_to_look_but_not_in_the_film():
     for look, evidence in enumerate(frames):
         evidence[:, 3 * look + 1] = 1
         evidence[1, 0] = look + 1.0  # the second one's stays
-        film.add(Frame(f"epoch {look}", evidence, flaws(evidence), torch.eye(3)[:2] * look))
+        film.add(Frame(f"epoch {look}", evidence, find_status(evidence), torch.eye(3)[:2] * look))
     enlarged = large(volumes, sheet.canvas.size[1] // 20)
     for look, evidence in enumerate(frames):
         assert find(drawn(sheet, evidence), enlarged[0, :, 3 * look + 1])
     probe = Probe(volumes, labels=torch.tensor([0, 1]))
-    photos, _ = restore(volumes)
+    photos, _ = restore_images(volumes)
     picture = film.draw(probe, photos, NAMES, "inferno", title="run", scale=None)
     enlarged = large(volumes, 6)
-    film.frames = [Frame(f.name, f.evidence, f.flaws, f.logits[:, :0]) for f in film.frames]
+    film.frames = [Frame(f.name, f.evidence, f.map_status, f.logits[:, :0]) for f in film.frames]
     without = film.draw(probe, photos, NAMES, "inferno", title="run", scale=None)
     for row, z in ((0, 7), (1, 0)):
         [(y, x)] = find(without, enlarged[row, :, z])

@@ -16,9 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_gradcam import GradCAMCallback, Probe
 from lightning_gradcam.capture.isolation import isolated
 from lightning_gradcam.explainer.pipeline import prepare
-from lightning_gradcam.monitor.display import Display
-from lightning_gradcam.monitor.monitor import Watch
-from lightning_gradcam.monitor.sharding import Portions
+from lightning_gradcam.monitor.display import DisplayConfig
+from lightning_gradcam.monitor.monitor import ProbeMonitor
+from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.targets import TARGETS
 
 
@@ -56,14 +56,14 @@ def test_nothing_leaves_the_device_before_the_finished_picture(target, scale, di
         images, labels, _ = bodies(6, dimensions)
         probe, model = Probe(images, labels=labels), BODIES[dimensions]()
     plan = prepare(model, probe, target=TARGETS[target], layers="stages")
-    watch = Watch(probe, Portions(plan), TARGETS[target], Display(scale=scale, names=Bars.classes))
+    watch = ProbeMonitor(probe, ShardedExplainer(plan), TARGETS[target], DisplayConfig(scale=scale, names=Bars.classes))
     for moment in ("start", "epoch 0"):
         watch.look(model, moment)
     with Waits() as waits:
         look = watch.look(model, "epoch 1")
     assert waits.seen == []
     assert look.pictures
-    font = watch.gallery.sheet.font
+    font = watch.figures.sheet.font
     said = ["".join(font.characters[c] for row in given for c in row) for given in waits.given]
     assert said == ["epoch 1 · drift "] * len(look.pictures)  # all else was there before
     with Waits() as control:

@@ -18,7 +18,7 @@ from benchmarks.speed.estimates import compared, estimated
 from benchmarks.speed.memory import peak
 from benchmarks.speed.rounds import Options, clocked, take_turns, wait
 from benchmarks.tables import table
-from lightning_gradcam.loggers import show
+from lightning_gradcam.loggers import log_image
 
 MODELS, IMAGES, SECONDS = ("resnet50", "vit_b_16"), (16, 64, 256), 5
 DTYPES = (torch.float32, torch.bfloat16)
@@ -60,8 +60,8 @@ def _one(name: str, images: int, dtype: torch.dtype, options: Options) -> dict[s
 
 
 def _look(case: Case) -> None:
-    for key, picture in case.watch.look(case.model, "epoch 1").pictures.items():
-        show([case.logger], "", f"gradcam/{key}", picture, 1)
+    for key, picture in case.monitor.look(case.model, "epoch 1").pictures.items():
+        log_image([case.logger], "", f"gradcam/{key}", picture, 1)
 
 
 def _trace(options: Options) -> dict[str, Any]:

@@ -18,25 +18,25 @@ from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from lightning_gradcam.capture.layer import Layer
-from lightning_gradcam.explainer.explainer import Plan
+from lightning_gradcam.explainer.explainer import Explainer
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.pipeline import prepare
-from lightning_gradcam.monitor.display import Display
-from lightning_gradcam.monitor.monitor import Watch
-from lightning_gradcam.monitor.sharding import Portions
+from lightning_gradcam.monitor.display import DisplayConfig
+from lightning_gradcam.monitor.monitor import ProbeMonitor
+from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.targets import TARGETS
 
 
 @dataclass(frozen=True)
-class ClockedPlan(Plan):
+class ClockedPlan(Explainer):
     """A plan that notes how long each of its calls took, in seconds."""
 
     laps: list[float] = field(default_factory=list)
 
     def __call__(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
-        """As `Plan`."""
+        """As `Explainer`."""
         start = perf_counter()
         explanations = super().__call__(model, probe, targets)
         self.laps.append(perf_counter() - start)
@@ -51,7 +51,7 @@ class Case:
         model: In eval mode.
         probe: Images ``(N, 3, h, w)``; their labels are the classes predicted at first.
         plan: Where and how to explain.
-        watch: What the callback looks through.
+        monitor: What the callback looks through.
         logger: Where pictures go.
         parts: Milliseconds per look, see `contestants.PARTS`; `contestants.look` fills it.
     """
@@ -59,7 +59,7 @@ class Case:
     model: nn.Module
     probe: Probe
     plan: ClockedPlan
-    watch: Watch
+    monitor: ProbeMonitor
     logger: TensorBoardLogger
     parts: list[tuple[float, ...]] = field(default_factory=list)
 
@@ -108,7 +108,7 @@ def prepared(
     plan = ClockedPlan(**vars(prepare(model, probe, target=target)))
     with TemporaryDirectory() as folder:
         logger = TensorBoardLogger(folder)
-        yield Case(model, probe, plan, Watch(probe, Portions(plan), target, Display()), logger)
+        yield Case(model, probe, plan, ProbeMonitor(probe, ShardedExplainer(plan), target, DisplayConfig()), logger)
         logger.finalize("success")
 
 

@@ -39,7 +39,7 @@ def forward(case: Case) -> object:
 
 def explanation(case: Case) -> object:
     """As the callback explains at each look: the layer was chosen before."""
-    return case.plan(case.model, case.probe, [case.watch.target])
+    return case.plan(case.model, case.probe, [case.monitor.target])
 
 
 def traced(case: Case) -> object:
@@ -50,7 +50,7 @@ def traced(case: Case) -> object:
 def look(case: Case) -> None:
     """One look of the callback, until the picture is in the events file."""
     start = perf_counter()
-    found = case.watch.look(case.model, "epoch 1 · step 100")
+    found = case.monitor.look(case.model, "epoch 1 · step 100")
     drawn = perf_counter()
     writer = find_writer(case.logger)
     assert writer is not None

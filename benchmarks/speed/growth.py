@@ -17,20 +17,28 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
 from benchmarks.speed.cases import Case, photos, prepared
-from benchmarks.speed.contestants import FORWARD, OURS, Contestant, bound, explanation, forward, installed_peers
-from benchmarks.speed.contestants import pytorch_grad_cam as grad_cam
+from benchmarks.speed.contestants import (
+    FORWARD,
+    OURS,
+    Contestant,
+    bound,
+    explanation,
+    forward,
+    installed_peers,
+    pytorch_grad_cam as grad_cam,
+)
 from benchmarks.speed.estimates import compared, slope
 from benchmarks.speed.memory import peak
 from benchmarks.speed.methods import BARE, bare
 from benchmarks.speed.rounds import Options, clocked, take_turns, undisturbed
 from benchmarks.tables import table
 from lightning_gradcam.explainer.pipeline import prepare
-from lightning_gradcam.loggers import show
-from lightning_gradcam.monitor.display import Display
-from lightning_gradcam.monitor.monitor import Watch
-from lightning_gradcam.monitor.sharding import Portions
+from lightning_gradcam.loggers import log_image
+from lightning_gradcam.monitor.display import DisplayConfig
+from lightning_gradcam.monitor.monitor import ProbeMonitor
+from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.targets import TARGETS, given
+from lightning_gradcam.targets import TARGETS, class_target
 
 MODEL, SECONDS, LOOKS = "resnet18", 20, 1000
 STAGES = ("layer4", "layer3", "layer2", "layer1")
@@ -88,15 +96,15 @@ def _one(axis: str, value: int, options: Options) -> dict[str, Any]:
 def _contestants(axis: str, value: int, case: Case) -> dict[str, Contestant]:
     if axis == "layers":
         layers = STAGES[:value]
-        plan = prepare(case.model, case.probe, target=case.watch.target, layers=list(layers))
+        plan = prepare(case.model, case.probe, target=case.monitor.target, layers=list(layers))
         return {
             FORWARD: forward,
             BARE: partial(bare, earliest=layers[-1]),
-            OURS: lambda case: plan(case.model, case.probe, [case.watch.target]),
+            OURS: lambda case: plan(case.model, case.probe, [case.monitor.target]),
             PEER: partial(grad_cam, modules=layers),
         }
     if axis == "classes":
-        targets = [given(one) for one in range(value)]
+        targets = [class_target(one) for one in range(value)]
         return {
             FORWARD: forward,
             OURS: lambda case: case.plan(case.model, case.probe, targets),
@@ -112,15 +120,15 @@ def _looks(count: int, options: Options, threads: int) -> dict[str, list[float]]
     body = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3), nn.ReLU())
     model = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)).to(options.device).eval()
     target, probe = TARGETS["label"], Probe(photos(16, 64).to(options.device), labels=torch.arange(16) % 10)
-    portions = Portions(prepare(model, probe, target=target))
-    watch, young = (Watch(probe, portions, target, Display()) for _ in range(2))
+    portions = ShardedExplainer(prepare(model, probe, target=target))
+    watch, young = (ProbeMonitor(probe, portions, target, DisplayConfig()) for _ in range(2))
     found: dict[str, list[float]] = {"milliseconds": [], "beside": [], "memory": []}
     with TemporaryDirectory() as folder:
         loggers = {each: TensorBoardLogger(folder, name) for each, name in ((watch, "old"), (young, "young"))}
 
-        def one(each: Watch, turn: int) -> None:
+        def one(each: ProbeMonitor, turn: int) -> None:
             for key, picture in each.look(model, f"look {turn}").pictures.items():
-                show([loggers[each]], folder, f"gradcam/{key}", picture, turn)
+                log_image([loggers[each]], folder, f"gradcam/{key}", picture, turn)
             loggers[each].experiment.flush()
 
         for turn in range(2):

@@ -26,8 +26,8 @@ from benchmarks.speed.contestants import (
 from benchmarks.speed.estimates import compared
 from benchmarks.speed.rounds import Options, take_turns
 from benchmarks.tables import table
-from lightning_gradcam.explainer.explainer import Plan
-from lightning_gradcam.explainer.fusion import in_order
+from lightning_gradcam.explainer.explainer import Explainer
+from lightning_gradcam.explainer.fusion import sort_by_execution
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.methods import EQUATIONS
 
@@ -81,19 +81,19 @@ def contestants(case: Case, peers: Mapping[str, str]) -> dict[str, Contestant]:
         ("torchcam", TORCHCAM, torchcam),
     )
 
-    def ours(plan: Plan) -> Contestant:
-        return lambda case: plan(case.model, case.probe, [case.watch.target])
+    def ours(plan: Explainer) -> Contestant:
+        return lambda case: plan(case.model, case.probe, [case.monitor.target])
 
     for method in EQUATIONS:
-        plan = prepare(case.model, case.probe, target=case.watch.target, layers=layers, method=method)
+        plan = prepare(case.model, case.probe, target=case.monitor.target, layers=layers, method=method)
         found[f"ours: {method}"] = ours(plan)
         for package, names, run in sources:
             if method in names and package in peers:
                 found[f"{package}: {method}"] = partial(run, name=names[method])
     if "captum" in peers:
         found["captum: gradcam"] = captum
-    stages = prepare(case.model, case.probe, target=case.watch.target, layers="stages")
-    earliest = in_order(stages.layers, stages.shapes)[0].name
+    stages = prepare(case.model, case.probe, target=case.monitor.target, layers="stages")
+    earliest = sort_by_execution(stages.layers, stages.shapes)[0].name
     return {**found, BARE: partial(bare, earliest=earliest), STAGES: ours(stages)}
 
 

@@ -6,7 +6,7 @@ from lightning_gradcam.attacks.apply import attack_probe, coerce_attack
 from lightning_gradcam.attacks.gradient import FGSM, PGD
 from lightning_gradcam.attacks.norm_ball import Ball
 from lightning_gradcam.attacks.pixel_space import ATTACKS, Attack, PixelSpace, check_range
-from lightning_gradcam.probe.probe import pixels_of
+from lightning_gradcam.probe.probe import restore_pixels
 
 __all__ = [
     "ATTACKS",
@@ -18,5 +18,5 @@ __all__ = [
     "attack_probe",
     "check_range",
     "coerce_attack",
-    "pixels_of",
+    "restore_pixels",
 ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_gradcam.attacks.pixel_space import ATTACKS, Attack, PixelSpace, check_range
 from lightning_gradcam.capture.isolation import frozen, isolated
-from lightning_gradcam.probe.probe import Probe, pixels_of
+from lightning_gradcam.probe.probe import Probe, restore_pixels
 from lightning_gradcam.probe.types import Forward
 
 
@@ -46,7 +46,7 @@ def attack_probe(
     classes = probe.classes if classes is None else classes
     if classes is None:
         raise ValueError("Expected a probe with labels of shape (N,): an attack moves away from them.")
-    clean = pixels_of(probe)
+    clean = restore_pixels(probe)
     check_range(clean)
     with isolated(model), frozen(model), torch.enable_grad():
         attacked = coerce_attack(attack)(PixelSpace(model, probe.pixels, probe, forward), clean.clamp(0, 1), classes)
@@ -55,7 +55,7 @@ def attack_probe(
         raise ValueError(f"Expected images of shape {tuple(clean.shape)} from the attack, but got {what}.")
     check_range(attacked)
     attacked = attacked.detach()
-    return replace(probe, images=attacked if probe.pixels is None else probe.pixels.normalise(attacked))
+    return replace(probe, images=attacked if probe.pixels is None else probe.pixels.normalize(attacked))
 
 
 def coerce_attack(attack: str | Attack) -> Attack:

@@ -34,14 +34,14 @@ def ascend(
     """
     place, found = start, None
     for _ in range(steps):
-        values, gradient = slope(loss, place)
+        values, gradient = compute_slope(loss, place)
         if keep == "best":
-            found = better(found, place, values)
+            found = select_better(found, place, values)
         place = ball.project(images, place + step_size * ball.steepest(gradient))
-    return place if keep == "last" else better(found, place, losses(loss, place))[0]
+    return place if keep == "last" else select_better(found, place, compute_losses(loss, place))[0]
 
 
-def slope(loss: Loss, place: Tensor) -> tuple[Tensor, Tensor]:
+def compute_slope(loss: Loss, place: Tensor) -> tuple[Tensor, Tensor]:
     """Each image's loss ``(N,)``, and its gradient in the image."""
     with torch.enable_grad():
         leaf = place.detach().clone().requires_grad_()
@@ -50,13 +50,13 @@ def slope(loss: Loss, place: Tensor) -> tuple[Tensor, Tensor]:
     return values.detach(), gradient
 
 
-def losses(loss: Loss, place: Tensor) -> Tensor:
+def compute_losses(loss: Loss, place: Tensor) -> Tensor:
     """Each image's loss ``(N,)``."""
     with torch.no_grad():
         return loss(place)
 
 
-def better(found: tuple[Tensor, Tensor] | None, place: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+def select_better(found: tuple[Tensor, Tensor] | None, place: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Per image, the place with the larger loss, and that loss."""
     if found is None:
         return place, values
@@ -66,7 +66,7 @@ def better(found: tuple[Tensor, Tensor] | None, place: Tensor, values: Tensor) -
     )
 
 
-def against(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, toward: Toward | None = None) -> Loss:
+def make_loss(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, toward: Toward | None = None) -> Loss:
     """The loss of an attack: the cross-entropy with the label, or minus that with the class to move towards."""
     least = None
     if toward == "least_likely":

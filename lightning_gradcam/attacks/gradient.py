@@ -9,9 +9,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_gradcam.attacks.ascent import Loss, Toward, against, ascend, better, losses, slope
+from lightning_gradcam.attacks.ascent import (
+    Loss,
+    Toward,
+    ascend,
+    compute_losses,
+    compute_slope,
+    make_loss,
+    select_better,
+)
 from lightning_gradcam.attacks.norm_ball import NORMS, Ball, Norm
-from lightning_gradcam.attacks.pixel_space import ATTACKS, check_range, left_as_found
+from lightning_gradcam.attacks.pixel_space import ATTACKS, check_range, preserve_state
 
 USUAL: tuple[tuple[str, dict[Norm, float]], ...] = (
     ("grey images of up to 32 pixels", {"linf": 0.1, "l2": 1.5}),
@@ -44,7 +52,7 @@ class FGSM:
 
     def settled(self, images: Tensor) -> FGSM:
         """The same with what was left open decided for such images."""
-        return replace(self, eps=usual_eps(images, "linf") if self.eps is None else self.eps)
+        return replace(self, eps=default_eps(images, "linf") if self.eps is None else self.eps)
 
     def __call__(self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
         """The attacked images; gradients go to the images only, and a module is left as it was found.
@@ -54,9 +62,9 @@ class FGSM:
         """
         eps = self.settled(images).eps or 0.0
         check_range(images)
-        with left_as_found(model), torch.inference_mode(False):
+        with preserve_state(model), torch.inference_mode(False):
             images, labels = _ordinary(images), _ordinary(labels)
-            _, gradient = slope(against(model, images, labels, self.toward), images)
+            _, gradient = compute_slope(make_loss(model, images, labels, self.toward), images)
             return (images + eps * gradient.sign()).clamp(0, 1)
 
 
@@ -110,7 +118,7 @@ class PGD:
 
     def settled(self, images: Tensor) -> PGD:
         """The same with what was left open decided for such images."""
-        eps = usual_eps(images, self.norm) if self.eps is None else self.eps
+        eps = default_eps(images, self.norm) if self.eps is None else self.eps
         return replace(self, eps=eps, step_size=2.5 * eps / self.steps if self.step_size is None else self.step_size)
 
     def __call__(self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
@@ -122,16 +130,16 @@ class PGD:
         settled = self.settled(images)
         ball, generator = Ball(settled.eps or 0.0, self.norm), torch.Generator().manual_seed(self.seed)
         check_range(images)
-        with left_as_found(model), torch.inference_mode(False):
+        with preserve_state(model), torch.inference_mode(False):
             images, labels = _ordinary(images), _ordinary(labels)
-            loss = against(model, images, labels, self.toward)
+            loss = make_loss(model, images, labels, self.toward)
             # One shift for all images, so that nothing hangs on the batch.
             shifts = [ball.shifts(images[:1], generator) for _ in range(self.restarts)]
             starts = [(images + shift).clamp(0, 1) for shift in shifts] if self.random_start else [images]
-            return highest(loss, images, starts, ball, settled)
+            return select_highest(loss, images, starts, ball, settled)
 
 
-def usual_eps(images: Tensor, norm: Norm) -> float:
+def default_eps(images: Tensor, norm: Norm) -> float:
     """The budget of `USUAL` for images ``(N, C, *spatial)``.
 
     >>> usual_eps(torch.rand(1, 3, 32, 32), "linf") * 255, usual_eps(torch.rand(1, 1, 28, 28), "linf")
@@ -142,7 +150,7 @@ def usual_eps(images: Tensor, norm: Norm) -> float:
     return USUAL[kind][1][norm]
 
 
-def highest(loss: Loss, images: Tensor, starts: Sequence[Tensor], ball: Ball, attack: PGD) -> Tensor:
+def select_highest(loss: Loss, images: Tensor, starts: Sequence[Tensor], ball: Ball, attack: PGD) -> Tensor:
     """Per image, of the ends that an attack's steps reach from several starts, the one with the largest loss.
 
     Args:
@@ -157,7 +165,7 @@ def highest(loss: Loss, images: Tensor, starts: Sequence[Tensor], ball: Ball, at
         end = ascend(loss, images, start, ball, attack.steps, attack.step_size or 0.0, attack.keep)
         if len(starts) == 1:
             return end  # nothing to choose from, so its loss need not be known
-        found = better(found, end, losses(loss, end))
+        found = select_better(found, end, compute_losses(loss, end))
     assert found is not None
     return found[0]
 

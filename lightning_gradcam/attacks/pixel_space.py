@@ -10,10 +10,10 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.isolation import frozen, isolated
-from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward
-from lightning_gradcam.targets import logits_of
+from lightning_gradcam.targets import require_logits
 from lightning_gradcam.utils.registry import Registry
 
 Attack: TypeAlias = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]
@@ -38,13 +38,17 @@ class PixelSpace(nn.Module):
         call: How the model is called, a `Forward`; by default ``model(images)``.
 
     >>> import torch
-    >>> model = PixelSpace(nn.Flatten(), Pixels((0.5,), (0.25,)))
+    >>> model = PixelSpace(nn.Flatten(), Normalization((0.5,), (0.25,)))
     >>> model(torch.tensor([[[0.0, 1.0]]]))
     tensor([[-2.,  2.]])
     """
 
     def __init__(
-        self, model: nn.Module, pixels: Pixels | None = None, probe: Probe | None = None, call: Forward | None = None
+        self,
+        model: nn.Module,
+        pixels: Normalization | None = None,
+        probe: Probe | None = None,
+        call: Forward | None = None,
     ) -> None:
         super().__init__()
         self.model, self.pixels, self.probe, self.call = model, pixels, probe, call
@@ -52,15 +56,15 @@ class PixelSpace(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(N, K)`` of images ``(N, C, *spatial)`` in [0, 1]."""
-        taken = images if self.pixels is None else self.pixels.normalise(images)
+        taken = images if self.pixels is None else self.pixels.normalize(images)
         if self.call is None:
-            return logits_of(self.model(taken))
+            return require_logits(self.model(taken))
         rows = Probe(taken) if self.probe is None else replace(self.probe, images=taken)
-        return logits_of(self.call(self.model, rows))
+        return require_logits(self.call(self.model, rows))
 
 
 @contextmanager
-def left_as_found(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def preserve_state(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Inside, a module and its parameters are as `isolated` and `frozen` make them; any other callable is as it is."""
     if not isinstance(model, nn.Module):
         yield
@@ -75,5 +79,5 @@ def check_range(images: Tensor) -> None:
     if not (low >= -_SLACK and high <= 1 + _SLACK):
         raise ValueError(
             f"Expected images in [0, 1], but got {float(low):.3g} to {float(high):.3g}. Where they are normalised, say "
-            "how: `pixels=Pixels(mean, std)`."
+            "how: `pixels=Normalization(mean, std)`."
         )

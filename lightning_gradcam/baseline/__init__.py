@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_gradcam.baseline.baseline import Baseline
-    from lightning_gradcam.baseline.report import EXIT_CODES, Finding, Report, Status, Worst
+    from lightning_gradcam.baseline.report import EXIT_CODES, Finding, Report, Status, WorstImage
 
-_HOMES = {"Baseline": "baseline", **dict.fromkeys(("EXIT_CODES", "Finding", "Report", "Status", "Worst"), "report")}
+_HOMES = {
+    "Baseline": "baseline",
+    **dict.fromkeys(("EXIT_CODES", "Finding", "Report", "Status", "WorstImage"), "report"),
+}
 
-__all__ = ["EXIT_CODES", "Baseline", "Finding", "Report", "Status", "Worst"]
+__all__ = ["EXIT_CODES", "Baseline", "Finding", "Report", "Status", "WorstImage"]
 
 
 def __getattr__(name: str) -> Any:

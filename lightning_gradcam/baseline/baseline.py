@@ -11,26 +11,26 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.baseline.comparison import compared
-from lightning_gradcam.baseline.data import About, Kept, from_file, to_file
-from lightning_gradcam.baseline.fingerprint import pixels_hash, surroundings_of, weights_hash
+from lightning_gradcam.baseline.comparison import compare_baselines
+from lightning_gradcam.baseline.data import BaselineData, BaselineMetadata, deserialize, serialize
+from lightning_gradcam.baseline.fingerprint import describe_environment, hash_pixels, hash_weights
 from lightning_gradcam.baseline.profiles import PROFILES
 from lightning_gradcam.baseline.report import Report
-from lightning_gradcam.baseline.storage import read, write
+from lightning_gradcam.baseline.storage import read_tensors, write_tensors
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.errors import IncompatibleError, NotExplainableError, UnreadableError
 from lightning_gradcam.explainer.chunking import Chunks
-from lightning_gradcam.explainer.explainer import Plan
+from lightning_gradcam.explainer.explainer import Explainer
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.pipeline import Targets, prepare
 from lightning_gradcam.layers import Layers
 from lightning_gradcam.methods import METHODS
 from lightning_gradcam.methods.resolve import Methods
-from lightning_gradcam.methods.variants import Variant, variant_named
-from lightning_gradcam.probe.probe import Probe, pixels_of
+from lightning_gradcam.methods.variants import Variant, parse_variant
+from lightning_gradcam.probe.probe import Probe, restore_pixels
 from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.stability import mean_and_error, spearman
-from lightning_gradcam.targets import TARGETS, coerce_target, held, target_name
+from lightning_gradcam.targets import TARGETS, coerce_target, freeze_classes, target_name
 from lightning_gradcam.targets.embeddings import compares_images
 
 VERSION = 1
@@ -39,8 +39,8 @@ AT_ONCE = 32
 
 
 @dataclass(frozen=True)
-class Baseline(Kept):
-    """Explanations of fixed images that others are compared with; see `Kept` for what it holds.
+class Baseline(BaselineData):
+    """Explanations of fixed images that others are compared with; see `BaselineData` for what it holds.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -89,26 +89,26 @@ class Baseline(Kept):
                 "each class (`target=`) by itself, and of pairs with `references` that are embeddings."
             )
         if like is not None:
-            layers, method = like.places
+            layers, method = like.locations
         own = next((t for t in model.parameters() if t.is_floating_point()), torch.empty(0))
         there = probe.to(own.device)
         there = replace(there, images=there.images.to(own.dtype))
         if like is not None and like.explanation.classes is not None:
-            score = held(like.explanation.classes.to(own.device))
+            score = freeze_classes(like.explanation.classes.to(own.device))
         plan = prepare(model, there, layers=layers, method=method, target=score, forward=forward)
         found = _explained(plan, model, there, score, AT_ONCE)
         sizes = {max(len(probe) // 2, 1), min(7, len(probe))} if like is None else set()
         again = [_explained(plan, model, there, score, size) for size in sizes]
         noise = max((_moved(found, other) for other in again), default=None)
-        pixels = pixels_of(probe).float().cpu()
-        about = About(
+        pixels = restore_pixels(probe).float().cpu()
+        about = BaselineMetadata(
             methods=tuple(plan.methods),
             layers=tuple(layer.key for layer in plan.layers) if like is None else like.about.layers,
             target=target_name(score) if like is None else like.about.target,
             pixels=probe.pixels,
-            probe=pixels_hash(pixels),
-            weights=weights_hash(model),
-            surroundings=surroundings_of(model),
+            probe=hash_pixels(pixels),
+            weights=hash_weights(model),
+            surroundings=describe_environment(model),
             noise=noise,
             recorded=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -116,7 +116,7 @@ class Baseline(Kept):
         return Baseline(found, pixels if store == "images" else None, labels, about)
 
     @property
-    def places(self) -> tuple[list[Layer], list[str | Variant]]:
+    def locations(self) -> tuple[list[Layer], list[str | Variant]]:
         """Layers and methods, as `explain` takes them.
 
         Raises:
@@ -138,7 +138,7 @@ class Baseline(Kept):
                 "`store='images'`."
             )
         pixels = self.about.pixels
-        images = self.images if pixels is None else pixels.normalise(self.images)
+        images = self.images if pixels is None else pixels.normalize(self.images)
         return Probe(images, labels=self.labels, pixels=pixels)
 
     def compare(
@@ -156,7 +156,7 @@ class Baseline(Kept):
         Args:
             candidate: A model, which explains the same images, or a baseline recorded from it.
             profile: What the comparison is for: ``"same-weights"``, ``"next-checkpoint"`` or ``"retrain"``.
-            thresholds: Other thresholds than the profile's, see `Profile.overridden`.
+            thresholds: Other thresholds than the profile's, see `Profile.with_thresholds`.
             probe: The images as the candidate takes them; by default those that are kept, normalised as they were.
             beside: Further baselines, of other trainings: ``"retrain"`` needs at least four.
             forward: As for `explain`.
@@ -165,7 +165,7 @@ class Baseline(Kept):
             ValueError: There is no such profile or threshold.
             IncompatibleError: The images are neither kept nor given.
         """
-        PROFILES.named(profile).overridden(thresholds)
+        PROFILES.named(profile).with_thresholds(thresholds)
         if isinstance(candidate, nn.Module):
             images = self.probe if probe is None else _as_probe(probe)
             try:
@@ -174,7 +174,7 @@ class Baseline(Kept):
                 return Report(
                     "incompatible", f"The candidate cannot be explained likewise: {error}", profile, "", len(self)
                 )
-        return compared([self, *beside], candidate, profile, thresholds)
+        return compare_baselines([self, *beside], candidate, profile, thresholds)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, whole or not at all.
@@ -182,8 +182,8 @@ class Baseline(Kept):
         Raises:
             OSError: It could not be written; an older file is as it was.
         """
-        tensors, about = to_file(self)
-        write(path, tensors, about, VERSION)
+        tensors, about = serialize(self)
+        write_tensors(path, tensors, about, VERSION)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Baseline:
@@ -192,9 +192,9 @@ class Baseline(Kept):
         Raises:
             UnreadableError: It is no baseline, damaged, or of a later version; one line says which.
         """
-        tensors, about = read(path, VERSION)
+        tensors, about = read_tensors(path, VERSION)
         try:
-            return Baseline(**vars(from_file(tensors, about)))
+            return Baseline(**vars(deserialize(tensors, about)))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
             raise UnreadableError(
                 f"{os.fspath(path)!r} is no baseline: {type(error).__name__} in what it says."
@@ -219,7 +219,7 @@ def _target(target: Targets, probe: Probe) -> Target:
 
 def _method(name: str) -> str | Variant:
     """The method that a baseline names."""
-    found = name if name in METHODS else variant_named(name)
+    found = name if name in METHODS else parse_variant(name)
     if found is None:
         raise IncompatibleError(
             f"The baseline was made by the method {name!r}, which is not registered here: `METHODS.register({name!r})`."
@@ -227,7 +227,7 @@ def _method(name: str) -> str | Variant:
     return found
 
 
-def _explained(plan: Plan, model: nn.Module, probe: Probe, target: Target, at_once: int) -> Explanation:
+def _explained(plan: Explainer, model: nn.Module, probe: Probe, target: Target, at_once: int) -> Explanation:
     """On the CPU."""
     return Chunks(at_once)(plan, model, probe, [target])[0].map(lambda tensor: tensor.detach().cpu())
 

@@ -8,7 +8,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from lightning_gradcam.baseline.data import Kept
+from lightning_gradcam.baseline.data import BaselineData
 from lightning_gradcam.baseline.profiles import (
     LEAST_IMAGES,
     LEAST_MARGIN,
@@ -17,13 +17,13 @@ from lightning_gradcam.baseline.profiles import (
     QUANTILES,
     SHARES,
     Profile,
-    quantile_name,
+    format_quantile_name,
 )
-from lightning_gradcam.baseline.report import Finding, Report, Status, Worst
+from lightning_gradcam.baseline.report import Finding, Report, Status, WorstImage
 from lightning_gradcam.explainer.explanation import degenerate_share
-from lightning_gradcam.render.side_by_side import strips
+from lightning_gradcam.render.side_by_side import draw_strips
 from lightning_gradcam.stability import SIMILARITIES, similarity
-from lightning_gradcam.stability.statistics import bounds_of_mean
+from lightning_gradcam.stability.statistics import bootstrap_bounds
 from lightning_gradcam.targets.logits import predictions
 
 NEARLY = 2 / 255
@@ -32,9 +32,9 @@ NEARLY = 2 / 255
 WORST = 5
 
 
-def compared(
-    baselines: Sequence[Kept],
-    candidate: Kept,
+def compare_baselines(
+    baselines: Sequence[BaselineData],
+    candidate: BaselineData,
     profile: str = "same-weights",
     thresholds: Mapping[str, float] | None = None,
 ) -> Report:
@@ -44,12 +44,12 @@ def compared(
         baselines: One; of ``"retrain"`` at least five, of different trainings. The first is shown.
         candidate: The same of what is to be judged.
         profile: A name in `PROFILES`.
-        thresholds: See `Profile.overridden`.
+        thresholds: See `Profile.with_thresholds`.
 
     Raises:
         ValueError: There is no such profile or threshold.
     """
-    chosen = PROFILES.named(profile).overridden(thresholds)
+    chosen = PROFILES.named(profile).with_thresholds(thresholds)
     first, count = baselines[0], len(candidate)
     problem = next((p for b in baselines if (p := _hindrance(b, candidate))), "") or _too_few(baselines, chosen)
     if problem:
@@ -73,11 +73,11 @@ def compared(
         changed_predictions=changed,
         differences=_differences(first, candidate),
         warnings=_warnings(first, candidate, chosen, min(finding.count for finding in findings)),
-        pictures={} if images is None else strips(images, first.explanation, candidate.explanation, rows),
+        pictures={} if images is None else draw_strips(images, first.explanation, candidate.explanation, rows),
     )
 
 
-def _hindrance(one: Kept, other: Kept) -> str:
+def _hindrance(one: BaselineData, other: BaselineData) -> str:
     """Why two cannot be compared, in a sentence; empty where they can."""
     if len(one) != len(other):
         return f"The baseline explains {len(one)} images, the candidate {len(other)}."
@@ -108,7 +108,7 @@ def _hindrance(one: Kept, other: Kept) -> str:
     return ""
 
 
-def _too_few(baselines: Sequence[Kept], profile: Profile) -> str:
+def _too_few(baselines: Sequence[BaselineData], profile: Profile) -> str:
     distinct = {b.about.weights for b in baselines}
     if profile.relative and len(distinct) < LEAST_SEEDS:
         return (
@@ -118,7 +118,9 @@ def _too_few(baselines: Sequence[Kept], profile: Profile) -> str:
     return ""
 
 
-def _finding(key: str, profile: Profile, baselines: Sequence[Kept], candidate: Kept, changed: float) -> Finding:
+def _finding(
+    key: str, profile: Profile, baselines: Sequence[BaselineData], candidate: BaselineData, changed: float
+) -> Finding:
     maps = [b.explanation.maps[key] for b in baselines]
     own = candidate.explanation.maps[key]
     nearness = torch.stack([similarity(each, own, profile.metric) for each in maps]).nanmean(0)
@@ -126,12 +128,14 @@ def _finding(key: str, profile: Profile, baselines: Sequence[Kept], candidate: K
     if profile.relative:
         values, threshold = _behind(maps, own, profile)
     there = values[values.isfinite()]
-    shares = tuple(float(degenerate_share(k.explanation.flaws[key])) for k in (baselines[0], candidate))
+    shares = tuple(float(degenerate_share(k.explanation.map_status[key])) for k in (baselines[0], candidate))
     others = {n: float(similarity(maps[0], own, n).nanmean()) for n in SIMILARITIES if n != profile.metric}
     quantiles = (
-        {quantile_name(q): float(nearness[nearness.isfinite()].quantile(q)) for q in QUANTILES} if len(there) else {}
+        {format_quantile_name(q): float(nearness[nearness.isfinite()].quantile(q)) for q in QUANTILES}
+        if len(there)
+        else {}
     )
-    low, high = bounds_of_mean(there) if len(there) else (float("nan"), float("nan"))
+    low, high = bootstrap_bounds(there) if len(there) else (float("nan"), float("nan"))
     measured = {**others, **quantiles, "changed_predictions": changed, "degenerate": shares[1]}
     status, reason = _judged(profile, low, high, threshold, len(there), measured)
     return Finding(
@@ -188,10 +192,10 @@ def _judged(
     return "inconclusive", f"{interval}, on both sides of {threshold:.3f}: more images tell"
 
 
-def _worst(values: Tensor, baseline: Kept, candidate: Kept) -> list[Worst]:
+def _worst(values: Tensor, baseline: BaselineData, candidate: BaselineData) -> list[WorstImage]:
     order = values.nan_to_num(torch.inf).argsort(stable=True)[:WORST].tolist()
 
-    def predicted(kept: Kept, row: int) -> tuple[int, float] | None:
+    def predicted(kept: BaselineData, row: int) -> tuple[int, float] | None:
         if not kept.explanation.logits.shape[1]:
             return None
         sure, chosen = predictions(kept.explanation.logits[row : row + 1])
@@ -199,7 +203,7 @@ def _worst(values: Tensor, baseline: Kept, candidate: Kept) -> list[Worst]:
 
     labels = baseline.labels
     return [
-        Worst(
+        WorstImage(
             i,
             float(values[i]),
             None if labels is None else int(labels[i]),
@@ -211,27 +215,27 @@ def _worst(values: Tensor, baseline: Kept, candidate: Kept) -> list[Worst]:
     ]
 
 
-def _changed(baseline: Kept, candidate: Kept) -> float:
+def _changed(baseline: BaselineData, candidate: BaselineData) -> float:
     before, after = baseline.explanation.logits, candidate.explanation.logits
     if before.shape != after.shape or not before.shape[1]:
         return float("nan")
     return float((predictions(before)[1] != predictions(after)[1]).float().mean())
 
 
-def _differences(baseline: Kept, candidate: Kept) -> dict[str, tuple[str, str]]:
+def _differences(baseline: BaselineData, candidate: BaselineData) -> dict[str, tuple[str, str]]:
     """What differs in model, normalisation and surroundings."""
 
-    def told(kept: Kept) -> dict[str, str]:
+    def describe(kept: BaselineData) -> dict[str, str]:
         about = kept.about
         pixels = "none" if about.pixels is None else f"mean {list(about.pixels.mean)}, std {list(about.pixels.std)}"
         return {**about.surroundings, "normalisation": pixels, "weights": about.weights[:12], "target": about.target}
 
-    one, other = told(baseline), told(candidate)
+    one, other = describe(baseline), describe(candidate)
     names = dict.fromkeys([*one, *other])
     return {n: (one.get(n, "–"), other.get(n, "–")) for n in names if one.get(n) != other.get(n)}
 
 
-def _warnings(baseline: Kept, candidate: Kept, profile: Profile, count: int) -> list[str]:
+def _warnings(baseline: BaselineData, candidate: BaselineData, profile: Profile, count: int) -> list[str]:
     found = []
     if count < LEAST_IMAGES:
         found.append(

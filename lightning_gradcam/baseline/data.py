@@ -11,11 +11,11 @@ from torch import Tensor
 
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.explainer.explanation import FLAWS, Explanation
-from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.probe.normalization import Normalization
 
 
 @dataclass(frozen=True)
-class About:
+class BaselineMetadata:
     """What a baseline is of, in plain values.
 
     Args:
@@ -23,7 +23,7 @@ class About:
         layers: Names of the layers, as `layers=` takes them.
         target: What was explained, in words.
         pixels: The normalisation of the images, where known.
-        probe: The hash of the images, see `identity.pixels_hash`.
+        probe: The hash of the images, see `identity.hash_pixels`.
         weights: The hash of the weights.
         surroundings: Versions, device and number format.
         noise: 1 - the least mean rank correlation when the same model explains the same images in other batch sizes;
@@ -34,7 +34,7 @@ class About:
     methods: tuple[str, ...]
     layers: tuple[str, ...]
     target: str
-    pixels: Pixels | None
+    pixels: Normalization | None
     probe: str
     weights: str
     surroundings: Mapping[str, str]
@@ -43,7 +43,7 @@ class About:
 
 
 @dataclass(frozen=True)
-class Kept:
+class BaselineData:
     """Explanations of fixed images, on the CPU.
 
     Args:
@@ -56,27 +56,27 @@ class Kept:
     explanation: Explanation
     images: Tensor | None
     labels: Tensor | None
-    about: About
+    about: BaselineMetadata
 
     def __len__(self) -> int:
         return len(self.explanation.logits)
 
 
-def to_file(kept: Kept) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def serialize(kept: BaselineData) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors by name, and what JSON can say."""
     explanation = kept.explanation
     keys = list(explanation.evidence)
     tensors = {"logits": explanation.logits}
     for i, key in enumerate(keys):
-        tensors |= {f"evidence.{i}": explanation.evidence[key], f"flaws.{i}": explanation.flaws[key]}
+        tensors |= {f"evidence.{i}": explanation.evidence[key], f"flaws.{i}": explanation.map_status[key]}
     optional = {"classes": explanation.classes, "labels": kept.labels, "images": kept.images}
     tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
     places = [[layer.name, layer.call, layer.reason] for layer in (explanation.layers[key] for key in keys)]
     return tensors, {**asdict(kept.about), "keys": keys, "places": places, "size": list(explanation.size)}
 
 
-def from_file(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Kept:
-    """What `to_file` was given, where all parts fit together; any error that Python knows of where they do not."""
+def deserialize(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> BaselineData:
+    """What `serialize` was given, where all parts fit together; any error that Python knows of where they do not."""
     about = dict(facts)
     keys, places, size = about.pop("keys"), about.pop("places"), tuple(about.pop("size"))
     if not 1 <= len(size) <= 3 or not all(isinstance(side, int) and side > 0 for side in size):
@@ -101,7 +101,7 @@ def from_file(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Kept:
     found = _about(about, [*keys])
     if images is not None and found.pixels is not None and len(found.pixels.mean) not in (1, images.shape[1]):
         raise ValueError("pixels")
-    return Kept(explanation, images, labels, found)
+    return BaselineData(explanation, images, labels, found)
 
 
 def _check_explanation(found: Explanation) -> None:
@@ -110,7 +110,7 @@ def _check_explanation(found: Explanation) -> None:
     for key, evidence in found.evidence.items():
         fits = len(evidence) == len(found.logits) and evidence.ndim == len(found.size) + 1
         _check(fits, evidence, torch.float32, "evidence")
-        flaws = found.flaws[key]
+        flaws = found.map_status[key]
         _check(flaws.shape == evidence.shape[:1], flaws, torch.uint8, "flaws")
         if int(flaws.max()) >= len(FLAWS):
             raise ValueError("flaws")
@@ -121,7 +121,7 @@ def _check(fits: bool, tensor: Tensor, dtype: torch.dtype, what: str) -> None:
         raise ValueError(what)
 
 
-def _about(facts: dict[str, Any], keys: list[Any]) -> About:
+def _about(facts: dict[str, Any], keys: list[Any]) -> BaselineMetadata:
     words = [
         *keys,
         *facts["methods"],
@@ -134,7 +134,7 @@ def _about(facts: dict[str, Any], keys: list[Any]) -> About:
     read: dict[str, Any] = {
         "methods": tuple(facts["methods"]),
         "layers": tuple(facts["layers"]),
-        "pixels": None if facts["pixels"] is None else Pixels(**facts["pixels"]),
+        "pixels": None if facts["pixels"] is None else Normalization(**facts["pixels"]),
         "noise": None if facts["noise"] is None else float(facts["noise"]),
     }
-    return About(**{**facts, **read})
+    return BaselineMetadata(**{**facts, **read})

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 PACKAGES = ("lightning_gradcam", "torch", "torchvision", "pytorch-lightning", "lightning", "numpy")
 
 
-def weights_hash(model: nn.Module) -> str:
+def hash_weights(model: nn.Module) -> str:
     """The SHA-256 of all parameters and buffers with their names, whatever device they are on."""
     seen = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -23,7 +23,7 @@ def weights_hash(model: nn.Module) -> str:
     return seen.hexdigest()
 
 
-def pixels_hash(pixels: Tensor) -> str:
+def hash_pixels(pixels: Tensor) -> str:
     """The SHA-256 of images ``(N, C, *spatial)`` in steps of 1/255, so that rounding by normalisation does not count.
 
     >>> pixels = torch.tensor([[[[0.2, 0.4]]]])
@@ -36,7 +36,7 @@ def pixels_hash(pixels: Tensor) -> str:
     return seen.hexdigest()
 
 
-def surroundings_of(model: nn.Module) -> dict[str, str]:
+def describe_environment(model: nn.Module) -> dict[str, str]:
     """Versions, device, number format and threads: what may change the last digits of a map."""
     found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
     for package in PACKAGES:

@@ -14,7 +14,7 @@ LONGEST = 100
 
 
 @dataclass(frozen=True)
-class Place:
+class GoldenPaths:
     """Where the files of a test are.
 
     Args:
@@ -36,13 +36,13 @@ class Place:
     def baseline(self, name: str) -> Path:
         """The file of a check."""
         folder = self.module.with_suffix("") if self.baselines is None else self.baselines / self._inside()
-        return folder / f"{safe(self.test, name)}.safetensors"
+        return folder / f"{make_file_name(self.test, name)}.safetensors"
 
     def report(self) -> Path:
         """The folder of the test's reports."""
         return (self.reports or self.temporary()) / self._inside()
 
-    def told(self, path: Path) -> str:
+    def display(self, path: Path) -> str:
         """A path as a terminal should show it."""
         try:
             return os.path.relpath(path, self.root) if path.is_relative_to(self.root) else str(path)
@@ -55,7 +55,7 @@ class Place:
         return module.relative_to(self.root) if module.is_relative_to(self.root) else Path(module.name)
 
 
-def safe(test: str, name: str = "") -> str:
+def make_file_name(test: str, name: str = "") -> str:
     """A file's name, on any system, for a test and the name of a check; different ones for different ones.
 
     >>> safe("test_x"), safe("TestIt::test_x[resnet-18]", "early"), safe("test_x[a/b]")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from lightning_gradcam.utils.sanitize import in_html
+from lightning_gradcam.utils.sanitize import escape_html
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -28,30 +28,32 @@ img {{ image-rendering: pixelated; max-width: 100%; display: block; }} .note {{ 
 """
 
 
-def page(title: str, mark: str, about: str, reason: str, body: Sequence[str], color: str = "#212126") -> str:
+def render_page(title: str, mark: str, about: str, reason: str, body: Sequence[str], color: str = "#212126") -> str:
     """A page of its own; all but ``body``, which is HTML, is escaped."""
     words = {"title": title, "mark": mark, "about": about, "reason": reason, "color": color}
-    return _PAGE.format(**{name: in_html(value) for name, value in words.items()}, body="\n".join(body))
+    return _PAGE.format(**{name: escape_html(value) for name, value in words.items()}, body="\n".join(body))
 
 
-def table_of(head: Sequence[str], rows: Iterable[Sequence[str]], pictures: Sequence[Tensor | None] = ()) -> str:
+def render_table(head: Sequence[str], rows: Iterable[Sequence[str]], pictures: Sequence[Tensor | None] = ()) -> str:
     """Rows of words, which are escaped, and of pictures."""
     lines = ["<table>"]
     if head:
-        lines.append("<tr>" + "".join(f"<th>{in_html(cell)}</th>" for cell in head) + "</tr>")
+        lines.append("<tr>" + "".join(f"<th>{escape_html(cell)}</th>" for cell in head) + "</tr>")
     for i, row in enumerate(rows):
-        cells = "".join(f"<td>{in_html(cell)}</td>" for cell in row)
+        cells = "".join(f"<td>{escape_html(cell)}</td>" for cell in row)
         picture = pictures[i] if i < len(pictures) else None
         image = (
-            f'<td><img alt="evidence" src="data:image/png;base64,{base64.b64encode(png(picture)).decode()}"></td>'
-            if picture is not None
-            else ""
+            "" if picture is None else f'<td><img alt="evidence" src="data:image/png;base64,{_base64(picture)}"></td>'
         )
         lines.append(f"<tr>{cells}{image}</tr>")
     return "\n".join([*lines, "</table>"])
 
 
-def png(picture: Tensor) -> bytes:
+def _base64(picture: Tensor) -> str:
+    return base64.b64encode(encode_png(picture)).decode()
+
+
+def encode_png(picture: Tensor) -> bytes:
     """A picture ``(3, h, w)`` uint8 as a file."""
     buffer = io.BytesIO()
     to_pil_image(picture).save(buffer, "PNG")

@@ -43,14 +43,14 @@ class Profile:
     relative: bool = False
     limits: Mapping[str, float] | None = None
 
-    def overridden(self, thresholds: Mapping[str, float] | None) -> Profile:
+    def with_thresholds(self, thresholds: Mapping[str, float] | None) -> Profile:
         """The same with thresholds of the user's; ``"mean"`` is that of the metric.
 
         Raises:
             ValueError: There is no such threshold.
         """
         given = dict(thresholds or {})
-        known = [*SHARES, *map(quantile_name, QUANTILES), *(n for n in SIMILARITIES if n != self.metric)]
+        known = [*SHARES, *map(format_quantile_name, QUANTILES), *(n for n in SIMILARITIES if n != self.metric)]
         wrong = [name for name in given if name not in ("mean", self.metric, *known)]
         if wrong:
             raise ValueError(f"Expected thresholds named mean, {', '.join(known)}, but got {wrong[0]!r}.")
@@ -58,7 +58,7 @@ class Profile:
         return replace(self, threshold=threshold, limits={**(self.limits or {}), **given})
 
 
-def quantile_name(quantile: float) -> str:
+def format_quantile_name(quantile: float) -> str:
     """How thresholds name a quantile.
 
     >>> quantile_name(0.05)

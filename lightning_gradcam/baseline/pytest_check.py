@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 import pytest
 
-from lightning_gradcam.baseline.golden_paths import Place
-from lightning_gradcam.utils.sanitize import plain
+from lightning_gradcam.baseline.golden_paths import GoldenPaths
+from lightning_gradcam.utils.sanitize import escape_terminal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,7 +37,7 @@ class CheckFailedError(pytest.fail.Exception):  # type: ignore[name-defined,misc
 
 
 @dataclass
-class Pinned:
+class BaselineCheck:
     """Compares what models look at with baselines beside the test.
 
     Args:
@@ -47,7 +47,7 @@ class Pinned:
         written: Is told, in words, of each baseline that was written.
     """
 
-    place: Place
+    place: GoldenPaths
     update: bool
     allow_inconclusive: bool
     written: Callable[[str], object]
@@ -99,7 +99,7 @@ class Pinned:
         from lightning_gradcam.baseline.report import MARKS
         from lightning_gradcam.errors import NotExplainableError
 
-        PROFILES.named(profile).overridden(thresholds)
+        PROFILES.named(profile).with_thresholds(thresholds)
         path = self.place.baseline(self._own(name))
         if self.update:
             self._write(
@@ -119,7 +119,7 @@ class Pinned:
         except (ValueError, NotExplainableError) as error:  # also what is incompatible or unreadable
             report, problem = None, str(error)
         if report is None:  # outside of the handler, so that pytest does not show the error once more
-            self._fail(f"{MARKS['incompatible']}: {plain(problem)}", path, [])
+            self._fail(f"{MARKS['incompatible']}: {escape_terminal(problem)}", path, [])
         lenient = self.allow_inconclusive if allow_inconclusive is None else allow_inconclusive
         if not (report.passed or (lenient and report.status == "inconclusive")):
             self._fail(report.text(), path, self._shown(report, path.stem))
@@ -135,46 +135,52 @@ class Pinned:
 
     def _write(self, path: Path, recorded: Baseline) -> None:
         from lightning_gradcam.baseline.baseline import Baseline
-        from lightning_gradcam.baseline.summary import Inventory
+        from lightning_gradcam.baseline.summary import BaselineSummary
         from lightning_gradcam.errors import UnreadableError
 
         with suppress(UnreadableError):
-            if same(Baseline.load(path), recorded):
-                self.written(f"unchanged {self.place.told(path)}")
+            if are_same(Baseline.load(path), recorded):
+                self.written(f"unchanged {self.place.display(path)}")
                 return
         recorded.save(path)
         self.written(
-            f"wrote {self.place.told(path)}" + "".join(f" ({each})" for each in Inventory.of(recorded).warnings)
+            f"wrote {self.place.display(path)}"
+            + "".join(f" ({each})" for each in BaselineSummary.of(recorded).warnings)
         )
 
     def _shown(self, report: Report, stem: str) -> list[Path]:
         """Write a page, its words, and its pictures one by one."""
-        from lightning_gradcam.baseline.html import png
-        from lightning_gradcam.utils.files import put
+        from lightning_gradcam.baseline.html import encode_png
+        from lightning_gradcam.utils.files import write_atomic
 
         folder = self.place.report()
         files = {folder / f"{stem}.html": report.html().encode(), folder / f"{stem}.md": report.markdown().encode()}
         for index, picture in report.pictures.items():
-            files[folder / f"{stem}-image-{index}.png"] = png(picture)
+            files[folder / f"{stem}-image-{index}.png"] = encode_png(picture)
         for path, content in files.items():
-            put(path, content)
+            write_atomic(path, content)
         return list(files)
 
     def _fail(self, problem: str, path: Path, files: Sequence[Path]) -> NoReturn:
         there = "baseline" if path.exists() else "no baseline yet:"
-        lines = [problem, "", f"{there} {self.place.told(path)}", *(f"report {self.place.told(f)}" for f in files)]
-        test = f"{self.place.told(self.place.module)}::{self.place.test}"
+        lines = [
+            problem,
+            "",
+            f"{there} {self.place.display(path)}",
+            *(f"report {self.place.display(f)}" for f in files),
+        ]
+        test = f"{self.place.display(self.place.module)}::{self.place.test}"
         lines.append(
             f'If this is meant, or new, look at it and commit what this writes: pytest "{test}" --gradcam-update'
         )
         raise CheckFailedError("\n".join(lines), pytrace=False)
 
 
-def same(one: Baseline, other: Baseline) -> bool:
+def are_same(one: Baseline, other: Baseline) -> bool:
     """Whether two baselines differ in nothing but when they were recorded."""
-    from lightning_gradcam.baseline.data import to_file
+    from lightning_gradcam.baseline.data import serialize
 
-    (tensors, about), (others, others_about) = map(to_file, (one, other))
+    (tensors, about), (others, others_about) = map(serialize, (one, other))
     facts = [json.loads(json.dumps({**each, "recorded": ""})) for each in (about, others_about)]
     if facts[0] != facts[1]:
         return False

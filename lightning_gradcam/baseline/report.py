@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
-from lightning_gradcam.baseline.html import page, table_of
-from lightning_gradcam.baseline.text import columns, number, share, table
-from lightning_gradcam.utils.sanitize import in_html, in_markdown, plain
+from lightning_gradcam.baseline.html import render_page, render_table
+from lightning_gradcam.baseline.text import align_columns, format_markdown_table, format_number, format_percent
+from lightning_gradcam.utils.sanitize import escape_html, escape_markdown, escape_terminal
 
 Status: TypeAlias = Literal["pass", "regressed", "inconclusive", "incompatible"]
 
@@ -34,7 +34,7 @@ _COLORS: Mapping[Status, str] = {
 
 
 @dataclass(frozen=True)
-class Worst:
+class WorstImage:
     """One of the images whose explanation moved most.
 
     Args:
@@ -84,7 +84,7 @@ class Finding:
     others: Mapping[str, float]
     chance: float
     degenerate: tuple[float, float]
-    worst: Sequence[Worst]
+    worst: Sequence[WorstImage]
 
 
 @dataclass(frozen=True)
@@ -134,28 +134,37 @@ class Report:
 
     def text(self) -> str:
         """For a terminal."""
-        lines = [f"{MARKS[self.status]} ({plain(self.profile)}): {plain(self.reason)}"]
+        lines = [f"{MARKS[self.status]} ({escape_terminal(self.profile)}): {escape_terminal(self.reason)}"]
         for finding in self.findings:
-            lines += ["", plain(finding.key), *columns(facts_of(finding, self), 26)]
+            lines += ["", escape_terminal(finding.key), *align_columns(list_facts(finding, self), 26)]
             lines += ["  worst images"]
-            lines += [f"    {plain(words)}" for words in map(worst_line, finding.worst)]
+            lines += [f"    {escape_terminal(words)}" for words in map(format_worst_image, finding.worst)]
         if self.differences:
             lines += ["", "what differs"]
-            lines += columns([(name, f"{a} -> {b}") for name, (a, b) in self.differences.items()], 18)
-        lines += [f"warning: {plain(warning)}" for warning in self.warnings]
+            lines += align_columns([(name, f"{a} -> {b}") for name, (a, b) in self.differences.items()], 18)
+        lines += [f"warning: {escape_terminal(warning)}" for warning in self.warnings]
         return "\n".join(lines)
 
     def markdown(self) -> str:
         """For a comment on a pull request."""
-        lines = [f"### {MARKS[self.status]}: explanations, {in_markdown(self.profile)}", "", in_markdown(self.reason)]
+        lines = [
+            f"### {MARKS[self.status]}: explanations, {escape_markdown(self.profile)}",
+            "",
+            escape_markdown(self.reason),
+        ]
         for finding in self.findings:
-            lines += ["", f"**{in_markdown(finding.key)}**", "", *table(("", ""), facts_of(finding, self))]
-            worst = ((str(w.index), *worst_cells(w)) for w in finding.worst)
-            lines += ["", *table(("worst image", self.metric, "label", "baseline", "candidate"), worst)]
+            lines += [
+                "",
+                f"**{escape_markdown(finding.key)}**",
+                "",
+                *format_markdown_table(("", ""), list_facts(finding, self)),
+            ]
+            worst = ((str(w.index), *format_worst_cells(w)) for w in finding.worst)
+            lines += ["", *format_markdown_table(("worst image", self.metric, "label", "baseline", "candidate"), worst)]
         if self.differences:
             differing = ((name, *pair) for name, pair in self.differences.items())
-            lines += ["", *table(("what differs", "baseline", "candidate"), differing)]
-        lines += ["", *(f"> {in_markdown(warning)}" for warning in self.warnings)] if self.warnings else []
+            lines += ["", *format_markdown_table(("what differs", "baseline", "candidate"), differing)]
+        lines += ["", *(f"> {escape_markdown(warning)}" for warning in self.warnings)] if self.warnings else []
         return "\n".join(lines) + "\n"
 
     def json(self) -> str:
@@ -164,42 +173,48 @@ class Report:
 
     def html(self) -> str:
         """One page that holds its pictures, baseline, candidate and difference side by side."""
-        parts = [f'<p class="note">Warning: {in_html(warning)}</p>' for warning in self.warnings]
+        parts = [f'<p class="note">Warning: {escape_html(warning)}</p>' for warning in self.warnings]
         for i, finding in enumerate(self.findings):
-            parts += [f"<h2>{in_html(finding.key)}</h2>", table_of((), facts_of(finding, self))]
-            rows = [[str(w.index), *worst_cells(w)] for w in finding.worst]
+            parts += [f"<h2>{escape_html(finding.key)}</h2>", render_table((), list_facts(finding, self))]
+            rows = [[str(w.index), *format_worst_cells(w)] for w in finding.worst]
             pictures = [self.pictures.get(w.index) if i == 0 else None for w in finding.worst]
             head = ("worst image", self.metric, "label", "baseline predicts", "candidate predicts")
             shown = "image | baseline | candidate | of photos, the change (red more, blue less)"
-            parts.append(table_of((*head, shown), rows, pictures))
+            parts.append(render_table((*head, shown), rows, pictures))
         if self.differences:
             rows = [[name, *pair] for name, pair in self.differences.items()]
-            parts += ["<h2>What differs</h2>", table_of(("", "baseline", "candidate"), rows)]
+            parts += ["<h2>What differs</h2>", render_table(("", "baseline", "candidate"), rows)]
         mark = MARKS[self.status]
         about = f"explanations, {self.profile}"
-        return page(f"{mark}: explanations", mark, about, self.reason, parts, _COLORS[self.status])
+        return render_page(f"{mark}: explanations", mark, about, self.reason, parts, _COLORS[self.status])
 
 
-def facts_of(finding: Finding, report: Report) -> list[tuple[str, str]]:
+def list_facts(finding: Finding, report: Report) -> list[tuple[str, str]]:
     """The numbers of a finding, in words."""
     held = "at least" if report.profile != "retrain" else "not behind the other trainings by more than"
     wanted = abs(finding.threshold) if report.profile == "retrain" else finding.threshold
     return [
-        (f"mean {report.metric}", f"{number(finding.mean)} (95 %: {number(finding.low)} to {number(finding.high)})"),
-        ("wanted", f"{held} {number(wanted)}"),
+        (
+            f"mean {report.metric}",
+            f"{format_number(finding.mean)} (95 %: {format_number(finding.low)} to {format_number(finding.high)})",
+        ),
+        ("wanted", f"{held} {format_number(wanted)}"),
         ("images", f"{finding.count} of {report.images} have an answer"),
-        ("quantiles", ", ".join(f"{name} {number(value)}" for name, value in finding.quantiles.items())),
-        ("other similarities", ", ".join(f"{name} {number(value)}" for name, value in finding.others.items())),
-        ("chance (another image)", number(finding.chance)),
-        ("noise of the baseline", number(report.noise)),
-        ("changed predictions", share(report.changed_predictions)),
-        ("degenerate maps", f"{share(finding.degenerate[0])} before, {share(finding.degenerate[1])} now"),
+        ("quantiles", ", ".join(f"{name} {format_number(value)}" for name, value in finding.quantiles.items())),
+        ("other similarities", ", ".join(f"{name} {format_number(value)}" for name, value in finding.others.items())),
+        ("chance (another image)", format_number(finding.chance)),
+        ("noise of the baseline", format_number(report.noise)),
+        ("changed predictions", format_percent(report.changed_predictions)),
+        (
+            "degenerate maps",
+            f"{format_percent(finding.degenerate[0])} before, {format_percent(finding.degenerate[1])} now",
+        ),
     ]
 
 
-def worst_line(worst: Worst) -> str:
+def format_worst_image(worst: WorstImage) -> str:
     """One image in a line."""
-    similarity, label, before, after = worst_cells(worst)
+    similarity, label, before, after = format_worst_cells(worst)
     return (
         f"image {worst.index}: {similarity}"
         + (f", label {label}" if label else "")
@@ -207,10 +222,10 @@ def worst_line(worst: Worst) -> str:
     )
 
 
-def worst_cells(worst: Worst) -> tuple[str, str, str, str]:
+def format_worst_cells(worst: WorstImage) -> tuple[str, str, str, str]:
     """Similarity, label, and both predictions."""
     before, after = ("" if p is None else f"{p[0]} ({p[1]:.0%})" for p in (worst.before, worst.after))
-    return number(worst.similarity), "" if worst.label is None else str(worst.label), before, after
+    return format_number(worst.similarity), "" if worst.label is None else str(worst.label), before, after
 
 
 def _finite(value: Any) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from lightning_gradcam.baseline.report import Finding, Report, Status, Worst
+from lightning_gradcam.baseline.report import Finding, Report, Status, WorstImage
 from lightning_gradcam.errors import UnreadableError
 
 LARGEST = 16 << 20
@@ -67,7 +67,7 @@ def _finding(facts: Mapping[str, Any]) -> Finding:
     )
 
 
-def _worst(facts: Mapping[str, Any]) -> Worst:
+def _worst(facts: Mapping[str, Any]) -> WorstImage:
     def predicted(pair: Any) -> tuple[int, float] | None:
         if pair is None:
             return None
@@ -75,7 +75,7 @@ def _worst(facts: Mapping[str, Any]) -> Worst:
         return int(chosen), _number(sure)
 
     label = facts["label"]
-    return Worst(
+    return WorstImage(
         index=int(facts["index"]),
         similarity=_number(facts["similarity"]),
         label=None if label is None else int(label),

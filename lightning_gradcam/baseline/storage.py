@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lightning_gradcam.errors import UnreadableError
-from lightning_gradcam.utils.files import put
+from lightning_gradcam.utils.files import write_atomic
 
 KIND = "lightning_gradcam baseline"
 LARGEST = 4 << 30
@@ -24,7 +24,9 @@ LARGEST_HEADER = 16 << 20
 """Bytes of names and facts that are read at most; a baseline has some thousands."""
 
 
-def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, Any], version: int) -> None:
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, Any], version: int
+) -> None:
     """Write tensors and plain facts as safetensors, so that others see the old file or the new one, never a part.
 
     Args:
@@ -46,11 +48,11 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Ma
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(about, sort_keys=True)
     metadata = {"kind": KIND, "version": str(version), "about": text, "sha256": _digest(plain, version, text)}
-    put(path, save(plain, metadata))
+    write_atomic(path, save(plain, metadata))
 
 
-def read(path: str | os.PathLike[str], version: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `write` has written.
+def read_tensors(path: str | os.PathLike[str], version: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_tensors` has written.
 
     Args:
         path: Of the file.

@@ -12,23 +12,23 @@ from torch import Tensor
 
 from lightning_gradcam.attacks import FGSM, PGD
 from lightning_gradcam.baseline.baseline import Baseline
-from lightning_gradcam.callback.compat import AnyCallback, as_misconfiguration
-from lightning_gradcam.callback.config import Choices, brief, check_habits, coerce_probe, on_baseline
-from lightning_gradcam.callback.controller import Run
-from lightning_gradcam.callback.schedule import Pace
+from lightning_gradcam.callback.compat import AnyCallback, raise_misconfiguration
+from lightning_gradcam.callback.config import CallbackConfig, apply_baseline, check_schedule, coerce_probe, short_repr
+from lightning_gradcam.callback.controller import FitController
+from lightning_gradcam.callback.schedule import SnapshotSchedule
 from lightning_gradcam.callback.trainer import (
-    batches_done,
-    before_first_step,
-    log_step,
+    count_batches,
+    describe_explained_weights,
+    get_log_step,
+    has_validation,
+    is_before_first_step,
     takes_iterator,
-    validates,
-    weights_explained,
 )
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.methods.variants import Variant
-from lightning_gradcam.monitor.display import Display
-from lightning_gradcam.monitor.monitor import Watch
-from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.monitor.display import DisplayConfig
+from lightning_gradcam.monitor.monitor import ProbeMonitor
+from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.targets import coerce_target
 
@@ -86,7 +86,7 @@ class GradCAMCallback(AnyCallback):
         every_n_epochs: int = 1,
         max_overhead: float | None = None,
         chunk: int | None = None,
-        pixels: Pixels | None = None,
+        pixels: Normalization | None = None,
         forward: Callable[..., Any] | None = None,
         fuse: Literal["mean", "max", "weighted"] | None = None,
         flips: bool = False,
@@ -102,30 +102,32 @@ class GradCAMCallback(AnyCallback):
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name in _DEFAULTS}
-        said = {name: brief(value) for name, value in arguments.items()}
-        self._set = {name: words for name, words in said.items() if words != brief(_DEFAULTS[name])}
+        said = {name: short_repr(value) for name, value in arguments.items()}
+        self._set = {name: words for name, words in said.items() if words != short_repr(_DEFAULTS[name])}
         super().__init__()
-        with as_misconfiguration():
-            self.choices = Choices(
+        with raise_misconfiguration():
+            self.config = CallbackConfig(
                 layers,
                 method,
                 None if isinstance(target, str) and target == "auto" else coerce_target(target),
                 coerce_probe(probe),
                 forward,
-                Display(pixels, class_names, colormap, scale, film, interpolation),
+                DisplayConfig(pixels, class_names, colormap, scale, film, interpolation),
                 save_probe,
                 fuse,
                 flips,
                 attack,
                 chunk=chunk,
             )
-            check_habits(every_n_epochs, tag, on_error, max_overhead)
+            check_schedule(every_n_epochs, tag, on_error, max_overhead)
         self.every_n_epochs, self.tag, self.on_error = every_n_epochs, tag.strip("/"), on_error
         self.baseline, self.max_overhead = baseline, max_overhead
         self._begin()
 
     def _begin(self) -> None:
-        self._run = Run(self.choices, self.tag, Pace(self.every_n_epochs, self.max_overhead), self.on_error == "raise")
+        self._run = FitController(
+            self.config, self.tag, SnapshotSchedule(self.every_n_epochs, self.max_overhead), self.on_error == "raise"
+        )
 
     def __repr__(self) -> str:
         """The arguments that are not the default."""
@@ -137,32 +139,32 @@ class GradCAMCallback(AnyCallback):
         return self._generate_state_key(tag=self.tag)
 
     @property
-    def watch(self) -> Watch | None:
+    def monitor(self) -> ProbeMonitor | None:
         """The probe with its looks so far; None before it is complete."""
-        return self._run.session.watch
+        return self._run.session.monitor
 
     def draw_film(self) -> Tensor | None:
         """The run so far as one picture, looks across and images down, ``(3, height, width)`` uint8."""
-        return self.watch.draw_film() if self.watch else None
+        return self.monitor.draw_film() if self.monitor else None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """A new run begins; the checkpoint that it may go on from is loaded after this."""
         if stage == "fit":
             self._begin()
             if self.baseline is not None:
-                with as_misconfiguration():
-                    self._run.choices = on_baseline(self.choices, self.baseline)
+                with raise_misconfiguration():
+                    self._run.config = apply_baseline(self.config, self.baseline)
         self._run.restored = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Raise what the user can mend before anything has run."""
-        with as_misconfiguration():
-            self._run.check(trainer, pl_module, weights_explained(trainer, self))
+        with raise_misconfiguration():
+            self._run.check(trainer, pl_module, describe_explained_weights(trainer, self))
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The sanity check's batches come again in the first validation."""
         if not trainer.sanity_checking:
-            self._run.session.supply.start_over()
+            self._run.session.probe_source.start_over()
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -187,19 +189,19 @@ class GradCAMCallback(AnyCallback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look after a validation."""
         if not trainer.sanity_checking and trainer.state.fn == "fit":
-            self._run.look_if_due(trainer, pl_module, log_step(trainer))
+            self._run.look_if_due(trainer, pl_module, get_log_step(trainer))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the model before its first step, where images are given or the sanity check has shown enough."""
-        with as_misconfiguration():
+        with raise_misconfiguration():
             self._run.start(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Gather from training batches where no others come; the first one may be enough."""
         if self._gathers_from_training(trainer) and not takes_iterator(pl_module.training_step):
             self._run.offer(trainer, batch, "training")
-            if before_first_step(trainer):
-                with as_misconfiguration():
+            if is_before_first_step(trainer):
+                with raise_misconfiguration():
                     self._run.start(trainer, pl_module)
 
     def on_train_batch_end(
@@ -211,9 +213,9 @@ class GradCAMCallback(AnyCallback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look where no validation ended with this batch."""
-        if self._run.logged_at != batches_done(trainer):
-            wait = self._run.session.gathering and validates(trainer)
-            self._run.look_if_due(trainer, pl_module, log_step(trainer) - 1, wait)
+        if self._run.logged_at != count_batches(trainer):
+            wait = self._run.session.gathering and has_validation(trainer)
+            self._run.look_if_due(trainer, pl_module, get_log_step(trainer) - 1, wait)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at what training ended with, and show the run."""
@@ -228,7 +230,7 @@ class GradCAMCallback(AnyCallback):
         return self._run.session.gathering and dataloader_idx == 0
 
     def _gathers_from_training(self, trainer: Trainer) -> bool:
-        return self._run.session.gathering and not validates(trainer)
+        return self._run.session.gathering and not has_validation(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to look at the same images and go on with the curves."""

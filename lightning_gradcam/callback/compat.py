@@ -31,7 +31,7 @@ else:
 
 
 @contextmanager
-def as_misconfiguration() -> Iterator[None]:
+def raise_misconfiguration() -> Iterator[None]:
     """Lightning's own error for what the user can mend."""
     try:
         yield

@@ -16,17 +16,17 @@ from lightning_gradcam.explainer.fusion import Fuse, check_flips, check_fuse
 from lightning_gradcam.layers import Layers
 from lightning_gradcam.methods import METHODS, KernelShap, Lime
 from lightning_gradcam.methods.resolve import Methods, coerce_methods
-from lightning_gradcam.monitor.display import Display
-from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.monitor.display import DisplayConfig
+from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.render.colors import check_colormap
-from lightning_gradcam.targets import TARGETS, ClassScore, CosineSimilarity, held
+from lightning_gradcam.targets import TARGETS, ClassScore, CosineSimilarity, freeze_classes
 from lightning_gradcam.utils.interpolation import check_interpolation
 
 
 @dataclass(frozen=True)
-class Choices:
+class CallbackConfig:
     """What the user asked for.
 
     Args:
@@ -53,7 +53,7 @@ class Choices:
     target: Target | None
     probe: Probe | int
     forward: Forward | None
-    display: Display
+    display: DisplayConfig
     save_probe: Literal["images", "hash"] = "images"
     fuse: Fuse | None = None
     flips: bool = False
@@ -65,7 +65,7 @@ class Choices:
         display = self.display
         check_kind("layers", self.layers, (str, nn.Module, Layer, list, tuple), or_callable=True)
         check_kind("forward", self.forward, (type(None),), or_callable=True)
-        check_kind("pixels", display.pixels, (Pixels, type(None)))
+        check_kind("pixels", display.pixels, (Normalization, type(None)))
         check_kind("class_names", display.names, (list, tuple, type(None)))
         check_kind("film", display.film, (int,))
         check_kind("scale", display.scale, (str, int, float))
@@ -103,7 +103,7 @@ class Choices:
             )
 
 
-def on_baseline(choices: Choices, baseline: str | os.PathLike[str] | Baseline) -> Choices:
+def apply_baseline(choices: CallbackConfig, baseline: str | os.PathLike[str] | Baseline) -> CallbackConfig:
     """The same choices for the images, layers, methods and classes of a baseline.
 
     Raises:
@@ -119,10 +119,10 @@ def on_baseline(choices: Choices, baseline: str | os.PathLike[str] | Baseline) -
         )
     probe, pixels = kept.probe, choices.display.pixels
     if pixels is not None and kept.images is not None:
-        probe = replace(probe, images=pixels.normalise(kept.images), pixels=pixels)
-    layers, methods = kept.places
+        probe = replace(probe, images=pixels.normalize(kept.images), pixels=pixels)
+    layers, methods = kept.locations
     classes = kept.explanation.classes
-    target = choices.target if classes is None else held(classes)
+    target = choices.target if classes is None else freeze_classes(classes)
     return replace(choices, probe=probe, layers=layers, method=methods, target=target, baseline=kept)
 
 
@@ -152,7 +152,7 @@ def _says_label(probe: Probe) -> bool:
     return probe.classes is not None or probe.has_masks
 
 
-def check_habits(every_n_epochs: int, tag: str, on_error: str, max_overhead: float | None) -> None:
+def check_schedule(every_n_epochs: int, tag: str, on_error: str, max_overhead: float | None) -> None:
     """Raise a TypeError or ValueError where the callback is told wrongly when to look, and what to do with it."""
     check_kind("every_n_epochs", every_n_epochs, (int,))
     check_kind("tag", tag, (str,))
@@ -167,7 +167,7 @@ def check_habits(every_n_epochs: int, tag: str, on_error: str, max_overhead: flo
         raise ValueError(f"Expected `on_error` to be 'warn' or 'raise', but got {on_error!r}.")
 
 
-def brief(value: object) -> str:
+def short_repr(value: object) -> str:
     """A choice in few words, for a `repr`.
 
     >>> import torch

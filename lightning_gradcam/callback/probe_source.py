@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_gradcam.errors import NotExplainableError
-from lightning_gradcam.probe.collector import Gatherer
+from lightning_gradcam.probe.collector import ProbeCollector
 from lightning_gradcam.probe.probe import Probe
 
 
-class Supply:
+class ProbeSource:
     """The images of one run, until they are watched.
 
     Args:
@@ -18,7 +18,7 @@ class Supply:
 
     def __init__(self, asked: Probe | int) -> None:
         self._asked = asked
-        self._gatherer = Gatherer(asked) if isinstance(asked, int) else None
+        self._gatherer = ProbeCollector(asked) if isinstance(asked, int) else None
         self.batches, self.source = 0, ""
 
     @property
@@ -44,7 +44,7 @@ class Supply:
     def start_over(self) -> None:
         """Forget what was gathered: the same batches will come again."""
         if self._gatherer is not None and isinstance(self._asked, int):
-            self._gatherer, self.batches = Gatherer(self._asked), 0
+            self._gatherer, self.batches = ProbeCollector(self._asked), 0
 
     def end(self) -> None:
         """Keep nothing that was gathered: the images are watched."""

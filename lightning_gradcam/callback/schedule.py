@@ -11,7 +11,7 @@ import torch
 
 
 @dataclass
-class Pace:
+class SnapshotSchedule:
     """The rhythm of the looks of one run; of a resumed one, only the beat goes on, and its first look has no share.
 
     Args:

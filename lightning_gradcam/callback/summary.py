@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lightning_gradcam.callback.config import brief
-from lightning_gradcam.methods.resolve import of_target
-from lightning_gradcam.monitor.monitor import Watch
+from lightning_gradcam.callback.config import short_repr
+from lightning_gradcam.methods.resolve import describe_target
+from lightning_gradcam.monitor.monitor import ProbeMonitor
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.targets import target_name
 
 
-def described(watch: Watch, wanted: Probe | int, source: str, sources: Mapping[str, str]) -> dict[str, str]:
+def summarize(watch: ProbeMonitor, wanted: Probe | int, source: str, sources: Mapping[str, str]) -> dict[str, str]:
     """A line for every choice, by its name.
 
     Args:
@@ -32,15 +32,15 @@ def described(watch: Watch, wanted: Probe | int, source: str, sources: Mapping[s
         at = shapes.get(layer.name)
         about = f" ({at.kind}, map {'×'.join(map(str, at.grid or ()))})" if at else ""
         said[f"layer {layer.key}" if layer.is_module else layer.key] = f"{layer.reason or 'given'}{about}"
-    said["method"] = ", ".join(plan.methods) + of_target(plan.methods, target_name(watch.target))
+    said["method"] = ", ".join(plan.methods) + describe_target(plan.methods, target_name(watch.target))
     said["method"] += ", mean with the mirrored images" if plan.flips else ""
     if plan.fuse:
         said["fused"] = f"{plan.fuse} of the layers, at the size of the finest"
     if watch.attack is not None:
-        said["attack"] = f"{brief(watch.attack)}, on pixels from 0 to 1"
+        said["attack"] = f"{short_repr(watch.attack)}, on pixels from 0 to 1"
     if plan.named:
         said["classes"] = f"{plan.named}, from the width of the model's output"
-    said["picture"] = watch.gallery.note if watch.gallery else "drawn by another process"
+    said["picture"] = watch.figures.note if watch.figures else "drawn by another process"
     if watch.attack is not None and len(probe.size) != 2:
         said["picture"] += "; attacked ones are measured and not drawn, as they are no photos"
     return {**said, **sources}

@@ -7,7 +7,7 @@ import warnings
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 
-class Remarks:
+class WarnOnce:
     """Warnings of one run, said once however often their reason comes up."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lightning_gradcam.capture.outputs import with_grad
-from lightning_gradcam.capture.passes import Attention, check_carries
+from lightning_gradcam.capture.passes import AttentionMap, check_has_gradient
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
@@ -32,13 +32,13 @@ class _Seen:
     weights: Tensor
     values: Tensor | None = None  # of a fused kernel, which weighs them
 
-    def with_gradient(self, gradient: Tensor | None) -> Attention:
+    def with_gradient(self, gradient: Tensor | None) -> AttentionMap:
         """Its weights with the score's gradient there, from that with respect to what was made."""
         if gradient is None:
-            return Attention(self.weights, torch.zeros_like(self.weights))
+            return AttentionMap(self.weights, torch.zeros_like(self.weights))
         # The kernel returns weights @ values.
         inside = gradient if self.values is None else gradient.to(self.weights.dtype) @ self.values.mT
-        return Attention(self.weights, inside.reshape(self.weights.shape).to(self.weights.dtype))
+        return AttentionMap(self.weights, inside.reshape(self.weights.shape).to(self.weights.dtype))
 
 
 @dataclass
@@ -60,9 +60,9 @@ class _Watching:
             return self._inside(cast(FunctionType, _COMPOSED))(*args, **kwargs)
         output = function(*args, **kwargs)
         if function is _FUSED:
-            return self._noted(output, *weights_and_values(*args, **kwargs))
-        if function in _SOFTMAX and attends(output, args[1] if len(args) > 1 else kwargs.get("dim")):
-            return self._noted(output, by_head(output.detach(), self.rows), None)
+            return self._noted(output, *compute_weights_and_values(*args, **kwargs))
+        if function in _SOFTMAX and is_attention(output, args[1] if len(args) > 1 else kwargs.get("dim")):
+            return self._noted(output, split_heads(output.detach(), self.rows), None)
         return output
 
     def _noted(self, output: Tensor, weights: Tensor, values: Tensor | None) -> Tensor:
@@ -98,9 +98,9 @@ class _Mode(TorchFunctionMode):
         return self.watching.call(func, args, kwargs or {})
 
 
-def attended(
+def capture_attention(
     model: nn.Module, probe: Probe, run: Callable[[Probe], Any], target: Target | None
-) -> tuple[Attention, ...]:
+) -> tuple[AttentionMap, ...]:
     """Run the model once and keep all attention; what it returns is what it returns without attention's fast path.
 
     Args:
@@ -110,7 +110,7 @@ def attended(
         target: The score whose gradient is asked for; None for weights only.
 
     Returns:
-        One `Attention` per call, in order of execution.
+        One `AttentionMap` per call, in order of execution.
 
     Raises:
         NotExplainableError: None was seen, or the score carries no gradient.
@@ -123,7 +123,7 @@ def attended(
             "theirs). Choose a method that is read at layers, 'gradcam' say."
         )
     if target is None:
-        return tuple(Attention(each.weights) for each in seen)
+        return tuple(AttentionMap(each.weights) for each in seen)
     gradients = _gradients(target, output, probe, seen)
     if gradients is None or any(gradient is None for gradient in gradients):
         with torch.enable_grad():  # the model has a no_grad block of its own
@@ -131,7 +131,7 @@ def attended(
         gradients = _gradients(target, output, probe, seen)
         if gradients is None:
             with torch.enable_grad():
-                check_carries(target(output, probe))
+                check_has_gradient(target(output, probe))
     return tuple(each.with_gradient(gradient) for each, gradient in zip(seen, gradients or (), strict=True))
 
 
@@ -154,7 +154,7 @@ def _gradients(target: Target, output: Any, probe: Probe, seen: Sequence[_Seen])
         return torch.autograd.grad(scores.sum(), [each.made for each in seen], allow_unused=True)
 
 
-def attends(softmax: Tensor, dim: int | None) -> bool:
+def is_attention(softmax: Tensor, dim: int | None) -> bool:
     """Whether a softmax is one over tokens, head by head.
 
     >>> attends(torch.ones(2, 3, 5, 5), -1), attends(torch.ones(6, 5, 5), 2), attends(torch.ones(2, 5), 1)
@@ -163,14 +163,14 @@ def attends(softmax: Tensor, dim: int | None) -> bool:
     return softmax.ndim in (3, 4) and dim in (-1, softmax.ndim - 1)
 
 
-def by_head(weights: Tensor, rows: int) -> Tensor:
+def split_heads(weights: Tensor, rows: int) -> Tensor:
     """``(n * heads, L, L)``, or what has heads, as ``(n, heads, L, L)`` in at least float32."""
     if weights.ndim == 3:
         weights = weights.reshape(rows, -1, *weights.shape[1:]) if len(weights) % rows == 0 else weights[:, None]
     return weights if weights.dtype == torch.float64 else weights.float()
 
 
-def weights_and_values(
+def compute_weights_and_values(
     query: Tensor,
     key: Tensor,
     value: Tensor,

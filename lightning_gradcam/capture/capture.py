@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.capture.attention import attended
-from lightning_gradcam.capture.hooks import Hook, can_be_traced, hooked, layer_named, named_layers
+from lightning_gradcam.capture.attention import capture_attention
+from lightning_gradcam.capture.hooks import Hook, find_layer, is_traceable, named_layers, register_hooks
 from lightning_gradcam.capture.layer import Layer
-from lightning_gradcam.capture.outputs import floats, ordinary, swap, with_grad
-from lightning_gradcam.capture.passes import Passes
+from lightning_gradcam.capture.outputs import list_float_tensors, replace_tensor, with_grad, without_inference_tensors
+from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.capture.restart import Restart
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.probe.probe import Probe
@@ -29,15 +29,15 @@ def capture(
     targets: Sequence[Target],
     keep: bool = True,
     differentiable: bool = False,
-) -> list[Passes]:
+) -> list[CapturedPass]:
     """Run the model once and keep what a gradient at ``layers`` needs: the graph from the earliest of them on.
 
     Under `torch.no_grad`, the pass runs without grad up to there, so that nothing of the body is saved for backward. A
     loss made of the activations and gradients of a ``differentiable`` one reaches all weights that want a gradient.
 
     Returns:
-        One `Passes` per target, all of the same pass, to be read in this order. Unless told to ``keep`` it, the last
-        one's gradients free the graph.
+        One `CapturedPass` per target, all of the same pass, to be read in this order. Unless told to ``keep`` it, the
+        last one's gradients free the graph.
 
     Raises:
         NotExplainableError: A layer did not run.
@@ -57,7 +57,7 @@ def capture(
         )
     by_key = {layer.key: layer for layer in layers}
     run = _again(model, forward, probe.images.device.type)
-    whole = Passes(
+    whole = CapturedPass(
         model,
         probe,
         targets[0],
@@ -66,7 +66,7 @@ def capture(
         by_key,
         run,
         lambda layer, one: Restart(model, layer, run, one),
-        lambda rows, target: attended(model, rows, run, target),
+        lambda rows, target: capture_attention(model, rows, run, target),
         differentiable=differentiable,
     )
     shared = [True] * (len(targets) - 1) + [keep]
@@ -91,7 +91,7 @@ def _run_to_graph(
     tensors: dict[str, Tensor] = {}
     cut = False
     calls: Counter[str] = Counter()
-    modules = [(layer, layer_named(layer.name, model)) for layer in layers]
+    modules = [(layer, find_layer(layer.name, model)) for layer in layers]
     gone = [layer.name for layer, module in modules if module is None]
     if gone:
         raise NotExplainableError(
@@ -103,21 +103,21 @@ def _run_to_graph(
             nonlocal cut
             call = calls[layer.key]
             calls[layer.key] += 1
-            tensor = next(floats(output), None)
+            tensor = next(list_float_tensors(output), None)
             if tensor is None or layer.call not in (-1, call):
                 return None
             cut |= bool(tensors) and not torch.is_grad_enabled()
             # A clone goes on, so that an in-place operation behind the layer does not change what was captured.
             tensors[layer.key], handed = with_grad(tensor)
-            return swap(output, tensor, handed)
+            return replace_tensor(output, tensor, handed)
 
         return leave
 
     before = torch.is_grad_enabled()
     every = named_layers(model) if before else {}
-    taking = [m.register_forward_pre_hook for name, m in every.items() if can_be_traced(name, m)]
+    taking = [m.register_forward_pre_hook for name, m in every.items() if is_traceable(name, m)]
     tapping = [(module.register_forward_hook, tap(layer)) for layer, module in modules if module is not None]
-    with hooked([*((register, ordinary) for register in taking), *tapping]):  # type: ignore[list-item]  # as above
+    with register_hooks([*((register, without_inference_tensors) for register in taking), *tapping]):  # type: ignore[list-item]  # as above
         try:
             output = forward(model, probe)
         finally:

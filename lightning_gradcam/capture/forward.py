@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_gradcam.capture.pre_softmax import NotingEndings
+from lightning_gradcam.capture.pre_softmax import TrackSoftmaxInputs
 from lightning_gradcam.errors import ForwardError, NotExplainableError
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward
@@ -19,7 +19,7 @@ _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "_A
 
 
 @dataclass(frozen=True)
-class Called:
+class CheckedForward:
     """A forward pass whose errors say with what the model was called.
 
     Args:
@@ -37,12 +37,12 @@ class Called:
             ForwardError: The model raised; but memory that runs out stays what it is.
         """
         try:
-            with NotingEndings() if self.notes else nullcontext():
+            with TrackSoftmaxInputs() if self.notes else nullcontext():
                 return self.forward(model, probe)
         except NotExplainableError:
             raise
         except Exception as error:
-            if memory_ran_out(error):
+            if is_out_of_memory(error):
                 raise
             # Three dimensions are signals (N, C, L), or a photo (C, H, W) of which nobody can tell.
             single = " A single image needs a batch dimension: image[None]." if probe.images.ndim == 3 else ""
@@ -53,7 +53,7 @@ class Called:
             ) from error
 
 
-def memory_ran_out(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether that is what an error says; only CUDA's allocator has an error of its own for it.
 
     >>> memory_ran_out(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
@@ -85,7 +85,7 @@ def _images_only(model: nn.Module, probe: Probe) -> Any:
 
 
 @dataclass(frozen=True)
-class ThroughChild:
+class ChildForward:
     """Calls the child of a module that has no ``forward`` of its own."""
 
     child: str
@@ -95,7 +95,7 @@ class ThroughChild:
         return module.get_submodule(self.child)(probe.images)
 
 
-def find_forward(module: nn.Module) -> ThroughChild | None:
+def find_forward(module: nn.Module) -> ChildForward | None:
     """None where a LightningModule has a ``forward``; else the call of the child that trains the most parameters.
 
     Raises:
@@ -116,4 +116,4 @@ def find_forward(module: nn.Module) -> ThroughChild | None:
             f"{type(module).__name__} has neither a `forward` nor a child with parameters. Define `forward(self, "
             "images)`, or pass `forward=`, a callable of (module, probe)."
         )
-    return ThroughChild(max(sizes, key=lambda name: sizes[name]))
+    return ChildForward(max(sizes, key=lambda name: sizes[name]))

@@ -30,7 +30,7 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {clean: module for name, module in model.named_modules() if (clean := clean_name(name))}
 
 
-def layer_named(name: str, model: nn.Module) -> nn.Module | None:
+def find_layer(name: str, model: nn.Module) -> nn.Module | None:
     """``named_layers(model).get(name)``, without looking at all the others."""
     module = _unwrapped(model)
     for part in name.split("."):
@@ -49,7 +49,7 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def hooked(hooks: Sequence[tuple[Callable[[Hook], Any], Hook]]) -> Iterator[None]:
+def register_hooks(hooks: Sequence[tuple[Callable[[Hook], Any], Hook]]) -> Iterator[None]:
     """Inside, modules call these hooks: of each pair, the first registers the second."""
     handles = []
     try:
@@ -61,6 +61,6 @@ def hooked(hooks: Sequence[tuple[Callable[[Hook], Any], Hook]]) -> Iterator[None
             handle.remove()
 
 
-def can_be_traced(name: str, module: nn.Module) -> bool:
+def is_traceable(name: str, module: nn.Module) -> bool:
     """Not what computes weights, and not what takes no hooks."""
     return ".parametrizations." not in f".{name}." and not isinstance(module, torch.jit.ScriptModule)

@@ -195,7 +195,7 @@ def _gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
 
 
 @contextmanager
-def filled(model: nn.Module) -> Iterator[None]:
+def fill_zero_parameters(model: nn.Module) -> Iterator[None]:
     """Inside, parameters that are zero throughout hold small noise: a gradient goes through what starts with zeros.
 
     These are heads, residual branches and their scales. Sharded parameters stay as they are. To be used inside of

@@ -80,7 +80,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class LayerShape:
+class LayerRecord:
     """What one module returned in a traced pass.
 
     Args:
@@ -118,12 +118,12 @@ class LayerShape:
         return math.prod(self.grid) if self.grid else 0
 
 
-def vanishing(shapes: Iterable[LayerShape]) -> bool:
+def is_vanishing(shapes: Iterable[LayerRecord]) -> bool:
     """Whether the gradient is zero at all places, so that nothing tells which tokens it could reach."""
     return not any(s.touched for s in shapes if s.cells > 1)
 
 
-def split(layers: Sequence[Layer]) -> tuple[list[Layer], dict[str, Layer]]:
+def split_layers(layers: Sequence[Layer]) -> tuple[list[Layer], dict[str, Layer]]:
     """What modules return, and by their keys the places of another kind.
 
     >>> split([Layer("conv"), Layer(PIXELS)])[1].keys()

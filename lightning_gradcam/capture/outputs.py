@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 
 
-def floats(output: Any) -> Iterator[Tensor]:
+def list_float_tensors(output: Any) -> Iterator[Tensor]:
     """The floating-point tensors in what a module returned; the first is the one that is looked at."""
     if isinstance(output, Tensor):
         if output.is_floating_point():
             yield output
         return
     inside = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
-    yield from (found for item in inside for found in floats(item))
+    yield from (found for item in inside for found in list_float_tensors(item))
 
 
-def mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """What a module returned, with every tensor exchanged; containers are copied, never changed.
 
     >>> mapped((torch.ones(2), {"a": torch.zeros(1)}, None), lambda tensor: tensor + 1)
@@ -29,29 +29,29 @@ def mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(output, Tensor):
         return change(output)
     if isinstance(output, tuple):
-        items = [mapped(item, change) for item in output]
+        items = [map_tensors(item, change) for item in output]
         return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
     if isinstance(output, list):
-        return [mapped(item, change) for item in output]
+        return [map_tensors(item, change) for item in output]
     if isinstance(output, MutableMapping):
         changed = copy.copy(output)
         for key, item in output.items():
-            changed[key] = mapped(item, change)
+            changed[key] = map_tensors(item, change)
         return changed
     return output
 
 
-def swap(output: Any, old: Tensor, new: Tensor) -> Any:
+def replace_tensor(output: Any, old: Tensor, new: Tensor) -> Any:
     """What a module returned, with one tensor exchanged."""
-    return mapped(output, lambda tensor: new if tensor is old else tensor)
+    return map_tensors(output, lambda tensor: new if tensor is old else tensor)
 
 
-def version(tensor: Tensor) -> int:
+def get_version(tensor: Tensor) -> int:
     """How often it was changed in place; what was made in inference mode does not count that."""
     return 0 if tensor.is_inference() else tensor._version
 
 
-def ordinary(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def without_inference_tensors(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """What a module is given, with copies of what was made in a `torch.inference_mode` that has ended (a pre-hook)."""
     if torch.is_inference_mode_enabled():
         return args

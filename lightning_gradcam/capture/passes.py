@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.probe.types import Choosing, Target
+from lightning_gradcam.probe.types import HoldableTarget, Target
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionMap:
     """One attention of a pass, head by head.
 
     Args:
@@ -29,7 +29,7 @@ class Attention:
     gradient: Tensor | None = None
 
 
-class Behind(Protocol):
+class ForwardFromLayer(Protocol):
     """Passes over one image from a layer on: what comes before the layer is the same in all of them, and runs once."""
 
     def __call__(self, count: int, change: Callable[[Tensor], Tensor]) -> Any:
@@ -42,7 +42,7 @@ class Behind(Protocol):
 
 
 @dataclass(frozen=True)
-class Passes:
+class CapturedPass:
     """One forward pass, what it left at the layers, and the means for more: what a method may work with.
 
     Args:
@@ -69,14 +69,14 @@ class Passes:
     tensors: Mapping[str, Tensor]
     layers: Mapping[str, Layer]
     run: Callable[[Probe], Any]
-    restart: Callable[[Layer, Probe], Behind]
-    attend: Callable[[Probe, Target | None], Sequence[Attention]]
+    restart: Callable[[Layer, Probe], ForwardFromLayer]
+    attend: Callable[[Probe, Target | None], Sequence[AttentionMap]]
     elsewhere: Mapping[str, Layer] = field(default_factory=dict)
     shared: bool = True
     differentiable: bool = False
 
     @property
-    def places(self) -> Mapping[str, Layer]:
+    def locations(self) -> Mapping[str, Layer]:
         """Where evidence may lie, by key."""
         return {**self.layers, **self.elsewhere}
 
@@ -92,7 +92,7 @@ class Passes:
         with torch.enable_grad():
             scores = self.target(self.output, self.probe)
             total = scores.sum()
-        check_carries(scores)
+        check_has_gradient(scores)
         tensors, again = list(self.tensors.values()), self.differentiable
         kept = again or self.shared
         found = torch.autograd.grad(total, tensors, retain_graph=kept, create_graph=again, allow_unused=True)
@@ -102,9 +102,9 @@ class Passes:
         }
 
     @cached_property
-    def held(self) -> Target:
+    def freeze(self) -> Target:
         """The target with what it chose in this pass: the predicted class stays the same class in other images."""
-        return self.target.held(self.output, self.probe) if isinstance(self.target, Choosing) else self.target
+        return self.target.freeze(self.output, self.probe) if isinstance(self.target, HoldableTarget) else self.target
 
     def scores(self, probe: Probe, rows: Sequence[int] | None = None) -> Tensor:
         """The explained score of other images (masked ones, say): a forward pass, ``(n,)`` or ``(n, k)``.
@@ -115,7 +115,7 @@ class Passes:
         """
         return self._held_for(rows)(self.run(probe), probe)
 
-    def scores_behind(self, key: str, row: int) -> Callable[[int, Callable[[Tensor], Tensor]], Tensor]:
+    def scores_from_layer(self, key: str, row: int) -> Callable[[int, Callable[[Tensor], Tensor]], Tensor]:
         """What the explained score of one image becomes where a layer hands on something else.
 
         Args:
@@ -123,7 +123,7 @@ class Passes:
             row: Which image.
 
         Returns:
-            A function of ``(count, change)``, see `Behind`, to scores ``(count,)`` or ``(count, k)``.
+            A function of ``(count, change)``, see `ForwardFromLayer`, to scores ``(count,)`` or ``(count, k)``.
         """
         behind = self.restart(self.layers[key], self.probe[[row]])
 
@@ -133,7 +133,7 @@ class Passes:
 
         return scores
 
-    def attention(self, gradients: bool = False) -> Sequence[Attention]:
+    def attention(self, gradients: bool = False) -> Sequence[AttentionMap]:
         """All attention over the images, in order of execution, from one more pass.
 
         Args:
@@ -142,18 +142,18 @@ class Passes:
         Raises:
             NotExplainableError: The score carries no gradient.
         """
-        return self.attend(self.probe, self.held if gradients else None)
+        return self.attend(self.probe, self.freeze if gradients else None)
 
     def _held_for(self, rows: Sequence[int] | None) -> Target:
-        held = self.held
-        return held.for_rows(rows) if rows is not None and isinstance(held, Choosing) else held
+        held = self.freeze
+        return held.select_rows(rows) if rows is not None and isinstance(held, HoldableTarget) else held
 
     def _grid(self, key: str, tensor: Tensor) -> Tensor:
         grid = self.layers[key].to_grid(tensor)
         return grid.float() if grid.dtype in (torch.float16, torch.bfloat16) else grid
 
 
-def check_carries(scores: Tensor) -> None:
+def check_has_gradient(scores: Tensor) -> None:
     """Raise a NotExplainableError where no gradient of the scores can be asked for."""
     if not scores.requires_grad:
         raise NotExplainableError(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from lightning_gradcam.capture.outputs import floats
+from lightning_gradcam.capture.outputs import list_float_tensors
 
 PROBABILITIES = frozenset({"softmax", "log_softmax", "sigmoid", "expit"})
 """Functions that make probabilities of scores, however they are called: module, function or method."""
@@ -22,8 +22,8 @@ _ALONG = frozenset({"clone", "contiguous", "double", "flatten", "float", "reshap
 _GIVEN = WeakTensorKeyDictionary()  # by what was returned; an entry goes with its tensor
 
 
-class NotingEndings(TorchFunctionMode):
-    """Inside, what such a function is given can be found afterwards: see `before`.
+class TrackSoftmaxInputs(TorchFunctionMode):
+    """Inside, what such a function is given can be found afterwards: see `find_softmax_input`.
 
     Only results of one or two dimensions count, which outputs have; attention, say, keeps no memory here.
     """
@@ -42,12 +42,12 @@ class NotingEndings(TorchFunctionMode):
         return result
 
 
-def noted(output: Any) -> bool:
+def has_softmax_input(output: Any) -> bool:
     """Whether anything in what a model returned is the result of such a function."""
-    return any(tensor in _GIVEN for tensor in floats([output, getattr(output, "logits", None)]))
+    return any(tensor in _GIVEN for tensor in list_float_tensors([output, getattr(output, "logits", None)]))
 
 
-def before(result: Tensor, functions: Collection[str]) -> Tensor | None:
+def find_softmax_input(result: Tensor, functions: Collection[str]) -> Tensor | None:
     """What ``result`` was made of by one of these functions; None where that was not noted.
 
     >>> import torch

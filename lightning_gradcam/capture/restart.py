@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.capture.hooks import can_be_traced, hooked, named_layers
+from lightning_gradcam.capture.hooks import is_traceable, named_layers, register_hooks
 from lightning_gradcam.capture.layer import Layer
-from lightning_gradcam.capture.outputs import floats, mapped, swap, version
+from lightning_gradcam.capture.outputs import get_version, list_float_tensors, map_tensors, replace_tensor
 from lightning_gradcam.errors import ForwardError
 from lightning_gradcam.probe.probe import Probe
 
 
 @dataclass
-class Returned:
+class ModuleCall:
     """What one call of a module returned."""
 
     module: nn.Module
@@ -28,39 +28,39 @@ class Returned:
     written: int  # how often modules that ended since have written into it
 
     @staticmethod
-    def of(module: nn.Module, output: Any) -> Returned:
+    def of(module: nn.Module, output: Any) -> ModuleCall:
         """As it returns."""
-        return Returned(module, output, copied(output), -versions(output))
+        return ModuleCall(module, output, copy_tensors(output), -sum_versions(output))
 
     @property
     def changes(self) -> bool:
         """Whether code outside of modules that ended has written into it: then each pass needs a copy of its own."""
-        return versions(self.live) + self.written != 0
+        return sum_versions(self.live) + self.written != 0
 
 
 @dataclass
-class Notes:
+class CallRecorder:
     """Hooks that note, of the outermost modules that end before a layer returns, what they return."""
 
     layer: nn.Module
     call: int
     calls: int = 0
-    frames: list[list[Returned]] = field(default_factory=lambda: [[]])
-    before: list[list[tuple[Returned, int]]] = field(default_factory=list)
-    found: list[Returned] = field(default_factory=list)
+    frames: list[list[ModuleCall]] = field(default_factory=lambda: [[]])
+    before: list[list[tuple[ModuleCall, int]]] = field(default_factory=list)
+    found: list[ModuleCall] = field(default_factory=list)
 
     def enter(self, _module: nn.Module, _args: Any) -> None:
         """Before a module runs."""
-        self.before.append([(each, versions(each.live)) for frame in self.frames for each in frame])
+        self.before.append([(each, sum_versions(each.live)) for frame in self.frames for each in frame])
         self.frames.append([])
 
     def leave(self, module: nn.Module, _args: Any, output: Any) -> None:
         """After it has run."""
         self.frames.pop()  # what ran inside of it need not run again
         for each, count in self.before.pop():
-            if versions(each.live) != count:  # in place: what this module changes does not change when it stands in
-                each.kept, each.written = copied(each.live), each.written + count - versions(each.live)
-        returned = Returned.of(module, output)
+            if sum_versions(each.live) != count:  # in place: what this module changes does not change when it stands in
+                each.kept, each.written = copy_tensors(each.live), each.written + count - sum_versions(each.live)
+        returned = ModuleCall.of(module, output)
         self.frames[-1].append(returned)
         if module is self.layer:
             if self.call in (-1, self.calls):
@@ -68,7 +68,7 @@ class Notes:
             self.calls += 1
 
 
-def tensors(output: Any) -> list[Tensor]:
+def list_tensors(output: Any) -> list[Tensor]:
     """All tensors in what a module returned."""
     found: list[Tensor] = []
 
@@ -76,18 +76,18 @@ def tensors(output: Any) -> list[Tensor]:
         found.append(tensor)
         return tensor
 
-    mapped(output, note)
+    map_tensors(output, note)
     return found
 
 
-def versions(output: Any) -> int:
+def sum_versions(output: Any) -> int:
     """How often they were changed in place, altogether."""
-    return sum(version(tensor) for tensor in tensors(output))
+    return sum(get_version(tensor) for tensor in list_tensors(output))
 
 
-def copied(output: Any) -> Any:
+def copy_tensors(output: Any) -> Any:
     """The same with copies of them."""
-    return mapped(output, lambda tensor: tensor.detach().clone())
+    return map_tensors(output, lambda tensor: tensor.detach().clone())
 
 
 SAME = 1e-4
@@ -114,11 +114,11 @@ class _StandIn:
                 tensor = tensor.expand(sizes)
             return tensor.clone(memory_format=torch.contiguous_format) if self.changes else tensor
 
-        return mapped(self.output, expanded)
+        return map_tensors(self.output, expanded)
 
 
 class Restart:
-    """One image's passes from a layer on, as `passes.Behind`.
+    """One image's passes from a layer on, as `passes.ForwardFromLayer`.
 
     The first pass notes what the outermost modules return that end before the layer does. In the next ones they stand
     in with that, and only what lies between and behind them runs. Where that gives another output, or none (a model
@@ -133,7 +133,7 @@ class Restart:
 
     def __init__(self, model: nn.Module, layer: Layer, run: Callable[[Probe], Any], probe: Probe) -> None:
         self.probe, self._run, self._at = probe, run, layer
-        self._modules = {m: name for name, m in named_layers(model).items() if can_be_traced(name, m)}
+        self._modules = {m: name for name, m in named_layers(model).items() if is_traceable(name, m)}
         self._layer = named_layers(model)[layer.name]
         self._call = layer.call
         self.stand_ins = self._checked()
@@ -161,13 +161,13 @@ class Restart:
             again = self._from_layer(found, 2, lambda tensor: tensor) if found else None
         except ForwardError:
             return []
-        return found if found and _same(list(floats(output)), list(floats(again))) else []
+        return found if found and _same(list(list_float_tensors(output)), list(list_float_tensors(again))) else []
 
-    def _noted(self, count: int) -> tuple[Any, list[Returned]]:
-        notes = Notes(self._layer, self._call)
+    def _noted(self, count: int) -> tuple[Any, list[ModuleCall]]:
+        notes = CallRecorder(self._layer, self._call)
         entering = [(module.register_forward_pre_hook, notes.enter) for module in self._modules]
         leaving = [(module.register_forward_hook, notes.leave) for module in self._modules]
-        with hooked([*entering, *leaving]):  # type: ignore[list-item]  # pre-hooks take no output
+        with register_hooks([*entering, *leaving]):  # type: ignore[list-item]  # pre-hooks take no output
             output = self._run(self.probe[[0] * count])
         self._call = self._call if self._call != -1 else notes.calls - 1
         return output, notes.found
@@ -177,8 +177,8 @@ class Restart:
 
         def hand_on() -> Any:
             output = replace(layer, changes=True)(count)
-            tensor = next(floats(output))
-            return swap(output, tensor, change(tensor))
+            tensor = next(list_float_tensors(output))
+            return replace_tensor(output, tensor, change(tensor))
 
         queue = deque([*((each.module, lambda each=each: each(count)) for each in before), (layer.module, hand_on)])
         with _standing_in(queue):
@@ -192,10 +192,10 @@ class Restart:
         def leave(_module: nn.Module, _args: Any, output: Any) -> Any:
             nonlocal calls
             calls += 1
-            tensor = next(floats(output), None)
-            return None if tensor is None or calls - 1 != self._call else swap(output, tensor, change(tensor))
+            tensor = next(list_float_tensors(output), None)
+            return None if tensor is None or calls - 1 != self._call else replace_tensor(output, tensor, change(tensor))
 
-        with hooked([(self._layer.register_forward_hook, leave)]):
+        with register_hooks([(self._layer.register_forward_hook, leave)]):
             return self._run(self.probe[[0] * count])
 
 
@@ -228,13 +228,13 @@ def _standing_in(queue: deque[tuple[nn.Module, Callable[[], Any]]]) -> Iterator[
                 vars(module)["forward"] = forward
 
 
-def _stand_ins(two: Sequence[Returned], three: Sequence[Returned]) -> list[_StandIn]:
+def _stand_ins(two: Sequence[ModuleCall], three: Sequence[ModuleCall]) -> list[_StandIn]:
     """From passes over two and over three rows; none where they went different ways, or rows are no dimension."""
     if [each.module for each in two] != [each.module for each in three]:
         return []
     found = []
     for small, large in zip(two, three, strict=True):
-        pairs = list(zip(tensors(small.kept), tensors(large.kept), strict=False))
+        pairs = list(zip(list_tensors(small.kept), list_tensors(large.kept), strict=False))
         dims = [_rows_of(a.shape, b.shape) for a, b in pairs]
         if any(dim == -1 for dim in dims):
             return []
@@ -250,7 +250,7 @@ def _first(output: Any, dims: Sequence[int | None]) -> Any:
         dim = next(following)
         return tensor if dim is None else tensor.narrow(dim, 0, 1).clone()
 
-    return mapped(output, first)
+    return map_tensors(output, first)
 
 
 def _rows_of(two: Sequence[int], three: Sequence[int]) -> int | None:

@@ -12,22 +12,22 @@ from torch import nn
 from lightning_gradcam.baseline.baseline import Baseline
 from lightning_gradcam.baseline.profiles import PROFILES
 from lightning_gradcam.baseline.report_json import read_report
-from lightning_gradcam.baseline.summary import Inventory
+from lightning_gradcam.baseline.summary import BaselineSummary
 from lightning_gradcam.capture.forward import default_forward, find_forward
-from lightning_gradcam.cli.data import load_images, normalisation
+from lightning_gradcam.cli.data import load_images, parse_normalization
 from lightning_gradcam.cli.errors import WrongCallError
 from lightning_gradcam.cli.model import load_model
-from lightning_gradcam.cli.parser import Asked
-from lightning_gradcam.cli.progress import Counted, Progress
+from lightning_gradcam.cli.parser import ParsedArgs
+from lightning_gradcam.cli.progress import CountedForward, Progress
 from lightning_gradcam.errors import IncompatibleError, NotExplainableError
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.utils.files import put
+from lightning_gradcam.utils.files import write_atomic
 
 PASSES = 3
 """A recording of its own explains its images in so many ways of cutting them into batches; another one, once."""
 
 
-class Shown(Protocol):
+class Printable(Protocol):
     """What can be written in four ways."""
 
     def text(self) -> str:
@@ -43,7 +43,7 @@ class Shown(Protocol):
         """A page."""
 
 
-_KINDS: Mapping[str, Callable[[Shown], str]] = {
+_KINDS: Mapping[str, Callable[[Printable], str]] = {
     ".html": lambda shown: shown.html(),
     ".md": lambda shown: shown.markdown(),
     ".json": lambda shown: shown.json(),
@@ -51,7 +51,7 @@ _KINDS: Mapping[str, Callable[[Shown], str]] = {
 }
 
 
-def baseline(asked: Asked) -> int:
+def baseline(asked: ParsedArgs) -> int:
     """``lightning-gradcam baseline``."""
     options, out = asked.options, Path(asked.options.out)
     if asked.model is None or (asked.data is None and options.like is None):
@@ -73,21 +73,21 @@ def baseline(asked: Asked) -> int:
                 method=options.method,
                 target=options.target,
                 store=options.store,
-                forward=Counted(_forward(model), progress),
+                forward=CountedForward(_forward(model), progress),
                 like=like,
             )
         except (ValueError, NotExplainableError) as error:
             raise WrongCallError(str(error)) from error
     recorded.save(out)
-    _print(f"wrote {out}\n{Inventory.of(recorded).text()}")
+    _print(f"wrote {out}\n{BaselineSummary.of(recorded).text()}")
     return 0
 
 
-def compare(asked: Asked) -> int:
+def compare(asked: ParsedArgs) -> int:
     """``lightning-gradcam compare``."""
     options = asked.options
     try:
-        PROFILES.named(options.profile).overridden(options.thresholds)
+        PROFILES.named(options.profile).with_thresholds(options.thresholds)
     except ValueError as error:
         raise WrongCallError(str(error)) from error
     _check_kinds(options.report)
@@ -110,7 +110,7 @@ def compare(asked: Asked) -> int:
                     thresholds=options.thresholds,
                     probe=probe,
                     beside=beside,
-                    forward=Counted(_forward(model), progress),
+                    forward=CountedForward(_forward(model), progress),
                 )
             except IncompatibleError:
                 raise
@@ -121,30 +121,30 @@ def compare(asked: Asked) -> int:
     return report.exit_code
 
 
-def report(asked: Asked) -> int:
+def report(asked: ParsedArgs) -> int:
     """``lightning-gradcam report``: of a comparison, what it found is no matter of this command's exit code."""
     _check_kinds(asked.options.out)
     path = asked.options.file
-    shown: Shown = read_report(path) if path.endswith(".json") else Inventory.of(Baseline.load(path))
+    shown: Printable = read_report(path) if path.endswith(".json") else BaselineSummary.of(Baseline.load(path))
     if not asked.options.out:
         _print(shown.text())
     _write(shown, asked.options.out)
     return 0
 
 
-WORK: Mapping[str, Callable[[Asked], int]] = {"baseline": baseline, "compare": compare, "report": report}
+WORK: Mapping[str, Callable[[ParsedArgs], int]] = {"baseline": baseline, "compare": compare, "report": report}
 
 
-def _images_of(pinned: Baseline, asked: Asked) -> Probe:
+def _images_of(pinned: Baseline, asked: ParsedArgs) -> Probe:
     """The images that a candidate explains: those that are kept, or the data's, in the normalisation that is asked."""
     if asked.data is not None:
         return load_images(asked, len(pinned))
     if pinned.images is None:
         raise WrongCallError("the baseline holds the hash of its images only: give them again with --data")
-    pixels = normalisation(asked)
+    pixels = parse_normalization(asked)
     if pixels is None:
         return pinned.probe
-    return Probe(pixels.normalise(pinned.images), labels=pinned.labels, pixels=pixels)
+    return Probe(pixels.normalize(pinned.images), labels=pinned.labels, pixels=pixels)
 
 
 def _forward(model: nn.Module) -> Callable[[nn.Module, Probe], object]:
@@ -157,10 +157,10 @@ def _check_kinds(paths: Sequence[str]) -> None:
             raise WrongCallError(f"expected a report's name to end in {', '.join(_KINDS)}, but got {path!r}")
 
 
-def _write(shown: Shown, paths: Sequence[str]) -> None:
+def _write(shown: Printable, paths: Sequence[str]) -> None:
     for path in paths:
         try:
-            put(path, _KINDS[Path(path).suffix](shown).encode())
+            write_atomic(path, _KINDS[Path(path).suffix](shown).encode())
         except OSError as error:
             raise WrongCallError(f"{path!r} could not be written: {error.strerror or error}") from error
         _print(f"wrote {path}")

@@ -11,14 +11,14 @@ import torch
 from torch.utils.data import DataLoader, SequentialSampler
 
 from lightning_gradcam.cli.errors import WrongCallError
-from lightning_gradcam.cli.image_folder import from_folder
-from lightning_gradcam.cli.instantiate import made
-from lightning_gradcam.cli.parser import Asked, Named
+from lightning_gradcam.cli.image_folder import read_folder
+from lightning_gradcam.cli.instantiate import instantiate
+from lightning_gradcam.cli.parser import ImportSpec, ParsedArgs
 from lightning_gradcam.cli.progress import Progress
 from lightning_gradcam.probe.batch import read_batch
-from lightning_gradcam.probe.collector import Gatherer
-from lightning_gradcam.probe.dataset_info import datasets_of, find_class_names, find_pixels
-from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.probe.collector import ProbeCollector
+from lightning_gradcam.probe.dataset_info import find_class_names, find_datasets, find_normalization
+from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
 
 LOOKED_AT = 16
@@ -27,7 +27,7 @@ LOOKED_AT = 16
 _LOADERS = ("val_dataloader", "test_dataloader", "train_dataloader")
 
 
-def normalisation(asked: Asked) -> Pixels | None:
+def parse_normalization(asked: ParsedArgs) -> Normalization | None:
     """The normalisation that the user gave.
 
     Raises:
@@ -37,12 +37,12 @@ def normalisation(asked: Asked) -> Pixels | None:
     if (mean is None) != (std is None):
         raise WrongCallError("--mean and --std go together")
     try:
-        return None if mean is None else Pixels(tuple(mean), tuple(std))
+        return None if mean is None else Normalization(tuple(mean), tuple(std))
     except ValueError as error:
         raise WrongCallError(str(error)) from error
 
 
-def load_images(asked: Asked, count: int) -> Probe:
+def load_images(asked: ParsedArgs, count: int) -> Probe:
     """The images of ``--data``, at most ``count``, as the model takes them.
 
     Raises:
@@ -51,16 +51,16 @@ def load_images(asked: Asked, count: int) -> Probe:
     assert asked.data is not None
     if count < 1:
         raise WrongCallError(f"expected --images of at least 1, but got {count}")
-    pixels = normalisation(asked)
+    pixels = parse_normalization(asked)
     folder = Path(asked.data.path)
     if folder.is_dir():
-        return from_folder(folder, count, _size(asked), asked.options.channels, pixels)
+        return read_folder(folder, count, _size(asked), asked.options.channels, pixels)
     if "/" in asked.data.path or "." not in asked.data.path.replace(":", "."):
         raise WrongCallError(f"--data {asked.data.path} is neither a folder nor a path such as package.module.Name")
     return _from_loaders(asked.data, count, pixels)
 
 
-def _size(asked: Asked) -> tuple[int, int] | None:
+def _size(asked: ParsedArgs) -> tuple[int, int] | None:
     size = asked.options.size
     if size is None:
         return None
@@ -69,12 +69,12 @@ def _size(asked: Asked) -> tuple[int, int] | None:
     return size[0], size[-1]
 
 
-def _from_loaders(named: Named, count: int, pixels: Pixels | None) -> Probe:
-    data = made(named, "data")
+def _from_loaders(named: ImportSpec, count: int, pixels: Normalization | None) -> Probe:
+    data = instantiate(named, "data")
     loaders = _loaders_of(data, named.path)
-    holders = [*datasets_of(loaders), data]
+    holders = [*find_datasets(loaders), data]
     names, _ = find_class_names(holders)
-    gatherer, seen = Gatherer(count), 0
+    gatherer, seen = ProbeCollector(count), 0
     torch.manual_seed(0)  # whatever is random in the data, it is the same every time
     with Progress("reading images", count * LOOKED_AT) as progress:
         for batch in _batches(data, loaders):
@@ -88,7 +88,7 @@ def _from_loaders(named: Named, count: int, pixels: Pixels | None) -> Probe:
         raise WrongCallError(
             f"--data {named.path} gave {seen} batches, none with images (floating-point tensors of shape (N, C, H, W))"
         )
-    found, _ = find_pixels(holders)
+    found, _ = find_normalization(holders)
     return replace(gatherer.probe(), pixels=pixels or found)
 
 

@@ -10,14 +10,16 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import functional as F
 
-from lightning_gradcam.cli.errors import WrongCallError, told
-from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.cli.errors import WrongCallError, describe_error
+from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 
-def from_folder(folder: Path, count: int, size: tuple[int, int] | None, channels: int, pixels: Pixels | None) -> Probe:
+def read_folder(
+    folder: Path, count: int, size: tuple[int, int] | None, channels: int, pixels: Normalization | None
+) -> Probe:
     """Read images.
 
     Args:
@@ -45,7 +47,7 @@ def from_folder(folder: Path, count: int, size: tuple[int, int] | None, channels
         raise WrongCallError(f"expected {channels} numbers in --mean and --std, but got {len(pixels.mean)}")
     labels = [label for _, label in chosen if label is not None]
     return Probe(
-        stacked if pixels is None else pixels.normalise(stacked),
+        stacked if pixels is None else pixels.normalize(stacked),
         labels=torch.tensor(labels) if len(labels) == len(chosen) else None,
         pixels=pixels,
     )
@@ -68,7 +70,7 @@ def _read(path: Path, size: tuple[int, int] | None, channels: int) -> Tensor:
         with Image.open(path) as opened:
             image = opened.convert("L" if channels == 1 else "RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise WrongCallError(f"the image {path} cannot be read: {told(error)}") from error
+        raise WrongCallError(f"the image {path} cannot be read: {describe_error(error)}") from error
     if size is not None:
         height, width = size
         scale = max(height / image.height, width / image.width)

@@ -11,11 +11,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from lightning_gradcam.cli.errors import WrongCallError, one_line, told
-from lightning_gradcam.cli.parser import Named
+from lightning_gradcam.cli.errors import WrongCallError, describe_error, to_one_line
+from lightning_gradcam.cli.parser import ImportSpec
 
 
-def maker_of(path: str, what: str) -> Callable[..., Any]:
+def import_factory(path: str, what: str) -> Callable[..., Any]:
     """The class or function at ``package.module.Name``.
 
     Raises:
@@ -30,7 +30,8 @@ def maker_of(path: str, what: str) -> Callable[..., Any]:
             found = getattr(found, part)
     except (Exception, SystemExit) as error:
         raise WrongCallError(
-            f"--{what} {path} could not be imported: {told(error)} (searched where you stand, and in PYTHONPATH)"
+            f"--{what} {path} could not be imported: {describe_error(error)} "
+            "(searched where you stand, and in PYTHONPATH)"
         ) from error
     if not callable(found):
         raise WrongCallError(f"expected --{what} {path} to be a class or function, but it is {type(found).__name__}")
@@ -38,7 +39,7 @@ def maker_of(path: str, what: str) -> Callable[..., Any]:
     return maker
 
 
-def made(named: Named, what: str, defaults: Mapping[str, Any] | None = None) -> Any:
+def instantiate(named: ImportSpec, what: str, defaults: Mapping[str, Any] | None = None) -> Any:
     """What a class or function makes of its arguments.
 
     Args:
@@ -49,7 +50,7 @@ def made(named: Named, what: str, defaults: Mapping[str, Any] | None = None) -> 
     Raises:
         WrongCallError: Arguments do not fit, or it failed.
     """
-    maker = maker_of(named.path, what)
+    maker = import_factory(named.path, what)
     given = _read(maker, named, what)
     arguments = {**(defaults or {}), **given}
     try:
@@ -61,7 +62,7 @@ def made(named: Named, what: str, defaults: Mapping[str, Any] | None = None) -> 
     return maker(**arguments)
 
 
-def _read(maker: Callable[..., Any], named: Named, what: str) -> dict[str, Any]:
+def _read(maker: Callable[..., Any], named: ImportSpec, what: str) -> dict[str, Any]:
     """What the user gave, as the types of the arguments say."""
     words = [f"--{n}={v if isinstance(v, str) else json.dumps(v)}" for n, v in named.arguments.items()]
     words += named.words
@@ -76,7 +77,7 @@ def _read(maker: Callable[..., Any], named: Named, what: str) -> dict[str, Any]:
         # instantiate_classes is what older releases call it.
         found = parser.instantiate(read) if hasattr(parser, "instantiate") else parser.instantiate_classes(read)
     except (ArgumentError, ValueError, TypeError) as error:
-        raise WrongCallError(f"--{what} {named.path}: {one_line(error)}") from error
+        raise WrongCallError(f"--{what} {named.path}: {to_one_line(error)}") from error
     return {name: found[name] for name in names}
 
 

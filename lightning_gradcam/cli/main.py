@@ -7,10 +7,10 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lightning_gradcam.cli.errors import WrongCallError, one_line, told
+from lightning_gradcam.cli.errors import WrongCallError, describe_error, to_one_line
 
 if TYPE_CHECKING:
-    from lightning_gradcam.cli.parser import Asked
+    from lightning_gradcam.cli.parser import ParsedArgs
 
 
 USAGE, UNREADABLE, INTERRUPTED = 2, 4, 130
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as ended:
         return int(ended.code or 0)
     except WrongCallError as error:
-        return _said(one_line(error), USAGE)
+        return _said(to_one_line(error), USAGE)
     sys.path.insert(0, "")  # the models and data of the folder where one stands, as `python -m` finds them
     try:
         return _run(asked)
@@ -42,25 +42,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Exception, SystemExit) as error:
         if asked.options.traceback:
             traceback.print_exc()
-        return _said(f"{told(error)} (--traceback shows where)", USAGE)
+        return _said(f"{describe_error(error)} (--traceback shows where)", USAGE)
     except KeyboardInterrupt:
         return _said("interrupted", INTERRUPTED)
     finally:
         sys.path.remove("")
 
 
-def _run(asked: Asked) -> int:
+def _run(asked: ParsedArgs) -> int:
     from lightning_gradcam.cli.commands import WORK
     from lightning_gradcam.errors import IncompatibleError, UnreadableError
 
     try:
         return WORK[asked.command](asked)
     except WrongCallError as error:
-        return _said(one_line(error), USAGE)
+        return _said(to_one_line(error), USAGE)
     except UnreadableError as error:
-        return _said(one_line(error), UNREADABLE)
+        return _said(to_one_line(error), UNREADABLE)
     except IncompatibleError as error:
-        return _said(f"incompatible: {one_line(error)}", UNREADABLE)
+        return _said(f"incompatible: {to_one_line(error)}", UNREADABLE)
 
 
 def _said(message: str, code: int) -> int:

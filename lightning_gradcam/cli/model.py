@@ -14,15 +14,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lightning_gradcam.cli.errors import WrongCallError, told
-from lightning_gradcam.cli.instantiate import made, maker_of
-from lightning_gradcam.cli.parser import Named
+from lightning_gradcam.cli.errors import WrongCallError, describe_error
+from lightning_gradcam.cli.instantiate import import_factory, instantiate
+from lightning_gradcam.cli.parser import ImportSpec
 
 _HOLDERS = ("state_dict", "model_state_dict", "model", "net", "weights")
 _PLAIN = (str, int, float, bool, type(None))
 
 
-def load_model(named: Named, ckpt_path: str | None, prefix: str, device: str) -> nn.Module:
+def load_model(named: ImportSpec, ckpt_path: str | None, prefix: str, device: str) -> nn.Module:
     """Make the model and load its weights, on a device.
 
     Args:
@@ -36,7 +36,7 @@ def load_model(named: Named, ckpt_path: str | None, prefix: str, device: str) ->
     """
     checkpoint = {} if ckpt_path is None else read_checkpoint(ckpt_path)
     torch.manual_seed(0)  # a model without a checkpoint is the same one every time
-    model = made(named, "model", _defaults(named, checkpoint))
+    model = instantiate(named, "model", _defaults(named, checkpoint))
     if not isinstance(model, nn.Module):
         raise WrongCallError(f"expected --model {named.path} to make an nn.Module, but it made {type(model).__name__}")
     if ckpt_path is not None:
@@ -48,7 +48,7 @@ def load_model(named: Named, ckpt_path: str | None, prefix: str, device: str) ->
         where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         return model.to(where).eval()
     except (RuntimeError, AssertionError) as error:
-        raise WrongCallError(f"--device {device}: {told(error)}") from error
+        raise WrongCallError(f"--device {device}: {describe_error(error)}") from error
 
 
 def read_checkpoint(path: str) -> Mapping[str, Any]:
@@ -72,7 +72,7 @@ def read_checkpoint(path: str) -> Mapping[str, Any]:
             "torch.save(model.state_dict(), path)"
         ) from error
     except (RuntimeError, ValueError, EOFError, KeyError, SafetensorError) as error:
-        raise WrongCallError(f"--ckpt_path {path!r} is no checkpoint: {told(error)}") from error
+        raise WrongCallError(f"--ckpt_path {path!r} is no checkpoint: {describe_error(error)}") from error
     if not isinstance(found, Mapping):
         raise WrongCallError(f"--ckpt_path {path!r} holds a {type(found).__name__}, and no weights by name")
     return found
@@ -88,13 +88,13 @@ def _weights(checkpoint: Mapping[str, Any], path: str) -> dict[str, Any]:
     raise WrongCallError(f"--ckpt_path {path!r} holds no weights: expected a state_dict, but found {held}")
 
 
-def _defaults(named: Named, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def _defaults(named: ImportSpec, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The hyper-parameters that Lightning saved, for what the model takes and the user did not give."""
     saved = checkpoint.get("hyper_parameters")
     if not isinstance(saved, Mapping):
         return {}
     given = {str(name): value for name, value in saved.items() if not str(name).startswith("_")}  # LightningCLI's own
-    parameters = inspect.signature(maker_of(named.path, "model")).parameters
+    parameters = inspect.signature(import_factory(named.path, "model")).parameters
     if checkpoint.get("hparams_name") in parameters and checkpoint["hparams_name"] not in given:
         given = {str(checkpoint["hparams_name"]): given}  # __init__(self, hparams)
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -136,7 +136,9 @@ def _load(model: nn.Module, weights: dict[str, Any], prefix: str, path: str) -> 
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise WrongCallError(f"the weights in {os.path.basename(path)!r} do not fit: {told(error)[:400]}") from error
+        raise WrongCallError(
+            f"the weights in {os.path.basename(path)!r} do not fit: {describe_error(error)[:400]}"
+        ) from error
 
 
 def _remedy(own: list[str], theirs: list[str]) -> str:

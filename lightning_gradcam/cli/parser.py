@@ -48,7 +48,7 @@ A comparison's pictures are in the HTML page that `compare --report` writes, not
 
 
 @dataclass(frozen=True)
-class Named:
+class ImportSpec:
     """A class or function by its path, with what it is to be called with.
 
     Args:
@@ -63,7 +63,7 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ParsedArgs:
     """A call of the command.
 
     Args:
@@ -75,15 +75,15 @@ class Asked:
 
     command: str
     options: Namespace
-    model: Named | None = None
-    data: Named | None = None
+    model: ImportSpec | None = None
+    data: ImportSpec | None = None
 
 
 class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """Keeps the lines of examples."""
 
 
-def parse(argv: Sequence[str]) -> Asked:
+def parse(argv: Sequence[str]) -> ParsedArgs:
     """Read the words of a call.
 
     Raises:
@@ -95,7 +95,7 @@ def parse(argv: Sequence[str]) -> Asked:
     command = str(found.subcommand)
     options = found[command]
     named = {what: _named(what, options.get(what), inside[what]) for what in inside}
-    return Asked(command, options, **named)
+    return ParsedArgs(command, options, **named)
 
 
 def _apart(argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -116,16 +116,16 @@ def _apart(argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
     return own, inside
 
 
-def _named(what: str, given: Any, words: Sequence[str]) -> Named | None:
+def _named(what: str, given: Any, words: Sequence[str]) -> ImportSpec | None:
     if given is None:
         if words:
             raise WrongCallError(f"{words[0].split('=')[0].replace('--', f'--{what}.')} needs --{what}")
         return None
     if isinstance(given, str):
-        return Named(given, {}, words)
+        return ImportSpec(given, {}, words)
     if set(given) - {"class_path", "init_args"} or not isinstance(given.get("class_path"), str):
         raise WrongCallError(f"expected --{what} to be a path, or class_path and init_args, but got {given!r}")
-    return Named(given["class_path"], given.get("init_args") or {}, words)
+    return ImportSpec(given["class_path"], given.get("init_args") or {}, words)
 
 
 def _parser() -> ArgumentParser:

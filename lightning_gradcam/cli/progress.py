@@ -39,7 +39,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Counted:
+class CountedForward:
     """A forward pass that tells a bar how many images it has seen."""
 
     forward: Callable[[nn.Module, Probe], Any]

@@ -8,11 +8,11 @@ from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 from torch import nn
 
-from lightning_gradcam.capture.forward import memory_ran_out
+from lightning_gradcam.capture.forward import is_out_of_memory
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
-from lightning_gradcam.targets import for_rows
+from lightning_gradcam.targets import select_rows
 
 
 class _Result(Protocol):
@@ -65,7 +65,7 @@ class Chunks:
                 parts = [work(model, *part) for part in _cut(probe, targets, rows, size)]
                 return [type(of_one_target[0]).cat(of_one_target) for of_one_target in zip(*parts, strict=True)]
             except (RuntimeError, MemoryError) as error:
-                if not memory_ran_out(error) or not may_halve:
+                if not is_out_of_memory(error) or not may_halve:
                     raise
                 problem = str(error)
             # Outside of the handler: until it ends, the error holds on to the tensors of the pass.
@@ -81,4 +81,4 @@ def _cut(
 ) -> Iterator[tuple[Probe, Sequence[Target]]]:
     for start in range(share.start, share.stop, at_once):
         rows = slice(start, min(start + at_once, share.stop))
-        yield probe[rows], [for_rows(target, rows) for target in targets]
+        yield probe[rows], [select_rows(target, rows) for target in targets]

@@ -11,25 +11,25 @@ from torch import Tensor, nn
 
 from lightning_gradcam.capture.capture import capture
 from lightning_gradcam.capture.isolation import isolated
-from lightning_gradcam.capture.layer import Layer, LayerShape, split
-from lightning_gradcam.capture.passes import Passes
+from lightning_gradcam.capture.layer import Layer, LayerRecord, split_layers
+from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.errors import NotExplainableError
-from lightning_gradcam.explainer.explanation import UNASKED, Explanation, flaws
-from lightning_gradcam.explainer.fusion import Fuse, in_order, with_fused, with_mirrored
-from lightning_gradcam.explainer.padding import Share, placed
-from lightning_gradcam.layers.checks import named
-from lightning_gradcam.methods import takes_passes
-from lightning_gradcam.methods.apply import apply, uses_gradients
+from lightning_gradcam.explainer.explanation import UNASKED, Explanation, find_status
+from lightning_gradcam.explainer.fusion import Fuse, add_fused, average_mirrored, sort_by_execution
+from lightning_gradcam.explainer.padding import Share, crop_padding
+from lightning_gradcam.layers.checks import add_model_hints
+from lightning_gradcam.methods import is_pass_method
+from lightning_gradcam.methods.apply import apply_methods, uses_gradients
 from lightning_gradcam.methods.resolve import Method
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
-from lightning_gradcam.targets import find_logits, parts_of
-from lightning_gradcam.targets.embeddings import Mutual, both_sides, compares_images, with_partners
-from lightning_gradcam.targets.output_kind import Answer, chosen_by, held_as, region_of, suited
+from lightning_gradcam.targets import find_logits, split_target
+from lightning_gradcam.targets.embeddings import MutualTarget, compares_images, stack_pairs, with_partners
+from lightning_gradcam.targets.output_kind import Answer, adapt_target, find_choice, find_region, freeze_target_as
 
 
 @dataclass(frozen=True)
-class Plan:
+class Explainer:
     """What was decided before the first pass, once: where, how, and how the model is called.
 
     Args:
@@ -49,7 +49,7 @@ class Plan:
     layers: tuple[Layer, ...]
     methods: Mapping[str, Method]
     forward: Forward
-    shapes: tuple[LayerShape, ...]
+    shapes: tuple[LayerRecord, ...]
     classes: int | None
     fuse: Fuse | None = None
     flips: bool = False
@@ -59,26 +59,26 @@ class Plan:
     named: int | None = None
 
     def __call__(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
-        """Explain one forward pass over the probe, once for each target, or for each part of it, see `parts_of`."""
-        scores = [suited(score, self.answer) for target in targets for score in parts_of(target).values()]
+        """Explain one forward pass over the probe, once for each target, or for each part of it, see `split_target`."""
+        scores = [adapt_target(score, self.answer) for target in targets for score in split_target(target).values()]
         with isolated(model):
             found = self._explain(model, probe, scores)
             if self.flips:
-                same = [held_as(score, each.explained) for score, each in zip(scores, found, strict=True)]
+                same = [freeze_target_as(score, each.explained) for score, each in zip(scores, found, strict=True)]
                 mirrored = self._explain(model, probe.mirrored(), same)
-                found = [with_mirrored(*pair) for pair in zip(found, mirrored, strict=True)]
+                found = [average_mirrored(*pair) for pair in zip(found, mirrored, strict=True)]
         if self.fuse:
-            order = in_order(self.layers, self.shapes)
-            found = [with_fused(each, list(self.methods), order, self.fuse) for each in found]
+            order = sort_by_execution(self.layers, self.shapes)
+            found = [add_fused(each, list(self.methods), order, self.fuse) for each in found]
         if any(compares_images(score, probe) for score in scores):
             found = [each.sides() for each in found]
         each = iter(found)
-        return [Explanation.together({part: next(each) for part in parts_of(target)}) for target in targets]
+        return [Explanation.together({part: next(each) for part in split_target(target)}) for target in targets]
 
     def _explain(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
-        keep = any(takes_passes(method) for method in self.methods.values())
-        with named(model):
-            passes = captured(model, probe, self.layers, self._run, targets, keep)
+        keep = any(is_pass_method(method) for method in self.methods.values())
+        with add_model_hints(model):
+            passes = capture_pairs(model, probe, self.layers, self._run, targets, keep)
         # The caller's autocast is for the model: the equations are float32.
         with torch.autocast(probe.images.device.type, enabled=False):
             return [self._explanation(each) for each in passes]
@@ -94,20 +94,20 @@ class Plan:
             )
         return output
 
-    def _explanation(self, passes: Passes) -> Explanation:
+    def _explanation(self, passes: CapturedPass) -> Explanation:
         evidence: dict[str, Tensor] = {}
         found: dict[str, Tensor] = {}
         places: dict[str, Layer] = {}
         for name, method in self.methods.items():
-            for layer, tensor in apply(method, passes).items():
+            for layer, tensor in apply_methods(method, passes).items():
                 key = layer if len(self.methods) == 1 else f"{layer}/{name}"
                 gradients = passes.gradients[layer] if uses_gradients(method) else None
-                place = passes.places[layer]
-                tensor = placed(tensor, self.share) if place.is_module else tensor
-                evidence[key], found[key], places[key] = tensor, flaws(tensor, gradients), place
+                place = passes.locations[layer]
+                tensor = crop_padding(tensor, self.share) if place.is_module else tensor
+                evidence[key], found[key], places[key] = tensor, find_status(tensor, gradients), place
         logits = None if self.classes is None else find_logits(passes.output)
         target, output, probe = passes.target, passes.output, passes.probe
-        chosen = chosen_by(target, output, probe)
+        chosen = find_choice(target, output, probe)
         classes = None if chosen is None or chosen.dtype == torch.bool or chosen.ndim > 1 else chosen
         if classes is not None:
             found = {key: codes.masked_fill(classes < 0, UNASKED) for key, codes in found.items()}
@@ -118,27 +118,27 @@ class Plan:
             classes=classes,
             size=probe.size,
             layers=places,
-            flaws=found,
+            map_status=found,
             explained={} if chosen is None else {"": chosen},
             scores={"": scores.flatten(1).sum(1) if scores.ndim > 1 else scores},
-            region=region_of(target, output, probe),
+            region=find_region(target, output, probe),
         )
 
 
-def captured(
+def capture_pairs(
     model: nn.Module,
     probe: Probe,
     layers: Sequence[Layer],
     forward: Forward,
     targets: Sequence[Target],
     keep: bool = True,
-) -> list[Passes]:
+) -> list[CapturedPass]:
     """As `capture`; of pairs of images, one batch of both sides, each with the other's embedding for reference."""
-    modules, others = split(layers)
+    modules, others = split_layers(layers)
     if not any(compares_images(target, probe) for target in targets):
         found = capture(model, probe, modules, forward, targets, keep)
         return [replace(each, elsewhere=others) for each in found]
-    found = capture(model, both_sides(probe), modules, forward, [Mutual(target) for target in targets], keep)
+    found = capture(model, stack_pairs(probe), modules, forward, [MutualTarget(target) for target in targets], keep)
     return [
         replace(each, target=target, probe=with_partners(each.output, each.probe), elsewhere=others)
         for each, target in zip(found, targets, strict=True)

@@ -31,7 +31,7 @@ def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
-def flaws(evidence: Tensor, gradients: Tensor | None = None) -> Tensor:
+def find_status(evidence: Tensor, gradients: Tensor | None = None) -> Tensor:
     """Find the maps that cannot be read.
 
     Args:
@@ -41,7 +41,7 @@ def flaws(evidence: Tensor, gradients: Tensor | None = None) -> Tensor:
     Returns:
         ``(N,)`` uint8 indices into `FLAWS`, on the evidence's device.
 
-    >>> [FLAWS[i] for i in flaws(torch.tensor([[1.0, 0.0], [-1.0, -2.0], [2.0, 2.0], [torch.nan, 0.0]]))]
+    >>> [FLAWS[i] for i in find_status(torch.tensor([[1.0, 0.0], [-1.0, -2.0], [2.0, 2.0], [torch.nan, 0.0]]))]
     [None, 'all zero', 'constant', 'not finite']
     """
     flat = evidence.flatten(1)
@@ -57,7 +57,7 @@ def flaws(evidence: Tensor, gradients: Tensor | None = None) -> Tensor:
 
 
 def degenerate_share(codes: Tensor) -> Tensor:
-    """The share of maps that cannot be read among those that were asked for, from ``(N,)`` flaws; 0-dimensional.
+    """The share of maps that cannot be read among those that were asked for, from ``(N,)`` map_status; 0-dimensional.
 
     >>> degenerate_share(torch.tensor([0, 3, UNASKED]))
     tensor(0.5000)
@@ -81,7 +81,7 @@ class Explanation:
             one's.
         size: The images' spatial dimensions.
         layers: Where the evidence was read.
-        flaws: ``(N,)`` uint8 per key, indices into `FLAWS`.
+        map_status: ``(N,)`` uint8 per key, indices into `FLAWS`.
         explained: What was chosen to be explained, see `targets.ClassScore`, by the end of the keys: ``"top 1"``, or
             ``""`` where there is one score; empty where that is no class.
         scores: ``(N,)`` the scores explained, by the end of the keys.
@@ -95,7 +95,7 @@ class Explanation:
     classes: Tensor | None
     size: tuple[int, ...]
     layers: Mapping[str, Layer] = field(default_factory=dict)
-    flaws: Mapping[str, Tensor] = field(default_factory=dict)
+    map_status: Mapping[str, Tensor] = field(default_factory=dict)
     explained: Mapping[str, Tensor] = field(default_factory=dict)
     scores: Mapping[str, Tensor] = field(default_factory=dict)
     photos: Tensor | None = None
@@ -104,7 +104,7 @@ class Explanation:
     @property
     def degenerate(self) -> Mapping[str, tuple[str | None, ...]]:
         """Per image None, or why its map cannot be read. (Reading this waits for the device.)"""
-        return {key: tuple(FLAWS[code] for code in codes.tolist()) for key, codes in self.flaws.items()}
+        return {key: tuple(FLAWS[code] for code in codes.tolist()) for key, codes in self.map_status.items()}
 
     @property
     def maps(self) -> Mapping[str, Tensor]:
@@ -122,7 +122,7 @@ class Explanation:
             evidence=_changed(self.evidence, change),
             logits=change(self.logits),
             classes=None if self.classes is None else change(self.classes),
-            flaws=_changed(self.flaws, change),
+            map_status=_changed(self.map_status, change),
             explained=_changed(self.explained, change),
             scores=_changed(self.scores, change),
             photos=None if self.photos is None else change(self.photos),
@@ -143,7 +143,7 @@ class Explanation:
             evidence=_joined([part.evidence for part in parts]),
             logits=torch.cat([part.logits for part in parts]),
             classes=None if first.classes is None else torch.cat([p.classes for p in parts if p.classes is not None]),
-            flaws=_joined([part.flaws for part in parts]),
+            map_status=_joined([part.map_status for part in parts]),
             explained=_joined([part.explained for part in parts]),
             scores=_joined([part.scores for part in parts]),
             photos=None if first.photos is None else torch.cat([p.photos for p in parts if p.photos is not None]),
@@ -163,7 +163,7 @@ class Explanation:
         return replace(
             first,
             evidence={whole: one.evidence[key] for whole, key, one in keys},
-            flaws={whole: one.flaws[key] for whole, key, one in keys if key in one.flaws},
+            map_status={whole: one.map_status[key] for whole, key, one in keys if key in one.map_status},
             layers={whole: one.layers[key] for whole, key, one in keys if key in one.layers},
             explained={part: one.explained[""] for part, one in parts.items() if one.explained},
             scores={part: one.scores[""] for part, one in parts.items() if one.scores},
@@ -208,6 +208,6 @@ class Explanation:
         if isinstance(scale, (int, float)) and not scale > 0:  # of a tensor, to know would be to wait for the device
             raise ValueError(f"Expected `scale` to be None or a number over 0, but got {scale!r}.")
         return {
-            key: to_heatmaps(evidence, self.flaws[key], asked, scale, interpolation)
+            key: to_heatmaps(evidence, self.map_status[key], asked, scale, interpolation)
             for key, evidence in self.evidence.items()
         }

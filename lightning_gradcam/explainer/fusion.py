@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from lightning_gradcam.capture.layer import Layer, LayerShape
-from lightning_gradcam.explainer.explanation import FLAWS, UNASKED, Explanation, flaws
+from lightning_gradcam.capture.layer import Layer, LayerRecord
+from lightning_gradcam.explainer.explanation import FLAWS, UNASKED, Explanation, find_status
 from lightning_gradcam.utils.interpolation import resize
 
 Fuse: TypeAlias = Literal["mean", "max", "weighted"]
@@ -48,7 +48,7 @@ def check_flips(flips: object) -> None:
         raise TypeError(f"Expected `flips` to be True or False, but got {flips!r}.")
 
 
-def in_order(layers: Sequence[Layer], shapes: Sequence[LayerShape]) -> list[Layer]:
+def sort_by_execution(layers: Sequence[Layer], shapes: Sequence[LayerRecord]) -> list[Layer]:
     """The layers in order of execution, as far as the trace has seen them."""
     ran = {name: i for i, shape in enumerate(shapes) for name in (shape.name, *shape.inner)}
     ran |= {Layer(shape.name, shape.call).key: i for i, shape in enumerate(shapes)}
@@ -63,7 +63,7 @@ def fuse_maps(evidence: Sequence[Tensor], codes: Sequence[Tensor], fuse: Fuse) -
 
     Args:
         evidence: ``(N, *s)`` for each layer, in order of execution.
-        codes: ``(N,)`` their flaws; a map that cannot be read counts as zero.
+        codes: ``(N,)`` their map_status; a map that cannot be read counts as zero.
         fuse: ``"mean"``, ``"max"`` or ``"weighted"``.
 
     Returns:
@@ -83,7 +83,7 @@ def fuse_maps(evidence: Sequence[Tensor], codes: Sequence[Tensor], fuse: Fuse) -
     return _RULES[fuse](torch.stack(maps, 1))
 
 
-def with_fused(explanation: Explanation, methods: Sequence[str], order: Sequence[Layer], fuse: Fuse) -> Explanation:
+def add_fused(explanation: Explanation, methods: Sequence[str], order: Sequence[Layer], fuse: Fuse) -> Explanation:
     """The explanation with what its layers say together in front, one map per method.
 
     Args:
@@ -97,27 +97,27 @@ def with_fused(explanation: Explanation, methods: Sequence[str], order: Sequence
     for name in methods:
         end = f"/{name}" if len(methods) > 1 else ""
         keys = [layer.key + end for layer in order if layer.key + end in explanation.evidence]
-        codes = [explanation.flaws[key] for key in keys]
+        codes = [explanation.map_status[key] for key in keys]
         key = FUSED + end
         evidence[key] = fuse_maps([explanation.evidence[key] for key in keys], codes, fuse)
         # Where no layer can be read, the deepest one tells why.
         unread = torch.stack(codes).amin(0) > 0
-        found[key] = torch.where(unread, codes[-1], flaws(evidence[key]))
+        found[key] = torch.where(unread, codes[-1], find_status(evidence[key]))
     place = Layer(FUSED, reason=f"{fuse} of {', '.join(layer.key for layer in order)}")
     return replace(
         explanation,
         evidence={**evidence, **explanation.evidence},
-        flaws={**found, **explanation.flaws},
+        map_status={**found, **explanation.map_status},
         layers={**dict.fromkeys(evidence, place), **explanation.layers},
     )
 
 
-def with_mirrored(straight: Explanation, mirrored: Explanation) -> Explanation:
+def average_mirrored(straight: Explanation, mirrored: Explanation) -> Explanation:
     """The mean of the evidence and that of the mirrored images, mirrored back."""
     evidence = {key: (tensor + mirrored.evidence[key].flip(-1)) / 2 for key, tensor in straight.evidence.items()}
     dead, found = FLAWS.index("no gradient"), {}
     for key, tensor in evidence.items():
-        both_dead = (straight.flaws[key] == dead) & (mirrored.flaws[key] == dead)
-        stays = both_dead | (straight.flaws[key] == UNASKED)
-        found[key] = torch.where(stays, straight.flaws[key], flaws(tensor))
-    return replace(straight, evidence=evidence, flaws=found)
+        both_dead = (straight.map_status[key] == dead) & (mirrored.map_status[key] == dead)
+        stays = both_dead | (straight.map_status[key] == UNASKED)
+        found[key] = torch.where(stays, straight.map_status[key], find_status(tensor))
+    return replace(straight, evidence=evidence, map_status=found)

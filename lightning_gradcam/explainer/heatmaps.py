@@ -11,19 +11,19 @@ from lightning_gradcam.utils.interpolation import Interpolation, resize
 @torch.no_grad()
 def to_heatmaps(
     evidence: Tensor,
-    flaws: Tensor,
+    map_status: Tensor,
     size: tuple[int, ...],
     scale: float | Tensor | None = None,
     interpolation: Interpolation = "bilinear",
 ) -> Tensor:
     """`Explanation.heatmaps` for the evidence ``(N, *s)`` of one layer."""
-    usable = (flaws == 0).reshape(-1, *[1] * (evidence.ndim - 1))
+    usable = (map_status == 0).reshape(-1, *[1] * (evidence.ndim - 1))
     maps = torch.where(usable, evidence.relu(), 0)
     if scale is None:
         maps = _stretch(maps)
     else:
         # Constant maps have a magnitude, so on a common scale they can be shown.
-        shown = ((flaws == 0) | (flaws == 4)).reshape(usable.shape)
+        shown = ((map_status == 0) | (map_status == 4)).reshape(usable.shape)
         unit = torch.as_tensor(scale, device=maps.device).clamp_min(1e-38)
         maps = (torch.where(shown, evidence.relu(), 0) / unit).clamp_max(1e6)  # finite, also where the scale is tiny
     maps = resize(maps, size, interpolation)

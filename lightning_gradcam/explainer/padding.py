@@ -13,7 +13,7 @@ Share: TypeAlias = tuple[float, ...]
 """Which part of a layer's grid the image takes, along each dimension from its start; the rest is padding."""
 
 
-def image_share(model: nn.Module, probe: Probe) -> Share:
+def find_image_share(model: nn.Module, probe: Probe) -> Share:
     """Which part of what the layers see is the image: torchvision's detectors resize it, and fill up to whole strides.
 
     Asked of the model's own ``GeneralizedRCNNTransform``; without one, the image is all.
@@ -27,7 +27,7 @@ def image_share(model: nn.Module, probe: Probe) -> Share:
     return tuple(side / of for side, of in zip(seen.image_sizes[0], seen.tensors.shape[2:], strict=True))
 
 
-def placed(evidence: Tensor, share: Share) -> Tensor:
+def crop_padding(evidence: Tensor, share: Share) -> Tensor:
     """The part of evidence ``(n, h, w)`` that lies on the image, on as many cells as that part touches.
 
     Where it ends between cells, values are interpolated, as enlarging the whole map and cutting the padding off would.

@@ -9,17 +9,17 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from lightning_gradcam.capture.forward import Called, default_forward
+from lightning_gradcam.capture.forward import CheckedForward, default_forward
 from lightning_gradcam.capture.isolation import isolated
-from lightning_gradcam.capture.pre_softmax import noted
-from lightning_gradcam.explainer.explainer import Plan, captured
+from lightning_gradcam.capture.pre_softmax import has_softmax_input
+from lightning_gradcam.explainer.explainer import Explainer, capture_pairs
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.fusion import Fuse, check_flips, check_fuse
-from lightning_gradcam.explainer.padding import Share, image_share
-from lightning_gradcam.layers import Layers, choose_layers, elsewhere
-from lightning_gradcam.layers.checks import check_eager, check_model, check_reach, named
-from lightning_gradcam.layers.trace_model import TRACED_ROWS, traced
-from lightning_gradcam.methods import place_of
+from lightning_gradcam.explainer.padding import Share, find_image_share
+from lightning_gradcam.layers import Layers, choose_layers, list_non_layers
+from lightning_gradcam.layers.checks import add_model_hints, check_eager, check_model, check_reach
+from lightning_gradcam.layers.trace_model import TRACED_ROWS, trace_model
+from lightning_gradcam.methods import get_location
 from lightning_gradcam.methods.apply import check_premise, has_premise, uses_gradients
 from lightning_gradcam.methods.resolve import Methods, coerce_methods
 from lightning_gradcam.probe.image_loading import Images, Preprocessing, as_probe
@@ -29,11 +29,11 @@ from lightning_gradcam.targets import (
     EmbeddingNorm,
     coerce_target,
     find_logits,
-    for_rows,
+    select_rows,
     with_labels,
 )
-from lightning_gradcam.targets.embeddings import embeds
-from lightning_gradcam.targets.output_kind import _checked, check_pixels, suited
+from lightning_gradcam.targets.embeddings import is_embedding_target
+from lightning_gradcam.targets.output_kind import _checked, adapt_target, check_pixels
 
 Targets: TypeAlias = str | int | Sequence[int] | Tensor | Target
 
@@ -71,7 +71,7 @@ def explain(
         flips: Whether the same is explained in the images mirrored along their last dimension, too, and evidence is
             the mean of both; for twice the cost.
         preprocess: What makes of such an image what the model takes: a transform of torchvision, a `Preprocess`, or
-            `Pixels`.
+            `Normalization`.
 
     Returns:
         An `Explanation` on the images' device, float32 whatever the model's precision.
@@ -107,23 +107,23 @@ def prepare(
     forward: Forward | None = None,
     fuse: Fuse | None = None,
     flips: bool = False,
-) -> Plan:
+) -> Explainer:
     """Trace the model once on the first images and decide; arguments and errors as for `explain`."""
     check_model(model)
     methods = coerce_methods(method)
     check_fuse(fuse)
     check_flips(flips)
-    target, call = with_labels(target, probe), Called(forward or default_forward(model))
-    with named(model):
-        shapes, output, answer = traced(model, probe, call, target)
-        read = [each for each in methods.values() if place_of(each) is None]
+    target, call = with_labels(target, probe), CheckedForward(forward or default_forward(model))
+    with add_model_hints(model):
+        shapes, output, answer = trace_model(model, probe, call, target)
+        read = [each for each in methods.values() if get_location(each) is None]
         places = choose_layers(layers, shapes, model) if read else []
         check_eager(places, model)
         if any(uses_gradients(each) for each in read):
             check_reach(places, shapes)
         check_fuse(fuse, places, len(read) == len(methods))
-        places += elsewhere((place_of(each) for each in methods.values()), shapes)
-    logits = None if embeds(target) else find_logits(output)
+        places += list_non_layers((get_location(each) for each in methods.values()), shapes)
+    logits = None if is_embedding_target(target) else find_logits(output)
     note = _checked(target, probe, logits)
     if isinstance(target, EmbeddingNorm):
         target.check(output)
@@ -133,12 +133,12 @@ def prepare(
     share: Share = ()
     if answer == "boxes":
         with isolated(model):
-            share = image_share(model, probe)
-    call = replace(call, notes=noted(output))
-    plan = Plan(tuple(places), methods, call, shapes, count, fuse, flips, note, answer, share, told)
+            share = find_image_share(model, probe)
+    call = replace(call, notes=has_softmax_input(output))
+    plan = Explainer(tuple(places), methods, call, shapes, count, fuse, flips, note, answer, share, told)
     if has_premise(methods.values()):
         rows = probe[:TRACED_ROWS]
-        score = suited(for_rows(target, slice(len(rows))), answer)
+        score = adapt_target(select_rows(target, slice(len(rows))), answer)
         with isolated(model):
-            check_premise(captured(model, rows, plan.layers, call, [score])[0])
+            check_premise(capture_pairs(model, rows, plan.layers, call, [score])[0])
     return plan

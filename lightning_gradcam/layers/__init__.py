@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from lightning_gradcam.layers.resolve import Layers, check_layers, choose_layers, elsewhere
-from lightning_gradcam.layers.rules import ENOUGH_CELLS, RULES, LayerRule, as_layer, auto, feature_maps, stages
+from lightning_gradcam.layers.resolve import Layers, check_layers, choose_layers, list_non_layers
+from lightning_gradcam.layers.rules import ENOUGH_CELLS, RULES, LayerRule, auto, feature_maps, stages, to_layer
 
 __all__ = [
     "ENOUGH_CELLS",
     "RULES",
     "LayerRule",
     "Layers",
-    "as_layer",
     "auto",
     "check_layers",
     "choose_layers",
-    "elsewhere",
     "feature_maps",
+    "list_non_layers",
     "stages",
+    "to_layer",
 ]

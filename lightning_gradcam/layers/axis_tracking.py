@@ -46,7 +46,7 @@ _LAYOUTS = (FIRST, Axes(0, 1), Axes(1, 0))
 
 
 @dataclass(frozen=True)
-class Origin:
+class TensorOrigin:
     """Where a tensor comes from.
 
     Args:
@@ -65,7 +65,7 @@ class Origin:
 
 
 @dataclass
-class Places:
+class AxisTracker:
     """Follows the places of signals ``(n, C, L)``, to be asked of every tensor in order of execution.
 
     Shapes cannot tell ``(n, C, L)`` from ``(n, L, C)``. What can: which tensor a module was given, and whether it is
@@ -79,7 +79,7 @@ class Places:
     images: Tensor
     _seen: list[tuple[Tensor, Axes | None]] = field(default_factory=list)
 
-    def read(self, origin: Origin) -> Axes | None:
+    def read(self, origin: TensorOrigin) -> Axes | None:
         """Where the places of a tensor are; None where it cannot be told, or it is no sequence."""
         axes = self._read(origin) if origin.returned.ndim == 3 else None
         if axes and origin.returned.shape[axes.rows] != len(self.images):
@@ -98,7 +98,7 @@ class Places:
     def _known(self) -> list[tuple[Tensor, Axes | None]]:
         return [(self.images, FIRST), *self._seen]
 
-    def _read(self, origin: Origin) -> Axes | None:
+    def _read(self, origin: TensorOrigin) -> Axes | None:
         returned, maker = origin.returned, origin.maker
         is_view, axes = self._followed(returned)
         if is_view:
@@ -140,7 +140,7 @@ class Places:
                     return True, fitting[0]
         return False, None
 
-    def _of_parts(self, origin: Origin, given: Sequence[tuple[Tensor, Axes]]) -> Axes | None:
+    def _of_parts(self, origin: TensorOrigin, given: Sequence[tuple[Tensor, Axes]]) -> Axes | None:
         """Of a module of any kind: as what was made inside, or given, with which it shares a size."""
         returned = origin.returned
         inside = [(tensor, axes) for tensor, axes in self._seen[origin.inside :] if axes and tensor.ndim == 3]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lightning_gradcam.capture.hooks import named_layers
-from lightning_gradcam.capture.layer import Layer, LayerShape
+from lightning_gradcam.capture.layer import Layer, LayerRecord
 from lightning_gradcam.errors import NotExplainableError
 
 
@@ -48,7 +48,7 @@ def check_eager(layers: Sequence[Layer], model: nn.Module) -> None:
             raise NotExplainableError(f"Layer {layer.name!r} cannot be looked at.")
 
 
-def check_reach(layers: Sequence[Layer], shapes: Sequence[LayerShape]) -> None:
+def check_reach(layers: Sequence[Layer], shapes: Sequence[LayerRecord]) -> None:
     """Raise where the score's gradient, which the method needs, does not reach a layer.
 
     Raises:
@@ -70,7 +70,7 @@ def check_reach(layers: Sequence[Layer], shapes: Sequence[LayerShape]) -> None:
 
 
 @contextmanager
-def named(model: nn.Module) -> Iterator[None]:
+def add_model_hints(model: nn.Module) -> Iterator[None]:
     """Where the model turns out not to be explainable inside, add which of its parts are known to stand in the way."""
     try:
         yield

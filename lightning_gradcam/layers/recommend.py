@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from lightning_gradcam.capture.forward import Called, default_forward
-from lightning_gradcam.capture.layer import Layer, LayerShape
-from lightning_gradcam.layers import ENOUGH_CELLS, as_layer, auto, feature_maps, stages
-from lightning_gradcam.layers.checks import check_model, named
-from lightning_gradcam.layers.trace_model import traced
+from lightning_gradcam.capture.forward import CheckedForward, default_forward
+from lightning_gradcam.capture.layer import Layer, LayerRecord
+from lightning_gradcam.layers import ENOUGH_CELLS, auto, feature_maps, stages, to_layer
+from lightning_gradcam.layers.checks import add_model_hints, check_model
+from lightning_gradcam.layers.trace_model import trace_model
 from lightning_gradcam.probe.image_loading import as_probe
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
@@ -57,7 +57,7 @@ EARLIER = 3
 """So many candidates on the grid of the first."""
 
 
-def candidates(shapes: Sequence[LayerShape]) -> Candidates:
+def rank_candidates(shapes: Sequence[LayerRecord]) -> Candidates:
     """Rank places: what `auto` chooses, the ones before it on its grid, finer grids, and grids that are too coarse.
 
     >>> shapes = [LayerShape(f"layer{i}", "ReLU", (1, 8, s, s), (s, s)) for i, s in enumerate((8, 4, 4))]
@@ -73,7 +73,7 @@ def candidates(shapes: Sequence[LayerShape]) -> Candidates:
     chosen = at[first.name, first.call]
     same = [s for s in features[: features.index(chosen)] if s.grid == chosen.grid]
     outer = [s for s in same if not any(s.name.startswith(f"{o.name}.") for o in (*same, chosen))]
-    earlier = [as_layer(s, "earlier on the same grid") for s in outer[: -EARLIER - 1 : -1]]
+    earlier = [to_layer(s, "earlier on the same grid") for s in outer[: -EARLIER - 1 : -1]]
     others = [layer for layer in stages(shapes) if at[layer.name, layer.call].grid != chosen.grid]
     others.sort(key=lambda layer: at[layer.name, layer.call].cells < ENOUGH_CELLS)  # stable: the deepest first
     ranked = enumerate([first, *earlier, *others], 1)
@@ -103,7 +103,7 @@ def recommended_layers(
         2  0      6x6  100%   Conv2d   earlier on the same grid
     """
     check_model(model)
-    call = Called(forward or default_forward(model))
-    with named(model):
-        shapes, _, _ = traced(model, as_probe(images, model), call, coerce_target(target))
-        return candidates(shapes)
+    call = CheckedForward(forward or default_forward(model))
+    with add_model_hints(model):
+        shapes, _, _ = trace_model(model, as_probe(images, model), call, coerce_target(target))
+        return rank_candidates(shapes)

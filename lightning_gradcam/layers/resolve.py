@@ -9,10 +9,10 @@ from typing import TypeAlias
 from torch import nn
 
 from lightning_gradcam.capture.hooks import clean_name, named_layers
-from lightning_gradcam.capture.layer import ATTENTION, PIXELS, Layer, LayerShape, channels_first
+from lightning_gradcam.capture.layer import ATTENTION, PIXELS, Layer, LayerRecord, channels_first
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.layers.rules import RULES, LayerRule
-from lightning_gradcam.utils.registry import unknown
+from lightning_gradcam.utils.registry import unknown_name_error
 
 Layers: TypeAlias = str | nn.Module | Layer | LayerRule | Sequence[str | nn.Module | Layer]
 """What users may say: a rule's name, a layer's name, a module, a `Layer`, a list of these, or a rule."""
@@ -20,7 +20,7 @@ Layers: TypeAlias = str | nn.Module | Layer | LayerRule | Sequence[str | nn.Modu
 _EXPECTED = "Expected a layer's name, a module, a Layer or a rule"
 
 
-def choose_layers(layers: Layers, shapes: Sequence[LayerShape], model: nn.Module) -> list[Layer]:
+def choose_layers(layers: Layers, shapes: Sequence[LayerRecord], model: nn.Module) -> list[Layer]:
     """Apply the user's choice to a trace.
 
     Raises:
@@ -50,7 +50,7 @@ def _listed(layers: str | nn.Module | Layer | Sequence[str | nn.Module | Layer])
     return [layer for layer in layers if not (isinstance(layer, Layer) and not layer.is_module)]
 
 
-def elsewhere(places: Iterable[str | None], shapes: Sequence[LayerShape]) -> list[Layer]:
+def list_non_layers(places: Iterable[str | None], shapes: Sequence[LayerRecord]) -> list[Layer]:
     """The places of evidence that are no layers, each once.
 
     Raises:
@@ -95,11 +95,11 @@ def check_layer(layer: str | nn.Module | Layer, named: Mapping[str, nn.Module]) 
         raise TypeError(f"{_EXPECTED}, but got {layer!r}.")
     name = clean_name(layer if isinstance(layer, str) else layer.name)
     if name not in named:
-        raise unknown(RULES.noun, name, [*RULES, *named])
+        raise unknown_name_error(RULES.noun, name, [*RULES, *named])
     return Layer(name, reason="given") if isinstance(layer, str) else layer
 
 
-def _locate(layer: Layer, shapes: Sequence[LayerShape]) -> Layer:
+def _locate(layer: Layer, shapes: Sequence[LayerRecord]) -> Layer:
     """Give a layer named by the user the layout that the trace found, where it says none itself."""
     if layer.to_grid is not channels_first:
         return layer

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from lightning_gradcam.capture.layer import Layer, LayerShape, vanishing
+from lightning_gradcam.capture.layer import Layer, LayerRecord, is_vanishing
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.utils.registry import Registry
 
-LayerRule: TypeAlias = Callable[[Sequence[LayerShape]], Sequence[Layer]]
+LayerRule: TypeAlias = Callable[[Sequence[LayerRecord]], Sequence[Layer]]
 """Chooses from a trace, in order of execution; never sees the model, so plain lists can test it."""
 
 RULES = Registry[LayerRule]("layer or layer rule")
@@ -24,14 +24,14 @@ _NOT_FEATURES = re.compile(
 )
 
 
-def feature_maps(shapes: Sequence[LayerShape]) -> list[LayerShape]:
+def feature_maps(shapes: Sequence[LayerRecord]) -> list[LayerRecord]:
     """The spatial outputs on the way to the score that are not a pooling, flattening or dropout, nor the answer itself.
 
     Raises:
         NotExplainableError: There are none.
     """
     spatial = [s for s in shapes if s.cells > 1]
-    dark = vanishing(shapes)
+    dark = is_vanishing(shapes)
     reached = [s for s in spatial if s.reaches and (s.touched or dark)]
     features = [s for s in reached if not _NOT_FEATURES.search(s.kind) and not s.answers]
     if not features:
@@ -41,7 +41,7 @@ def feature_maps(shapes: Sequence[LayerShape]) -> list[LayerShape]:
     return features
 
 
-def _why_none(shapes: Sequence[LayerShape], spatial: int, reached: int) -> tuple[str, str]:
+def _why_none(shapes: Sequence[LayerRecord], spatial: int, reached: int) -> tuple[str, str]:
     """What was found instead of a feature map, and what to do."""
     if not shapes:
         return "no module returns a tensor of the images", (
@@ -66,7 +66,7 @@ _REASON_TOKENS = "the last place where patch tokens are on the way to the score"
 
 
 @RULES.register("auto")
-def auto(shapes: Sequence[LayerShape]) -> list[Layer]:
+def auto(shapes: Sequence[LayerRecord]) -> list[Layer]:
     """The last feature map with at least 16 cells, or with as many as the model has.
 
     >>> shapes = [LayerShape(f"layer{i}", "ReLU", (1, 8, s, s), (s, s)) for i, s in enumerate((16, 8, 4, 2))]
@@ -75,8 +75,8 @@ def auto(shapes: Sequence[LayerShape]) -> list[Layer]:
     """
     features = feature_maps(shapes)
     enough = min(ENOUGH_CELLS, max(s.cells for s in features))
-    chosen = whole([s for s in features if s.cells >= enough][-1], features, shapes)
-    last = whole(features[-1], features, shapes)
+    chosen = find_enclosing_output([s for s in features if s.cells >= enough][-1], features, shapes)
+    last = find_enclosing_output(features[-1], features, shapes)
     reason = _REASON_TOKENS if chosen.tokens else "the last feature map on the way to the score"
     if last.grid != chosen.grid:
         count = f"at least {ENOUGH_CELLS} cells" if enough == ENOUGH_CELLS else f"{enough} cells, the most there are"
@@ -87,10 +87,12 @@ def auto(shapes: Sequence[LayerShape]) -> list[Layer]:
             f"; behind it {len(tokens)} layers return sequences, the last {tokens[-1].name} {list(tokens[-1].shape)}, "
             "which this rule does not read: `layers=Layer(name, to_grid=...)` does"
         )
-    return [as_layer(chosen, reason)]
+    return [to_layer(chosen, reason)]
 
 
-def whole(found: LayerShape, features: Sequence[LayerShape], shapes: Sequence[LayerShape]) -> LayerShape:
+def find_enclosing_output(
+    found: LayerRecord, features: Sequence[LayerRecord], shapes: Sequence[LayerRecord]
+) -> LayerRecord:
     """The whole of which a feature map is a branch, on the same grid.
 
     A map inside a block whose own output is not used as a map of that grid (coarser, or its patch tokens miss the
@@ -120,7 +122,7 @@ def whole(found: LayerShape, features: Sequence[LayerShape], shapes: Sequence[La
     return found
 
 
-def _in_stack(found: LayerShape, shapes: Sequence[LayerShape]) -> bool:
+def _in_stack(found: LayerRecord, shapes: Sequence[LayerRecord]) -> bool:
     """Whether it is the output of a block that another follows: one numbered next, with parts of the same names."""
     stack, number = re.fullmatch(r"(.*?)(\d*)", found.name).groups()  # type: ignore[union-attr]  # matches all
     names = [name for s in shapes for name in (s.name, *s.inner)]
@@ -132,7 +134,7 @@ def _in_stack(found: LayerShape, shapes: Sequence[LayerShape]) -> bool:
 
 
 @RULES.register("stages")
-def stages(shapes: Sequence[LayerShape]) -> list[Layer]:
+def stages(shapes: Sequence[LayerRecord]) -> list[Layer]:
     """The last feature map of every resolution, the deepest first.
 
     >>> shapes = [LayerShape(f"layer{i}", "ReLU", (1, 8, s, s), (s, s)) for i, s in enumerate((8, 8, 4, 2))]
@@ -141,15 +143,15 @@ def stages(shapes: Sequence[LayerShape]) -> list[Layer]:
     """
     features = feature_maps(shapes)
     last = {s.grid: s for s in features}
-    wholes = [whole(s, features, shapes) for s in last.values()]
+    wholes = [find_enclosing_output(s, features, shapes) for s in last.values()]
     deepest_first = sorted(wholes, key=shapes.index, reverse=True)
-    return [as_layer(s, f"the last feature map of {_grid(s)}") for s in deepest_first]
+    return [to_layer(s, f"the last feature map of {_grid(s)}") for s in deepest_first]
 
 
-def as_layer(shape: LayerShape, reason: str) -> Layer:
+def to_layer(shape: LayerRecord, reason: str) -> Layer:
     """The place that a rule chose."""
     return Layer(shape.name, shape.call, reason, shape.to_grid)
 
 
-def _grid(shape: LayerShape) -> str:
+def _grid(shape: LayerRecord) -> str:
     return "x".join(map(str, shape.grid or ()))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from lightning_gradcam.capture.layer import Grid, ToGrid, Tokens, channels_first, channels_last
-from lightning_gradcam.layers.axis_tracking import EXTRA, FIRST, Axes, Origin, Places
+from lightning_gradcam.layers.axis_tracking import EXTRA, FIRST, Axes, AxisTracker, TensorOrigin
 
 _REDUCTIONS = (2, 4, 8)
 _EXTRA_SHARE = 8  # more extra tokens than this part make a grid out of any number
@@ -45,14 +45,14 @@ def find_tokens(length: int, image: Grid, grids: Sequence[Grid] = ()) -> Tokens 
 
 
 @dataclass
-class Layouts:
+class GridInference:
     """Reads one output after the other, in order of execution: what came before tells what tokens are made of.
 
     Features are taken as ``(n, C, *s)``, and as ``(n, *s, C)`` only where that alone has the proportions of the image,
     or is a grid from before, with sides divided or not; ``(n, L, C)``, and ``(L, n, C)``, as tokens where `find_tokens`
     finds their grid.
 
-    Of signals, shapes alone do not tell which dimension the places are: there, `Places` follows them.
+    Of signals, shapes alone do not tell which dimension the places are: there, `AxisTracker` follows them.
 
     Args:
         image: The images' spatial dimensions.
@@ -88,7 +88,7 @@ class Layouts:
         self.grids.append(grid)
         return grid, to_grid
 
-    def follow(self, origin: Origin, places: Places) -> tuple[Grid | None, ToGrid]:
+    def follow(self, origin: TensorOrigin, places: AxisTracker) -> tuple[Grid | None, ToGrid]:
         """The same for an output of that origin."""
         shape = tuple(origin.returned.shape)
         axes = places.read(origin)

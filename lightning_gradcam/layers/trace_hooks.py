@@ -10,11 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.capture.hooks import can_be_traced, hooked, named_layers
-from lightning_gradcam.capture.layer import Grid, LayerShape, ToGrid, vanishing
-from lightning_gradcam.capture.outputs import floats, ordinary, swap, version, with_grad
-from lightning_gradcam.layers.axis_tracking import Origin, Places
-from lightning_gradcam.layers.spatial_grid import Layouts
+from lightning_gradcam.capture.hooks import is_traceable, named_layers, register_hooks
+from lightning_gradcam.capture.layer import Grid, LayerRecord, ToGrid, is_vanishing
+from lightning_gradcam.capture.outputs import (
+    get_version,
+    list_float_tensors,
+    replace_tensor,
+    with_grad,
+    without_inference_tensors,
+)
+from lightning_gradcam.layers.axis_tracking import AxisTracker, TensorOrigin
+from lightning_gradcam.layers.spatial_grid import GridInference
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward
 
@@ -27,7 +33,7 @@ class _Made:
     handed: Tensor  # the clone that went on; an in-place operation changes it, and so its version
     version: int
     returned_by: list[tuple[nn.Module, int]]  # with which call of it; the innermost module first
-    origin: Origin
+    origin: TensorOrigin
 
 
 @dataclass
@@ -41,8 +47,8 @@ class _Tape:
 
     def enter(self, module: nn.Module, args: Any) -> Any:
         """Before a module runs."""
-        args = ordinary(module, args)
-        self.running.append((len(self.made), [(arg, version(arg)) for arg in args if isinstance(arg, Tensor)]))
+        args = without_inference_tensors(module, args)
+        self.running.append((len(self.made), [(arg, get_version(arg)) for arg in args if isinstance(arg, Tensor)]))
         return args
 
     def leave(self, module: nn.Module, _args: Any, output: Any) -> Any:
@@ -50,25 +56,25 @@ class _Tape:
         first_inside, given = self.running.pop()
         call = self.calls[module]
         self.calls[module] += 1
-        tensor, others = next(found := floats(output), None), any(True for _ in found)
+        tensor, others = next(found := list_float_tensors(output), None), any(True for _ in found)
         if tensor is None or tensor.ndim < 2 or self.rows not in tensor.shape[: 2 if tensor.ndim == 3 else 1]:
             return None
-        if any(arg is tensor and came == version(tensor) for arg, came in given):
+        if any(arg is tensor and came == get_version(tensor) for arg, came in given):
             return None  # handed through, as dropout does in evaluation
         for record in self.made[first_inside:]:
-            if record.handed is tensor and record.version == version(tensor):
+            if record.handed is tensor and record.version == get_version(tensor):
                 if not others:  # else the score may be made of those, and pass by the tensor on its way out
                     record.returned_by.append((module, call))
                 return None
         value, handed = with_grad(tensor)  # also inside a no_grad block of the model's own
-        origin = Origin(module, tensor, handed, [arg for arg, _ in given], first_inside)
+        origin = TensorOrigin(module, tensor, handed, [arg for arg, _ in given], first_inside)
         self.made.append(_Made(value, handed, handed._version, [(module, call)], origin))
-        return swap(output, tensor, handed)
+        return replace_tensor(output, tensor, handed)
 
 
-def trace(
+def run_traced(
     model: nn.Module, probe: Probe, forward: Forward, score: Callable[[Any], Tensor]
-) -> tuple[tuple[LayerShape, ...], Any]:
+) -> tuple[tuple[LayerRecord, ...], Any]:
     """Run the model once with grad and list what its modules returned, in order of execution.
 
     Args:
@@ -78,23 +84,23 @@ def trace(
         score: Turns the model's output into scores ``(n,)`` or ``(n, k)``.
 
     Returns:
-        One `LayerShape` per distinct tensor with one row per image, and the model's output.
+        One `LayerRecord` per distinct tensor with one row per image, and the model's output.
     """
     tape = _Tape(len(probe))
-    names = {module: name for name, module in named_layers(model).items() if can_be_traced(name, module)}
+    names = {module: name for name, module in named_layers(model).items() if is_traceable(name, module)}
     entering = [(module.register_forward_pre_hook, tape.enter) for module in names]
     leaving = [(module.register_forward_hook, tape.leave) for module in names]
     with torch.enable_grad():
-        with hooked([*entering, *leaving]):  # type: ignore[list-item]  # pre-hooks take no output
+        with register_hooks([*entering, *leaving]):  # type: ignore[list-item]  # pre-hooks take no output
             output = forward(model, probe)
         scores = score(output)
         gradients: Sequence[Tensor | None] = [None] * len(tape.made)
         if tape.made and scores.requires_grad:
             gradients = torch.autograd.grad(scores.sum(), [r.value for r in tape.made], allow_unused=True)
-    layouts, places = Layouts(probe.size, len(probe)), Places(probe.images)
+    layouts, places = GridInference(probe.size, len(probe)), AxisTracker(probe.images)
     read = [layouts.follow(record.origin, places) for record in tape.made]
     shapes = [_shape(r, names, tape.calls, *at, g) for r, at, g in zip(tape.made, read, gradients, strict=True)]
-    if not vanishing(shapes):
+    if not is_vanishing(shapes):
         shapes = [replace(s, reaches=s.touched > 0) if s.tokens else s for s in shapes]
     return tuple(shapes), output
 
@@ -106,9 +112,9 @@ def _shape(
     grid: Grid | None,
     to_grid: ToGrid,
     gradient: Tensor | None,
-) -> LayerShape:
+) -> LayerRecord:
     (maker, _), (outermost, call) = record.returned_by[0], record.returned_by[-1]
-    return LayerShape(
+    return LayerRecord(
         name=names[outermost],
         kind=type(maker).__name__,
         shape=tuple(record.value.shape),

@@ -8,53 +8,53 @@ from typing import Any
 
 from torch import nn
 
-from lightning_gradcam.capture.isolation import filled, isolated
-from lightning_gradcam.capture.layer import LayerShape
-from lightning_gradcam.layers.trace_hooks import trace
+from lightning_gradcam.capture.isolation import fill_zero_parameters, isolated
+from lightning_gradcam.capture.layer import LayerRecord
+from lightning_gradcam.layers.trace_hooks import run_traced
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
-from lightning_gradcam.targets import class_scores
-from lightning_gradcam.targets.detection import BoxScore, largest_box, smallest_box
-from lightning_gradcam.targets.embeddings import Mutual, both_sides, compares_images
-from lightning_gradcam.targets.output_kind import Answer, answer_of, every_class, without_answers
+from lightning_gradcam.targets import list_class_scores
+from lightning_gradcam.targets.detection import BoxScore, score_largest_box, score_smallest_box
+from lightning_gradcam.targets.embeddings import MutualTarget, compares_images, stack_pairs
+from lightning_gradcam.targets.output_kind import Answer, find_output_kind, mark_outputs, sum_logits
 
 TRACED_ROWS = 2
 """A trace looks at shapes and reach only; two images, since models that squeeze a batch of one exist."""
 
 
-def traced(
+def trace_model(
     model: nn.Module, probe: Probe, forward: Forward, target: Target
-) -> tuple[tuple[LayerShape, ...], Any, Answer]:
+) -> tuple[tuple[LayerRecord, ...], Any, Answer]:
     """What the model's layers return for the first images and which of them reach the score, and the model's output."""
     single = len(probe) == 1
     pairs = compares_images(target, probe)
     rows = probe[[0, 0]] if single else probe[:TRACED_ROWS]  # what has one row may be no feature of the one image
     try:
-        return _traced(model, both_sides(rows) if pairs else rows, forward, Mutual(target) if pairs else target)
+        return _traced(model, stack_pairs(rows) if pairs else rows, forward, MutualTarget(target) if pairs else target)
     except Exception:
         if not single:
             raise
-        rows = both_sides(probe) if pairs else probe  # the model, or the target, is made for one image
-        return _traced(model, rows, forward, Mutual(target) if pairs else target)
+        rows = stack_pairs(probe) if pairs else probe  # the model, or the target, is made for one image
+        return _traced(model, rows, forward, MutualTarget(target) if pairs else target)
 
 
 def _traced(
     model: nn.Module, rows: Probe, forward: Forward, target: Target
-) -> tuple[tuple[LayerShape, ...], Any, Answer]:
+) -> tuple[tuple[LayerRecord, ...], Any, Answer]:
     # All classes show what the gradient reaches: a label may be out of range, which is checked later.
-    of_class = bool(class_scores(target)) or isinstance(target, BoxScore)
-    score = every_class if of_class else target
-    with isolated(model), filled(model):
-        shapes, output = trace(model, rows, forward, lambda output: score(output, rows))
-        answer = answer_of(output, rows)
+    of_class = bool(list_class_scores(target)) or isinstance(target, BoxScore)
+    score = sum_logits if of_class else target
+    with isolated(model), fill_zero_parameters(model):
+        shapes, output = run_traced(model, rows, forward, lambda output: score(output, rows))
+        answer = find_output_kind(output, rows)
         if answer == "boxes" and of_class:
-            small, _ = trace(model, rows, forward, lambda output: smallest_box(output, rows))
-            large, _ = trace(model, rows, forward, lambda output: largest_box(output, rows))
-            shapes = common([shapes, small, large])
-    return without_answers(shapes, output, rows), output, answer
+            small, _ = run_traced(model, rows, forward, lambda output: score_smallest_box(output, rows))
+            large, _ = run_traced(model, rows, forward, lambda output: score_largest_box(output, rows))
+            shapes = merge_traces([shapes, small, large])
+    return mark_outputs(shapes, output, rows), output, answer
 
 
-def common(traces: Sequence[Sequence[LayerShape]]) -> tuple[LayerShape, ...]:
+def merge_traces(traces: Sequence[Sequence[LayerRecord]]) -> tuple[LayerRecord, ...]:
     """One trace of several scores: it reaches what the first does, as far as the one that reaches least of it.
 
     >>> one, other = (LayerShape("a", "ReLU", (1, 4, 8, 8), (8, 8), touched=t) for t in (0.5, 0.25))

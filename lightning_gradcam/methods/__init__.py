@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from lightning_gradcam.methods.cam import cam, eigencam, eigengradcam, gradcam, principal
+from lightning_gradcam.methods.cam import cam, eigencam, eigengradcam, gradcam, project_principal
 
 # isort: split
 # The equations are registered first.
 from lightning_gradcam.methods.attention import AttentionRelevance, Rollout
-from lightning_gradcam.methods.base import METHODS, LayerMethod, PassMethod, arity, check_extra, place_of, takes_passes
+from lightning_gradcam.methods.base import (
+    METHODS,
+    LayerMethod,
+    PassMethod,
+    check_extra,
+    count_arguments,
+    get_location,
+    is_pass_method,
+)
 from lightning_gradcam.methods.gradient_free import AblationCAM, ScoreCAM
 from lightning_gradcam.methods.guided import Deconvolution, GuidedBackprop, GuidedGradCAM
 from lightning_gradcam.methods.occlusion import Occlusion
 from lightning_gradcam.methods.saliency import IntegratedGradients, Saliency, SmoothGrad
 from lightning_gradcam.methods.surrogates import KernelShap, Lime
 
-EQUATIONS = tuple(name for name, method in METHODS.items() if not takes_passes(method))
+EQUATIONS = tuple(name for name, method in METHODS.items() if not is_pass_method(method))
 """The names of the methods of (activations, gradients)."""
 
 __all__ = [
@@ -35,13 +43,13 @@ __all__ = [
     "Saliency",
     "ScoreCAM",
     "SmoothGrad",
-    "arity",
     "cam",
     "check_extra",
+    "count_arguments",
     "eigencam",
     "eigengradcam",
+    "get_location",
     "gradcam",
-    "place_of",
-    "principal",
-    "takes_passes",
+    "is_pass_method",
+    "project_principal",
 ]

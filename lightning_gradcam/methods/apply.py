@@ -7,26 +7,26 @@ from typing import cast
 
 from torch import Tensor
 
-from lightning_gradcam.capture.passes import Passes
+from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.errors import NotExplainableError
-from lightning_gradcam.methods import LayerMethod, PassMethod, cam, eigencam, takes_passes
-from lightning_gradcam.methods.resolve import Method, method_name
+from lightning_gradcam.methods import LayerMethod, PassMethod, cam, eigencam, is_pass_method
+from lightning_gradcam.methods.resolve import Method, get_method_name
 from lightning_gradcam.methods.variants import Variant
 from lightning_gradcam.utils.numerics import CONSTANT
 
 
-def apply(method: Method, passes: Passes) -> Mapping[str, Tensor]:
+def apply_methods(method: Method, passes: CapturedPass) -> Mapping[str, Tensor]:
     """Signed evidence ``(n, *s)`` per key, float32.
 
     Raises:
         ValueError: The method returned another shape, or a key that is no place.
     """
-    if takes_passes(method):
+    if is_pass_method(method):
         evidence = dict(cast(PassMethod, method)(passes))
-        if not evidence.keys() <= passes.places.keys():
+        if not evidence.keys() <= passes.locations.keys():
             raise ValueError(
-                f"Expected evidence for {' or '.join(map(repr, passes.places))} from method {method_name(method)!r}, "
-                f"but got it for {', '.join(map(repr, evidence))}. Evidence that lies at no layer needs a `place`."
+                f"Expected evidence for {' or '.join(map(repr, passes.locations))} from method "
+                f"{get_method_name(method)!r}, but got it for {', '.join(map(repr, evidence))}. Evidence that lies at no layer needs a `place`."
             )
     else:
         equation = cast(LayerMethod, method)
@@ -37,14 +37,14 @@ def apply(method: Method, passes: Passes) -> Mapping[str, Tensor]:
         if tensor.ndim != len(passes.probe.size) + 1 or len(tensor) != len(passes.probe):
             raise ValueError(
                 f"Expected evidence of shape ({len(passes.probe)}, *grid) with {len(passes.probe.size)} dimensions in "
-                f"the grid from method {method_name(method)!r}, but got {tuple(tensor.shape)} for {key!r}."
+                f"the grid from method {get_method_name(method)!r}, but got {tuple(tensor.shape)} for {key!r}."
             )
     return {key: tensor.detach().float() for key, tensor in evidence.items()}
 
 
 def uses_gradients(method: Method) -> bool:
     """Whether a zero gradient explains a zero map."""
-    return not takes_passes(method) and method is not eigencam
+    return not is_pass_method(method) and method is not eigencam
 
 
 def has_premise(methods: Iterable[Method]) -> bool:
@@ -52,7 +52,7 @@ def has_premise(methods: Iterable[Method]) -> bool:
     return any((method.equation if isinstance(method, Variant) else method) is cam for method in methods)
 
 
-def check_premise(passes: Passes) -> None:
+def check_premise(passes: CapturedPass) -> None:
     """CAM takes for granted that the head pools the whole map. (Waits for the device.)
 
     Raises:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.capture.layer import ATTENTION, Tokens
-from lightning_gradcam.capture.passes import Attention, Passes
+from lightning_gradcam.capture.passes import AttentionMap, CapturedPass
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.methods.base import METHODS
 
@@ -60,12 +60,16 @@ class Rollout:
         discarded = f", {self.discard_ratio:g} discarded" if self.discard_ratio else ""
         return "rollout" + heads + discarded + ("" if self.reader == "auto" else f", {self.reader}")
 
-    def __call__(self, passes: Passes) -> Mapping[str, Tensor]:
+    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
         """Evidence ``(n, *grid)``, never negative."""
         tokens = _tokens(passes)
         attention = _checked(passes.attention(), len(passes.probe), tokens)
         fused = [_FUSIONS[self.head_fusion](each.weights) for each in attention]
-        return {ATTENTION: read(rollout([discarded(each, self.discard_ratio) for each in fused]), tokens, self.reader)}
+        return {
+            ATTENTION: read_attention(
+                rollout([discard_smallest(each, self.discard_ratio) for each in fused]), tokens, self.reader
+            )
+        }
 
 
 @dataclass(frozen=True)
@@ -96,11 +100,11 @@ class AttentionRelevance:
         """How pictures and keys name it."""
         return "attention_relevance" + ("" if self.reader == "auto" else f", {self.reader}")
 
-    def __call__(self, passes: Passes) -> Mapping[str, Tensor]:
+    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
         """Evidence ``(n, *grid)``, never negative."""
         tokens = _tokens(passes)
         return {
-            ATTENTION: read(
+            ATTENTION: read_attention(
                 relevance(_checked(passes.attention(gradients=True), len(passes.probe), tokens)), tokens, self.reader
             )
         }
@@ -120,7 +124,7 @@ def rollout(attention: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def discarded(attention: Tensor, ratio: float) -> Tensor:
+def discard_smallest(attention: Tensor, ratio: float) -> Tensor:
     """Matrices ``(n, L, L)``, in each of which the smallest entries, that share of all, are zero.
 
     >>> discarded(torch.tensor([[[0.1, 0.9], [0.4, 0.6]]]), 0.5)
@@ -132,7 +136,7 @@ def discarded(attention: Tensor, ratio: float) -> Tensor:
     return flat.scatter(1, smallest, 0).reshape(attention.shape)
 
 
-def relevance(attention: Sequence[Attention]) -> Tensor:
+def relevance(attention: Sequence[AttentionMap]) -> Tensor:
     """What `AttentionRelevance` sums up, ``(n, L, L)``."""
     first = attention[0].weights
     total = torch.eye(first.shape[-1], dtype=first.dtype, device=first.device).expand(len(first), -1, -1)
@@ -142,7 +146,7 @@ def relevance(attention: Sequence[Attention]) -> Tensor:
     return total
 
 
-def read(matrix: Tensor, tokens: Tokens, reader: str) -> Tensor:
+def read_attention(matrix: Tensor, tokens: Tokens, reader: str) -> Tensor:
     """The patches' part ``(n, *grid)`` of what reaches the token that the score is read from.
 
     >>> read(torch.arange(9.0).reshape(1, 3, 3), Tokens((2,), extra=1), "auto")
@@ -158,13 +162,13 @@ def _check_reader(reader: str) -> None:
         raise ValueError(f"Expected `reader` to be 'auto', 'class' or 'mean', but got {reader!r}.")
 
 
-def _tokens(passes: Passes) -> Tokens:
+def _tokens(passes: CapturedPass) -> Tokens:
     tokens = passes.elsewhere[ATTENTION].to_grid
     assert isinstance(tokens, Tokens)
     return tokens
 
 
-def _checked(attention: Sequence[Attention], rows: int, tokens: Tokens) -> Sequence[Attention]:
+def _checked(attention: Sequence[AttentionMap], rows: int, tokens: Tokens) -> Sequence[AttentionMap]:
     """All attention, where it is that of all tokens to all tokens.
 
     Raises:

@@ -9,29 +9,29 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from lightning_gradcam.capture.passes import Passes
+from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.utils.registry import Registry
 
 LayerMethod: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """``(activations, gradients)``, both ``(n, C, *s)``, to signed evidence ``(n, *s)``, without a final ReLU."""
 
-PassMethod: TypeAlias = Callable[[Passes], Mapping[str, Tensor]]
+PassMethod: TypeAlias = Callable[[CapturedPass], Mapping[str, Tensor]]
 """What a layer method cannot say: from a pass and the means for more to signed evidence ``(n, *s)`` per key.
 
-Keys are those of `Passes.layers`. Where evidence lies elsewhere, the method has an attribute ``place``: `trace.PIXELS`
-or `trace.ATTENTION`, which is its only key then; it needs no layer.
+Keys are those of `CapturedPass.layers`. Where evidence lies elsewhere, the method has an attribute ``place``:
+`layer.PIXELS` or `layer.ATTENTION`, which is its only key then; it needs no layer.
 """
 
 METHODS = Registry[LayerMethod | PassMethod]("method")
 """Methods by name; ``@METHODS.register("name")`` adds one."""
 
 
-def takes_passes(method: LayerMethod | PassMethod) -> bool:
+def is_pass_method(method: LayerMethod | PassMethod) -> bool:
     """Whether it is a `PassMethod`, which may do anything with the graph; else a `LayerMethod`."""
-    return arity(method) == 1
+    return count_arguments(method) == 1
 
 
-def place_of(method: LayerMethod | PassMethod) -> str | None:
+def get_location(method: LayerMethod | PassMethod) -> str | None:
     """Where its evidence lies, if not at layers."""
     return getattr(method, "place", None)
 
@@ -46,7 +46,7 @@ def check_extra(method: LayerMethod | PassMethod) -> None:
         )
 
 
-def arity(function: Callable[..., object]) -> int:
+def count_arguments(function: Callable[..., object]) -> int:
     """How many arguments it wants by position."""
     parameters = inspect.signature(function).parameters.values()
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -22,7 +22,7 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     >>> gradcam(torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0, 1.0]]]))
     tensor([[2., 4.]])
     """
-    return weighted(gradients.flatten(2).mean(2), activations)
+    return sum_weighted(gradients.flatten(2).mean(2), activations)
 
 
 @METHODS.register("gradcam++")
@@ -40,7 +40,7 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     """
     below = 2 + activations.flatten(2).sum(2, keepdim=True) * gradients.flatten(2)
     alpha = torch.where(below == 0, 0, 1 / below)
-    return weighted((alpha * gradients.flatten(2).relu()).sum(2), activations)
+    return sum_weighted((alpha * gradients.flatten(2).relu()).sum(2), activations)
 
 
 @METHODS.register("xgradcam")
@@ -58,7 +58,7 @@ def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     flat = activations.flatten(2)
     total, size = flat.sum(2), flat.abs().sum(2)
     weights = (gradients.flatten(2) * flat).sum(2) / total
-    return weighted(torch.where(total.abs() <= 1e-6 * size, 0, weights), activations)
+    return sum_weighted(torch.where(total.abs() <= 1e-6 * size, 0, weights), activations)
 
 
 @METHODS.register("hirescam")
@@ -109,12 +109,12 @@ def eigencam(activations: Tensor, gradients: Tensor) -> Tensor:  # noqa: ARG001 
 
     .. math:: (A - \operatorname{mean}_{hw} A)^\top v_1
 
-    Muhammad and Yeasin 2020, arXiv:2008.00299; centred as in pytorch-grad-cam. See `principal` for its sign.
+    Muhammad and Yeasin 2020, arXiv:2008.00299; centred as in pytorch-grad-cam. See `project_principal` for its sign.
 
     >>> eigencam(torch.tensor([[[1.0, 2.0, 6.0], [0.0, 0.0, 0.0]]]), torch.zeros(1, 2, 3))
     tensor([[-2., -1.,  3.]])
     """
-    return principal(activations)
+    return project_principal(activations)
 
 
 @METHODS.register("eigengradcam")
@@ -123,12 +123,12 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     .. math:: (g A - \operatorname{mean}_{hw} g A)^\top v_1
 
-    From pytorch-grad-cam (``EigenGradCAM``); there is no paper. See `principal` for its sign.
+    From pytorch-grad-cam (``EigenGradCAM``); there is no paper. See `project_principal` for its sign.
 
     >>> eigengradcam(torch.tensor([[[1.0, 2.0, 6.0]]]), torch.full((1, 1, 3), -1.0))
     tensor([[ 2.,  1., -3.]])
     """
-    return principal(gradients * activations)
+    return project_principal(gradients * activations)
 
 
 @METHODS.register("cam")
@@ -143,10 +143,10 @@ def cam(activations: Tensor, gradients: Tensor) -> Tensor:
     >>> cam(torch.tensor([[[1.0, 3.0]]]), torch.tensor([[[0.25, 0.25]]]))
     tensor([[0.5000, 1.5000]])
     """
-    return weighted(gradients.flatten(2).sum(2), activations)
+    return sum_weighted(gradients.flatten(2).sum(2), activations)
 
 
-def principal(channels: Tensor) -> Tensor:
+def project_principal(channels: Tensor) -> Tensor:
     """Where each place lies along the first principal component of the channels.
 
     A component has no sign of its own: it is turned so that it rises with the sum over the channels. Of equal
@@ -185,6 +185,6 @@ def _leading(gram: Tensor) -> Tensor:
     return vector / torch.where(length == 0, 1, length)
 
 
-def weighted(weights: Tensor, activations: Tensor) -> Tensor:
+def sum_weighted(weights: Tensor, activations: Tensor) -> Tensor:
     """The sum of channels ``(n, C, *s)``, each with its weight in ``(n, C)``."""
     return torch.einsum("nc,nc...->n...", weights, activations)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.capture.isolation import frozen
-from lightning_gradcam.capture.passes import Passes
+from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.probe.probe import Probe
 
@@ -22,11 +22,11 @@ AT_ONCE = 16
 _PATIENCE = 3.0  # seconds until a bar is shown
 
 Score = Callable[[Probe, Sequence[int]], Tensor]
-"""Of other images and the rows they come from to scores ``(n,)`` or ``(n, k)``, see `Passes.scores`."""
+"""Of other images and the rows they come from to scores ``(n,)`` or ``(n, k)``, see `CapturedPass.scores`."""
 
 
 @dataclass(frozen=True)
-class Scored:
+class CaptumScore:
     """What captum calls: ``(images (n, C, *s), rows (n,)) -> (n,)``. It repeats rows as it repeats images.
 
     Args:
@@ -35,7 +35,7 @@ class Scored:
         advance: Told how many images have been seen.
     """
 
-    passes: Passes
+    passes: CapturedPass
     score: Score
     advance: Callable[[int], Any]
 
@@ -56,7 +56,7 @@ class Scored:
 
 
 @contextmanager
-def scored(passes: Passes, name: str, total: int, score: Score | None = None) -> Iterator[Scored]:
+def adapt_for_captum(passes: CapturedPass, name: str, total: int, score: Score | None = None) -> Iterator[CaptumScore]:
     """What captum is given; inside, weights want no gradient, and there is a bar on a terminal where it takes long.
 
     Args:
@@ -73,11 +73,11 @@ def scored(passes: Passes, name: str, total: int, score: Score | None = None) ->
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", category=UserWarning, module="captum")  # on what it does by itself
-        yield Scored(passes, score or passes.scores, bar.update)
+        yield CaptumScore(passes, score or passes.scores, bar.update)
 
 
-def gradients_of(
-    forward_fn: Scored,
+def make_gradient_func(
+    forward_fn: CaptumScore,
     inputs: tuple[Tensor, ...],
     target_ind: None,  # noqa: ARG001  # the score is of one class already
     additional_forward_args: tuple[Tensor],
@@ -100,7 +100,7 @@ def gradients_of(
     return gradients
 
 
-def strongest(gradients: Tensor) -> Tensor:
+def max_over_channels(gradients: Tensor) -> Tensor:
     """One number per place: the largest gradient ``(n, C, *s)`` of its channels, whatever its sign.
 
     Whether a brighter or a darker pixel raises the score speaks neither for nor against the class.
@@ -113,7 +113,7 @@ def strongest(gradients: Tensor) -> Tensor:
     return gradients.abs().amax(1)
 
 
-def described(name: str, method: Any) -> str:
+def describe_method(name: str, method: Any) -> str:
     """How pictures and keys name a method with parameters: with those that are not as usual."""
     values = [(field.name, getattr(method, field.name), field.default) for field in fields(method)]
     own = [f"{what} {getattr(value, '__name__', value)}" for what, value, usual in values if value != usual]

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.capture.layer import Layer
-from lightning_gradcam.capture.passes import Passes
+from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.methods.base import METHODS
-from lightning_gradcam.methods.cam import weighted
+from lightning_gradcam.methods.cam import sum_weighted
 
 PATIENCE = 2.0
 """Seconds after which a bar says how far a method is."""
@@ -50,16 +50,16 @@ class ScoreCAM:
     def __post_init__(self) -> None:
         _check_chunk(self.chunk)
 
-    def __call__(self, passes: Passes) -> Mapping[str, Tensor]:
+    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
         """Evidence ``(n, *s)`` per layer."""
         evidence = {}
         with _bar(self.name, passes) as done:
             for key, activations in passes.activations.items():
                 scores = self._scores(passes, activations, done)
-                evidence[key] = weighted(scores.softmax(1), activations)
+                evidence[key] = sum_weighted(scores.softmax(1), activations)
         return evidence
 
-    def _scores(self, passes: Passes, activations: Tensor, done: Callable[[int], object]) -> Tensor:
+    def _scores(self, passes: CapturedPass, activations: Tensor, done: Callable[[int], object]) -> Tensor:
         """``(n, C)``, of the images masked by each channel."""
         images, channels = activations.shape[:2]
         pairs = [(row, channel) for row in range(images) for channel in range(channels)]
@@ -68,7 +68,8 @@ class ScoreCAM:
             rows, numbers = zip(*pairs[at : at + self.chunk], strict=True)
             probe = passes.probe[rows]
             masked = (
-                masks(activations[list(rows), list(numbers)], passes.probe.size).to(probe.images.dtype) * probe.images
+                make_masks(activations[list(rows), list(numbers)], passes.probe.size).to(probe.images.dtype)
+                * probe.images
             )
             found.append(_total(passes.scores(replace(probe, images=masked), rows)))
             done(len(rows))
@@ -85,7 +86,7 @@ class AblationCAM:
     where it is negative. Channels are set to zero, as in the paper; pytorch-grad-cam sets them to minus ten million
     where no activation of the layer is zero. Of tokens, those of patches are.
 
-    One pass for each channel and image, from the layer on: what comes before runs once (see `passes.Behind`).
+    One pass for each channel and image, from the layer on: what comes before runs once (see `passes.ForwardFromLayer`).
 
     Args:
         chunk: How many passes are made at once.
@@ -101,19 +102,19 @@ class AblationCAM:
     def __post_init__(self) -> None:
         _check_chunk(self.chunk)
 
-    def __call__(self, passes: Passes) -> Mapping[str, Tensor]:
+    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
         """Evidence ``(n, *s)`` per layer."""
         evidence = {}
         with _bar(self.name, passes) as done:
             for key, activations in passes.activations.items():
                 rows = range(len(activations))
                 lost = torch.stack([self._lost(passes, key, row, activations.shape[1], done) for row in rows])
-                evidence[key] = weighted(lost, activations)
+                evidence[key] = sum_weighted(lost, activations)
         return evidence
 
-    def _lost(self, passes: Passes, key: str, row: int, channels: int, done: Callable[[int], object]) -> Tensor:
+    def _lost(self, passes: CapturedPass, key: str, row: int, channels: int, done: Callable[[int], object]) -> Tensor:
         """``(C,)``: the share of one image's score that is lost without each channel."""
-        scores, found = passes.scores_behind(key, row), []
+        scores, found = passes.scores_from_layer(key, row), []
         everyone = [None, *range(channels)]  # the whole comes first
         for at in range(0, len(everyone), self.chunk):
             some = everyone[at : at + self.chunk]
@@ -153,7 +154,7 @@ class Ablation:
         return output.masked_fill(there != 0, 0)
 
 
-def masks(channels: Tensor, size: tuple[int, ...]) -> Tensor:
+def make_masks(channels: Tensor, size: tuple[int, ...]) -> Tensor:
     """Channels ``(m, *s)`` enlarged to ``size``, each from 0 to 1, as ``(m, 1, *size)``; zero where one is constant.
 
     >>> masks(torch.tensor([[1.0, 3.0], [2.0, 2.0]]), (3,))[:, 0]
@@ -179,7 +180,7 @@ def _total(scores: Tensor) -> Tensor:
 
 
 @contextmanager
-def _bar(name: str, passes: Passes) -> Iterator[Callable[[int], object]]:
+def _bar(name: str, passes: CapturedPass) -> Iterator[Callable[[int], object]]:
     """A bar on a terminal where it takes long; what is yielded takes how many passes more are done."""
     from tqdm import tqdm  # not needed by who asks for other methods
 

@@ -9,14 +9,14 @@ from typing import ClassVar, cast
 from torch import Tensor
 
 from lightning_gradcam.capture.layer import PIXELS
-from lightning_gradcam.capture.passes import Passes
+from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.methods.base import METHODS, LayerMethod
 from lightning_gradcam.methods.cam import gradcam
-from lightning_gradcam.methods.captum_adapter import strongest
-from lightning_gradcam.methods.neuron import Neuron, as_neuron, named
-from lightning_gradcam.methods.relu_rules import Rectifiers, Rule
-from lightning_gradcam.methods.saliency import input_gradients
+from lightning_gradcam.methods.captum_adapter import max_over_channels
+from lightning_gradcam.methods.neuron import Neuron, name_method, to_neuron
+from lightning_gradcam.methods.relu_rules import ReLURules, Rule
+from lightning_gradcam.methods.saliency import compute_input_gradients
 from lightning_gradcam.utils.interpolation import resize
 
 
@@ -42,19 +42,19 @@ class GuidedBackprop:
     extra: ClassVar[str] = "captum"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "neuron", as_neuron(self.neuron))
+        object.__setattr__(self, "neuron", to_neuron(self.neuron))
 
     @property
     def name(self) -> str:
         """How pictures and keys name it."""
-        return named("guided_backprop", self.neuron)
+        return name_method("guided_backprop", self.neuron)
 
     @property
     def place(self) -> str | None:
         """Of the class at the pixels; a neuron has a layer."""
         return PIXELS if self.neuron is None else None
 
-    def __call__(self, passes: Passes) -> Mapping[str, Tensor]:
+    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
         """Evidence ``(n, *spatial)`` at the pixels, never negative."""
         return _rectified(passes, self.name, "guided", self.neuron)
 
@@ -77,19 +77,19 @@ class Deconvolution:
     extra: ClassVar[str] = "captum"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "neuron", as_neuron(self.neuron))
+        object.__setattr__(self, "neuron", to_neuron(self.neuron))
 
     @property
     def name(self) -> str:
         """How pictures and keys name it."""
-        return named("deconvolution", self.neuron)
+        return name_method("deconvolution", self.neuron)
 
     @property
     def place(self) -> str | None:
         """Of the class at the pixels; a neuron has a layer."""
         return PIXELS if self.neuron is None else None
 
-    def __call__(self, passes: Passes) -> Mapping[str, Tensor]:
+    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
         """Evidence ``(n, *spatial)`` at the pixels, never negative."""
         return _rectified(passes, self.name, "deconvolution", self.neuron)
 
@@ -106,7 +106,7 @@ class GuidedGradCAM:
     extra: ClassVar[str] = "captum"
     name: ClassVar[str] = "guided_gradcam"
 
-    def __call__(self, passes: Passes) -> Mapping[str, Tensor]:
+    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
         """Evidence ``(n, *spatial)`` per layer, never negative."""
         fine = _rectified(passes, self.name, "guided", None)[PIXELS]
         equation = cast(LayerMethod, gradcam)
@@ -114,15 +114,15 @@ class GuidedGradCAM:
         return {key: resize(evidence, passes.probe.size) * fine for key, evidence in coarse.items()}
 
 
-def _rectified(passes: Passes, name: str, rule: Rule, neuron: Neuron | None) -> Mapping[str, Tensor]:
-    with Rectifiers(rule) as met:
-        found = input_gradients(passes, name, neuron)
+def _rectified(passes: CapturedPass, name: str, rule: Rule, neuron: Neuron | None) -> Mapping[str, Tensor]:
+    with ReLURules(rule) as met:
+        found = compute_input_gradients(passes, name, neuron)
     if not met.calls:
         raise NotExplainableError(
             f"No ReLU ran on the way from the images to the score, so that {name!r} would be the plain gradient: "
             "activations of other kinds (GELU, SiLU, ...) have no such rule. Use `method='saliency'` or 'smoothgrad'."
         )
-    return {key: strongest(gradients) for key, gradients in found.items()}
+    return {key: max_over_channels(gradients) for key, gradients in found.items()}
 
 
 METHODS.register("guided_backprop")(GuidedBackprop())

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from lightning_gradcam.capture.capture import capture
-from lightning_gradcam.capture.outputs import floats
-from lightning_gradcam.capture.passes import Passes
+from lightning_gradcam.capture.outputs import list_float_tensors
+from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.methods.captum_adapter import Score
 from lightning_gradcam.probe.probe import Probe
 
@@ -17,7 +17,7 @@ Neuron: TypeAlias = tuple[int, ...]
 """A channel of a layer and its place on the layer's grid: ``(channel, i, j)`` of images."""
 
 
-def as_neuron(neuron: object) -> Neuron | None:
+def to_neuron(neuron: object) -> Neuron | None:
     """A neuron as a tuple, whatever sequence it came as.
 
     Raises:
@@ -37,7 +37,7 @@ def as_neuron(neuron: object) -> Neuron | None:
     return numbers
 
 
-def named(method: str, neuron: Neuron | None) -> str:
+def name_method(method: str, neuron: Neuron | None) -> str:
     """How pictures and keys name a method of a neuron, or of the target.
 
     >>> named("saliency", (5, 2, 2)), named("saliency", None)
@@ -46,7 +46,7 @@ def named(method: str, neuron: Neuron | None) -> str:
     return method if neuron is None else f"{method} of neuron {neuron[0]} at {', '.join(map(str, neuron[1:]))}"
 
 
-def score_of(passes: Passes, key: str, neuron: Neuron) -> Score:
+def score_neuron(passes: CapturedPass, key: str, neuron: Neuron) -> Score:
     """What a neuron of the layer puts out for other images.
 
     Raises:
@@ -64,7 +64,9 @@ def score_of(passes: Passes, key: str, neuron: Neuron) -> Score:
 
     def score(probe: Probe, _rows: Sequence[int]) -> Tensor:
         layer = passes.layers[key]
-        targets = [lambda output, _probe: next(floats(output))]  # of no interest: the pass ends at the neuron
+        targets = [
+            lambda output, _probe: next(list_float_tensors(output))
+        ]  # of no interest: the pass ends at the neuron
         [found] = capture(passes.model, probe, [layer], forward, targets, differentiable=True)
         at: Any = (slice(None), *neuron)
         return found.activations[key][at]

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.capture.layer import PIXELS
-from lightning_gradcam.capture.passes import Passes
+from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.methods.base import METHODS
-from lightning_gradcam.methods.captum_adapter import AT_ONCE, described, scored
-from lightning_gradcam.methods.segments import Fill, check_fill, filling
+from lightning_gradcam.methods.captum_adapter import AT_ONCE, adapt_for_captum, describe_method
+from lightning_gradcam.methods.segments import Fill, check_fill, make_fill
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Occlusion:
     @property
     def name(self) -> str:
         """How pictures and keys name it."""
-        return described("occlusion", self)
+        return describe_method("occlusion", self)
 
     def _sides(self, size: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         window = _along(self.window or tuple(max(1, side // 5) for side in size), size, "window")
@@ -58,7 +58,7 @@ class Occlusion:
         stride = _along(self.stride or tuple(max(1, side // 2) for side in window), size, "stride")
         return window, tuple(min(pair) for pair in zip(stride, window, strict=True))  # no place is left out
 
-    def __call__(self, passes: Passes) -> Mapping[str, Tensor]:
+    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
         """Signed evidence ``(n, *spatial)`` at the pixels."""
         from captum import attr
 
@@ -67,13 +67,13 @@ class Occlusion:
         windows = math.prod(
             1 + math.ceil((side - wide) / step) for side, wide, step in zip(size, window, stride, strict=True)
         )
-        with scored(passes, self.name, count * (1 + windows)) as score:
+        with adapt_for_captum(passes, self.name, count * (1 + windows)) as score:
             found = [
                 attr.Occlusion(score).attribute(
                     images,
                     (channels, *window),
                     (channels, *stride),
-                    filling(images, self.fill),
+                    make_fill(images, self.fill),
                     additional_forward_args=(rows,),
                     perturbations_per_eval=max(1, AT_ONCE // len(images)),
                 )

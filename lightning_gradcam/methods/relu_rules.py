@@ -16,7 +16,7 @@ Rule: TypeAlias = Literal["guided", "deconvolution"]
 """What goes back through a ReLU: positive gradients where it was active, or positive gradients."""
 
 
-class Rectifiers(TorchFunctionMode):
+class ReLURules(TorchFunctionMode):
     """Inside, gradients go back through ReLU and ReLU6 by another rule.
 
     Calls are taken over, so that no module is hooked or changed: functions, modules that run several times, and those

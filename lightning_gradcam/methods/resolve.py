@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from lightning_gradcam.methods import METHODS, LayerMethod, PassMethod, arity, check_extra
+from lightning_gradcam.methods import METHODS, LayerMethod, PassMethod, check_extra, count_arguments
 
 Method: TypeAlias = LayerMethod | PassMethod
 Methods: TypeAlias = str | Method | Sequence[str | Method]
@@ -24,7 +24,7 @@ def coerce_methods(methods: Methods) -> dict[str, Method]:
     named: dict[str, Method] = {}
     seen: list[str] = []
     for method in several:
-        name = method_name(method)
+        name = get_method_name(method)
         twins = seen.count(name)
         seen.append(name)
         named[f"{name} {twins + 1}" if twins else name] = coerce_method(method)
@@ -39,7 +39,7 @@ def coerce_method(method: str | Method) -> Method:
         TypeError: It is neither a name nor a callable of one or two arguments.
     """
     found = METHODS.named(method) if isinstance(method, str) else method
-    if not callable(found) or arity(found) not in (1, 2):
+    if not callable(found) or count_arguments(found) not in (1, 2):
         raise TypeError(
             "Expected a method's name, a callable of (activations, gradients), or one of (passes), but got "
             f"{found!r}. Names: {', '.join(METHODS)}."
@@ -48,7 +48,7 @@ def coerce_method(method: str | Method) -> Method:
     return found
 
 
-def of_target(methods: Mapping[str, Method], target: str) -> str:
+def describe_target(methods: Mapping[str, Method], target: str) -> str:
     """How titles go on after the methods' names; a method of a neuron has said what it explains.
 
     >>> of_target({"gradcam": METHODS["gradcam"]}, "label")
@@ -57,7 +57,7 @@ def of_target(methods: Mapping[str, Method], target: str) -> str:
     return "" if any(getattr(method, "neuron", None) for method in methods.values()) else f" of the {target}"
 
 
-def method_name(method: str | Method) -> str:
+def get_method_name(method: str | Method) -> str:
     """How pictures and keys name a method.
 
     >>> method_name("gradcam"), method_name(METHODS["gradcam"]), method_name(METHODS["gradcam++"])

@@ -11,10 +11,16 @@ from torch import Tensor
 
 from lightning_gradcam.capture.isolation import reseed
 from lightning_gradcam.capture.layer import PIXELS
-from lightning_gradcam.capture.passes import Passes
+from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.methods.base import METHODS
-from lightning_gradcam.methods.captum_adapter import AT_ONCE, described, gradients_of, scored, strongest
-from lightning_gradcam.methods.neuron import Neuron, as_neuron, named, score_of
+from lightning_gradcam.methods.captum_adapter import (
+    AT_ONCE,
+    adapt_for_captum,
+    describe_method,
+    make_gradient_func,
+    max_over_channels,
+)
+from lightning_gradcam.methods.neuron import Neuron, name_method, score_neuron, to_neuron
 
 
 @dataclass(frozen=True)
@@ -40,34 +46,34 @@ class Saliency:
     extra: ClassVar[str] = "captum"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "neuron", as_neuron(self.neuron))
+        object.__setattr__(self, "neuron", to_neuron(self.neuron))
 
     @property
     def name(self) -> str:
         """How pictures and keys name it."""
-        return named("saliency", self.neuron)
+        return name_method("saliency", self.neuron)
 
     @property
     def place(self) -> str | None:
         """Of the class at the pixels; a neuron has a layer."""
         return PIXELS if self.neuron is None else None
 
-    def __call__(self, passes: Passes) -> Mapping[str, Tensor]:
+    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
         """Evidence ``(n, *spatial)`` at the pixels, never negative."""
-        found = input_gradients(passes, self.name, self.neuron)
-        return {key: strongest(gradients) for key, gradients in found.items()}
+        found = compute_input_gradients(passes, self.name, self.neuron)
+        return {key: max_over_channels(gradients) for key, gradients in found.items()}
 
 
-def input_gradients(passes: Passes, name: str, neuron: Neuron | None = None) -> Mapping[str, Tensor]:
+def compute_input_gradients(passes: CapturedPass, name: str, neuron: Neuron | None = None) -> Mapping[str, Tensor]:
     """The gradients ``(n, C, *spatial)`` of the target at the pixels; or per layer, those of its neuron."""
     from captum import attr
 
-    scores = {PIXELS: None} if neuron is None else {key: score_of(passes, key, neuron) for key in passes.layers}
+    scores = {PIXELS: None} if neuron is None else {key: score_neuron(passes, key, neuron) for key in passes.layers}
     found: dict[str, Tensor] = {}
     for key, score in scores.items():
-        with scored(passes, name, len(passes.probe), score) as counted:
+        with adapt_for_captum(passes, name, len(passes.probe), score) as counted:
             engine = attr.Saliency(counted)
-            engine.gradient_func = gradients_of
+            engine.gradient_func = make_gradient_func
             parts = [
                 engine.attribute(images.clone().requires_grad_(), abs=False, additional_forward_args=(rows,))
                 for images, rows in counted.portions()
@@ -105,16 +111,16 @@ class SmoothGrad:
     @property
     def name(self) -> str:
         """How pictures and keys name it."""
-        return described("smoothgrad", self)
+        return describe_method("smoothgrad", self)
 
-    def __call__(self, passes: Passes) -> Mapping[str, Tensor]:
+    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
         """Evidence ``(n, *spatial)`` at the pixels, never negative."""
         from captum import attr
 
         found = []
-        with scored(passes, self.name, len(passes.probe) * self.samples) as score:
+        with adapt_for_captum(passes, self.name, len(passes.probe) * self.samples) as score:
             engine = attr.Saliency(score)
-            engine.gradient_func = gradients_of
+            engine.gradient_func = make_gradient_func
             for image, row in score.portions(1):  # one by one, so that no image's noise hangs on its neighbours
                 reseed(image.device)
                 found += [
@@ -127,7 +133,7 @@ class SmoothGrad:
                         additional_forward_args=(row,),
                     )
                 ]
-        return {PIXELS: strongest(torch.cat(found))}
+        return {PIXELS: max_over_channels(torch.cat(found))}
 
 
 @dataclass(frozen=True)
@@ -159,15 +165,15 @@ class IntegratedGradients:
     @property
     def name(self) -> str:
         """How pictures and keys name it."""
-        return described("integrated_gradients", self)
+        return describe_method("integrated_gradients", self)
 
-    def __call__(self, passes: Passes) -> Mapping[str, Tensor]:
+    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
         """Signed evidence ``(n, *spatial)`` at the pixels."""
         from captum import attr
 
-        with scored(passes, self.name, len(passes.probe) * self.steps) as score:
+        with adapt_for_captum(passes, self.name, len(passes.probe) * self.steps) as score:
             engine = attr.IntegratedGradients(score)
-            engine.gradient_func = gradients_of
+            engine.gradient_func = make_gradient_func
             found = [
                 engine.attribute(
                     images,

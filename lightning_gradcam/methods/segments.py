@@ -23,7 +23,7 @@ def check_fill(fill: object) -> None:
         raise ValueError(f"Expected `fill` to be 'mean' or a number, but got {fill!r}.")
 
 
-def filling(images: Tensor, fill: Fill) -> Tensor:
+def make_fill(images: Tensor, fill: Fill) -> Tensor:
     """What is seen where images ``(n, C, *s)`` are hidden, of the same shape.
 
     >>> filling(torch.tensor([[[1.0, 3.0]]]), "mean")
@@ -34,7 +34,7 @@ def filling(images: Tensor, fill: Fill) -> Tensor:
     return torch.full_like(images, fill)
 
 
-def segmented(image: Tensor, segments: Segments) -> Tensor:
+def segment_image(image: Tensor, segments: Segments) -> Tensor:
     """The number of its segment for each place of an image ``(1, C, *s)``: ``(1, 1, *s)`` int64, from 0 on.
 
     Raises:
@@ -52,8 +52,8 @@ def segmented(image: Tensor, segments: Segments) -> Tensor:
                 f"Expected `segments` to return integers of shape (1, {', '.join(map(str, size))}), but got "
                 f"{numbers.dtype} of shape {tuple(numbers.shape)}."
             )
-        places: Tensor = torch.unique(numbers, return_inverse=True)[1]
-        return places[:, None]
+        labels: Tensor = torch.unique(numbers, return_inverse=True)[1]
+        return labels[:, None]
     cell = max(size) / segments
     counts = [min(side, max(1, round(side / cell))) for side in size]
     grid = torch.arange(math.prod(counts), device=image.device, dtype=torch.float64).reshape(1, 1, *counts)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from lightning_gradcam.capture.isolation import reseed
 from lightning_gradcam.capture.layer import PIXELS
-from lightning_gradcam.capture.passes import Passes
+from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.methods.base import METHODS
-from lightning_gradcam.methods.captum_adapter import AT_ONCE, described, scored
-from lightning_gradcam.methods.segments import Fill, Segments, check_fill, filling, segmented
+from lightning_gradcam.methods.captum_adapter import AT_ONCE, adapt_for_captum, describe_method
+from lightning_gradcam.methods.segments import Fill, Segments, check_fill, make_fill, segment_image
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Lime:
     @property
     def name(self) -> str:
         """How pictures and keys name it."""
-        return described("lime", self)
+        return describe_method("lime", self)
 
-    def __call__(self, passes: Passes) -> Mapping[str, Tensor]:
+    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
         """Signed evidence ``(n, *spatial)`` at the pixels."""
         from captum import attr
 
@@ -63,7 +63,7 @@ class Lime:
             distance = 1 - kept.float().mean().sqrt()
             return torch.exp(-(distance**2) / (2 * self.width**2))
 
-        return _fitted(passes, self, lambda score: attr.Lime(score, Linear(ridge=1.0), near))
+        return _fitted(passes, self, lambda score: attr.Lime(score, LinearModel(ridge=1.0), near))
 
 
 @dataclass(frozen=True)
@@ -95,21 +95,21 @@ class KernelShap:
     @property
     def name(self) -> str:
         """How pictures and keys name it."""
-        return described("kernel_shap", self)
+        return describe_method("kernel_shap", self)
 
-    def __call__(self, passes: Passes) -> Mapping[str, Tensor]:
+    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
         """Signed evidence ``(n, *spatial)`` at the pixels."""
         from captum import attr
 
         def engine(score: Any) -> Any:
             made = attr.KernelShap(score)
-            made.interpretable_model = Linear()  # captum's own needs scikit-learn
+            made.interpretable_model = LinearModel()  # captum's own needs scikit-learn
             return made
 
         return _fitted(passes, self, engine)
 
 
-class Linear:
+class LinearModel:
     """The linear model that captum fits to samples: weighted least squares, with an intercept, in float64.
 
     Args:
@@ -134,17 +134,17 @@ class Linear:
         return self._weights
 
 
-def _fitted(passes: Passes, method: Lime | KernelShap, engine: Callable[[Any], Any]) -> Mapping[str, Tensor]:
+def _fitted(passes: CapturedPass, method: Lime | KernelShap, engine: Callable[[Any], Any]) -> Mapping[str, Tensor]:
     found = []
-    with scored(passes, method.name, len(passes.probe) * method.samples) as score:
+    with adapt_for_captum(passes, method.name, len(passes.probe) * method.samples) as score:
         for image, row in score.portions(1):  # one by one, so that no image's samples hang on its neighbours
             reseed(image.device)
             found += [
                 engine(score).attribute(
                     image,
-                    filling(image, method.fill),
+                    make_fill(image, method.fill),
                     additional_forward_args=(row,),
-                    feature_mask=segmented(image, method.segments),
+                    feature_mask=segment_image(image, method.segments),
                     n_samples=method.samples,
                     perturbations_per_eval=AT_ONCE,
                 )

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from lightning_gradcam.methods import METHODS, LayerMethod, eigencam, eigengradcam, principal
+from lightning_gradcam.methods import METHODS, LayerMethod, eigencam, eigengradcam, project_principal
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Variant:
         method: A registered method of (activations, gradients).
         gradients: ``"signed"`` as they are, ``"relu"`` only what speaks for the class, or ``"abs"`` all as if it did.
         smooth: ``"principal"``: the channels' shares of the evidence are not summed up, but their first principal
-            component is taken (``eigen_smooth`` in pytorch-grad-cam; see `principal` for its sign).
+            component is taken (``eigen_smooth`` in pytorch-grad-cam; see `project_principal` for its sign).
 
     Raises:
         TypeError: The method is no name.
@@ -65,7 +65,7 @@ class Variant:
             return self.equation(activations, varied)
         # A sum over channels, given one channel at a time, shows what it sums up.
         flat = activations.flatten(0, 1)[:, None], varied.flatten(0, 1)[:, None]
-        return principal(self.equation(*flat).reshape(activations.shape))
+        return project_principal(self.equation(*flat).reshape(activations.shape))
 
 
 _GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -75,7 +75,7 @@ _GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def variant_named(name: str) -> Variant | None:
+def parse_variant(name: str) -> Variant | None:
     """The variant of a registered method that has this name, where there is one.
 
     >>> variant_named("layercam, relu gradients, smoothed")

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.attacks import Attack, attack_probe
-from lightning_gradcam.explainer.explainer import Plan
+from lightning_gradcam.explainer.explainer import Explainer
 from lightning_gradcam.explainer.explanation import Explanation, degenerate_share
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.stability import mean_and_error, spearman, ssim, topk_overlap
-from lightning_gradcam.targets import held_to
+from lightning_gradcam.targets import freeze_target
 from lightning_gradcam.targets.logits import predictions
 
 SIMILARITIES = {"adv_similarity": spearman, "adv_topk": topk_overlap, "adv_ssim": ssim}
@@ -22,7 +22,7 @@ SIMILARITIES = {"adv_similarity": spearman, "adv_topk": topk_overlap, "adv_ssim"
 
 
 @dataclass(frozen=True)
-class Attacked:
+class AttackedExplanation:
     """Attacked images and their explanation.
 
     Args:
@@ -33,18 +33,20 @@ class Attacked:
     images: Tensor
     explanation: Explanation
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Attacked:
+    def map(self, change: Callable[[Tensor], Tensor]) -> AttackedExplanation:
         """The same with each of its tensors changed."""
-        return Attacked(change(self.images), self.explanation.map(change))
+        return AttackedExplanation(change(self.images), self.explanation.map(change))
 
     @staticmethod
-    def cat(parts: Sequence[Attacked]) -> Attacked:
+    def cat(parts: Sequence[AttackedExplanation]) -> AttackedExplanation:
         """Parts of a probe, put behind one another."""
-        return Attacked(torch.cat([p.images for p in parts]), Explanation.cat([p.explanation for p in parts]))
+        return AttackedExplanation(
+            torch.cat([p.images for p in parts]), Explanation.cat([p.explanation for p in parts])
+        )
 
 
 @dataclass(frozen=True)
-class AttackedPlan:
+class AttackedExplainer:
     """A plan for images that are attacked first.
 
     Args:
@@ -52,26 +54,26 @@ class AttackedPlan:
         attack: In pixels, see `attacks.Attack`.
     """
 
-    plan: Plan
+    plan: Explainer
     attack: Attack
 
-    def __call__(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Attacked]:
+    def __call__(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[AttackedExplanation]:
         """Attack the probe, away from its labels, and explain what comes out."""
         attacked = attack_probe(model, probe, self.attack, forward=self.plan.forward)
-        return [Attacked(attacked.images, found) for found in self.plan(model, attacked, targets)]
+        return [AttackedExplanation(attacked.images, found) for found in self.plan(model, attacked, targets)]
 
 
-def to_attack(probe: Probe, clean: Explanation) -> Probe:
+def with_attack_labels(probe: Probe, clean: Explanation) -> Probe:
     """The probe with the classes that an attack moves away from: its labels, else what is predicted now."""
     return probe if probe.classes is not None else replace(probe, labels=clean.logits.argmax(1))
 
 
-def same_classes(target: Target, clean: Explanation) -> Target:
+def freeze_to_clean(target: Target, clean: Explanation) -> Target:
     """The target for attacked images: the clean ones' class, also where the attack changes the prediction."""
-    return held_to(target, clean.explained)
+    return freeze_target(target, clean.explained)
 
 
-def agreement(clean: Explanation, attacked: Explanation, labels: Tensor | None) -> dict[str, Tensor]:
+def measure_attack(clean: Explanation, attacked: Explanation, labels: Tensor | None) -> dict[str, Tensor]:
     """The numbers of an attack, 0-dimensional float32 tensors.
 
     Returns:
@@ -81,19 +83,19 @@ def agreement(clean: Explanation, attacked: Explanation, labels: Tensor | None) 
         And ``adv_accuracy``, where there are labels.
     """
     numbers: dict[str, Tensor] = {}
-    stays = kept(clean, attacked)
+    stays = is_prediction_kept(clean, attacked)
     for i, (key, maps) in enumerate(clean.maps.items()):
         suffix = f"/{key}" if i else ""
         for name, measure in SIMILARITIES.items():
             values = measure(maps, attacked.maps[key])
             numbers[f"{name}{suffix}"] = mean_and_error(values)[0]
             numbers[f"{name}_held{suffix}"] = mean_and_error(values.masked_fill(~stays, torch.nan))[0]
-        numbers[f"adv_degenerate{suffix}"] = degenerate_share(attacked.flaws[key])
+        numbers[f"adv_degenerate{suffix}"] = degenerate_share(attacked.map_status[key])
     if labels is not None and attacked.logits.shape[1]:
         numbers["adv_accuracy"] = (predictions(attacked.logits)[1] == labels).float().mean()
     return numbers
 
 
-def kept(clean: Explanation, attacked: Explanation) -> Tensor:
+def is_prediction_kept(clean: Explanation, attacked: Explanation) -> Tensor:
     """``(N,)`` whether the prediction for the attacked image is that for the clean one."""
     return predictions(clean.logits)[1] == predictions(attacked.logits)[1]

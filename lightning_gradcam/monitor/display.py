@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.utils.interpolation import Interpolation
 
 Scale: TypeAlias = Literal["image", "shared"] | float
 
 
 @dataclass(frozen=True)
-class Display:
+class DisplayConfig:
     """How looks are shown.
 
     Args:
@@ -26,7 +26,7 @@ class Display:
         interpolation: How maps are enlarged, see `Explanation.heatmaps`.
     """
 
-    pixels: Pixels | None = None
+    pixels: Normalization | None = None
     names: Sequence[str] | None = None
     colormap: str = "inferno"
     scale: Scale = "image"

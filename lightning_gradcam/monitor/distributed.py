@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 
-from lightning_gradcam.capture.forward import memory_ran_out
+from lightning_gradcam.capture.forward import is_out_of_memory
 from lightning_gradcam.errors import ForwardError, NotExplainableError
 from lightning_gradcam.explainer.explanation import Explanation
-from lightning_gradcam.monitor.adversarial import Attacked
+from lightning_gradcam.monitor.adversarial import AttackedExplanation
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward
 
 Made = TypeVar("Made")
-Rows = TypeVar("Rows", Explanation, Attacked)
+Rows = TypeVar("Rows", Explanation, AttackedExplanation)
 
 _REPLICAS = ("SingleDevice", "DDP")
 _SHARDS = ("FSDP", "ModelParallel")
@@ -51,7 +51,7 @@ class Ranks:
         return Ranks(trainer.strategy, int(trainer.global_rank), int(trainer.world_size))
 
     @property
-    def is_first(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this is the process that draws and writes."""
         return self.index == 0
 
@@ -61,27 +61,27 @@ class Ranks:
         return _is(self.strategy, _SHARDS)
 
     @property
-    def served(self) -> bool:
+    def is_supported(self) -> bool:
         """Whether it is known how to look under this strategy."""
         known = self.sharded or self.count == 1 or _is(self.strategy, _REPLICAS)
         return known and not _is(self.strategy, ("DeepSpeed",))  # whose class is one of the DDP strategies
 
     @property
-    def has_run(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether a look can be taken before the first step: FSDP sets itself up in a pass of the user's, not ours."""
         return getattr(getattr(self.strategy, "model", None), "_is_root", True) is not None
 
-    def ask_first(self, make: Callable[[], Made]) -> Made:
+    def broadcast_from_rank_zero(self, make: Callable[[], Made]) -> Made:
         """What the first process makes, in every process; what it raises is raised in all of them."""
         if self.count == 1:
             return make()
-        made, problem = _tried(make) if self.is_first else (None, None)
+        made, problem = _tried(make) if self.is_rank_zero else (None, None)
         answer: Made
         answer, told = self.strategy.broadcast((made, _tell(problem)))
         _raise(problem, told, 0)
         return answer
 
-    def all_do(self, make: Callable[[], Made]) -> Made:
+    def run_on_all_ranks(self, make: Callable[[], Made]) -> Made:
         """What this process makes; what any of them raises is raised in all of them.
 
         But where a sharded model's pass runs out of memory in one process, the run ends: the others wait inside of it.
@@ -89,7 +89,7 @@ class Ranks:
         if self.count == 1:
             return make()
         made, problem = _tried(make)
-        if problem is not None and self.sharded and memory_ran_out(problem):
+        if problem is not None and self.sharded and is_out_of_memory(problem):
             # The others wait inside the pass for parts that will not come: what is left is to say so.
             problem.add_note("A process left a pass that all have to make. Pass GradCAMCallback a smaller `probe`.")
             raise problem
@@ -104,7 +104,7 @@ class Ranks:
         """The rows that this process explains, of as many; each explains as many, so the last ones may overlap."""
         return self._share(self.index, count)
 
-    def joined(self, mine: Rows, count: int) -> Rows:
+    def gather_rows(self, mine: Rows, count: int) -> Rows:
         """What was found in all ``count`` rows, from those that each process has made of its own `rows`."""
         if self.count == 1 or self.sharded:
             return mine
@@ -131,7 +131,7 @@ class Ranks:
         every: Tensor = self.strategy.all_gather(tensor)
         return every
 
-    def firsts_buffers(self, model: nn.Module) -> Mapping[str, Tensor]:
+    def broadcast_buffers(self, model: nn.Module) -> Mapping[str, Tensor]:
         """The first process's buffers by name: BatchNorm's statistics differ between processes while they train."""
         if self.count == 1:
             return {}
@@ -139,9 +139,11 @@ class Ranks:
         if not mine:
             return {}
         # As bytes, so that one collective carries them all, whatever their kinds.
-        flat = self.all_do(lambda: torch.cat([_bytes(b).to(self.strategy.root_device) for b in mine.values()]))
+        flat = self.run_on_all_ranks(
+            lambda: torch.cat([_bytes(b).to(self.strategy.root_device) for b in mine.values()])
+        )
         distributed.broadcast(flat, src=0)
-        return self.all_do(lambda: dict(zip(mine, _unpacked(flat, list(mine.values())), strict=True)))
+        return self.run_on_all_ranks(lambda: dict(zip(mine, _unpacked(flat, list(mine.values())), strict=True)))
 
     def through(self, forward: Forward) -> Forward:
         """The same forward pass; where the strategy wraps the model to gather its shards, through the wrapper."""

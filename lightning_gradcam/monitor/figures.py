@@ -10,32 +10,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gradcam.explainer.explainer import Plan
+from lightning_gradcam.explainer.explainer import Explainer
 from lightning_gradcam.explainer.explanation import REFERENCE, UNASKED, Explanation
-from lightning_gradcam.methods.resolve import of_target
-from lightning_gradcam.monitor.adversarial import Attacked
-from lightning_gradcam.monitor.display import Display
+from lightning_gradcam.methods.resolve import describe_target
+from lightning_gradcam.monitor.adversarial import AttackedExplanation
+from lightning_gradcam.monitor.display import DisplayConfig
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
-from lightning_gradcam.render.attack_sheet import Duel
-from lightning_gradcam.render.canvas import restore
+from lightning_gradcam.render.attack_sheet import AttackSheet
+from lightning_gradcam.render.canvas import restore_images
 from lightning_gradcam.render.filmstrip import Film
-from lightning_gradcam.render.multi_map_sheet import Row, arrange_beside, draw_rows
+from lightning_gradcam.render.multi_map_sheet import MapRow, arrange_with_names, draw_rows
 from lightning_gradcam.render.sheet import Sheet
 from lightning_gradcam.stability import spearman
-from lightning_gradcam.targets import parts_of, target_name
+from lightning_gradcam.targets import split_target, target_name
 from lightning_gradcam.targets.embeddings import compares_images
 
 
-def row_names(plan: Plan, target: Target, probe: Probe) -> list[str]:
+def name_rows(plan: Explainer, target: Target, probe: Probe) -> list[str]:
     """What stands beside the overlays of an image: methods, scores and sides, as far as there are several."""
     sides = ["image", REFERENCE] if compares_images(target, probe) else [""]
     methods = list(plan.methods) if len(plan.methods) > 1 else [""]
-    ways = product(methods, parts_of(target), sides)
+    ways = product(methods, split_target(target), sides)
     return ["/".join(name for name in way if name) for way in ways]
 
 
-class Gallery:
+class FigureBuilder:
     """Draws looks, and remembers what the next ones need: the largest evidence so far.
 
     Args:
@@ -48,30 +48,35 @@ class Gallery:
     """
 
     def __init__(
-        self, probe: Probe, names: Sequence[str], plan: Plan, target: Target, display: Display, attack: bool
+        self, probe: Probe, names: Sequence[str], plan: Explainer, target: Target, display: DisplayConfig, attack: bool
     ) -> None:
         self.probe, self.names, self.plan, self.target, self.display = probe, names, plan, target, display
-        self.photos, self.note = restore(probe.images, display.pixels or probe.pixels)
-        self.duel: Duel | None = None
+        self.photos, self.note = restore_images(probe.images, display.pixels or probe.pixels)
+        self.duel: AttackSheet | None = None
         if attack and len(probe.size) == 2:
-            self.duel = Duel.of(probe, self.photos, names, display.colormap, display.interpolation)
-        names_of_rows = row_names(plan, target, probe)
-        several = arrange_beside(names_of_rows, self.photos) if len(names_of_rows) > 1 else None
+            self.duel = AttackSheet.of(probe, self.photos, names, display.colormap, display.interpolation)
+        names_of_rows = name_rows(plan, target, probe)
+        several = arrange_with_names(names_of_rows, self.photos) if len(names_of_rows) > 1 else None
         self.sheet = Sheet.of(probe, self.photos, names, display.colormap, several, display.interpolation)
         self.references: Sheet | None = None
         if compares_images(target, probe) and probe.references is not None:
-            theirs = restore(probe.references, display.pixels or probe.pixels)[0]
+            theirs = restore_images(probe.references, display.pixels or probe.pixels)[0]
             self.references = Sheet.of(probe, theirs, names, display.colormap, several, display.interpolation)
         self._largest: dict[str, Tensor] = {}
 
     def draw(
-        self, drawn: Explanation, found: Mapping[str, Tensor], moment: str, first: bool, attacked: Attacked | None
+        self,
+        drawn: Explanation,
+        found: Mapping[str, Tensor],
+        moment: str,
+        first: bool,
+        attacked: AttackedExplanation | None,
     ) -> dict[str, Tensor]:
         """A picture ``(3, height, width)`` uint8 for each layer, of all its methods; with an attack, for each map.
 
         Args:
             drawn: What the look found.
-            found: Its numbers, see `Track.found`.
+            found: Its numbers, see `DriftTracker.found`.
             moment: What the picture calls it: "epoch 3 · step 120".
             first: Whether there is no look to compare with.
             attacked: The same of attacked images.
@@ -93,7 +98,7 @@ class Gallery:
         found: Mapping[str, Tensor],
         moment: str,
         first: bool,
-        attacked: Attacked,
+        attacked: AttackedExplanation,
     ) -> Tensor:
         assert self.duel is not None
         facts = self._facts(drawn, [key], found, moment, first)
@@ -115,16 +120,16 @@ class Gallery:
         scores = next(iter(drawn.scores.values()), None)
         said: Mapping[str, Any] = {"title": title, "facts": facts, "scores": scores}
         if len(keys) == 1:
-            return sheet.draw(drawn.evidence[key], drawn.flaws[key], drawn.logits, scale=self.scale(key), **said)
+            return sheet.draw(drawn.evidence[key], drawn.map_status[key], drawn.logits, scale=self.scale(key), **said)
         rows = [self._row(drawn, each) for each in keys]
         return draw_rows(sheet, rows, drawn.logits, own_scales=self.display.scale == "shared", **said)
 
-    def _row(self, drawn: Explanation, key: str) -> Row:
+    def _row(self, drawn: Explanation, key: str) -> MapRow:
         name, part = key[len(drawn.layers[key].key) + 1 :], drawn.part(key)
-        return Row(
+        return MapRow(
             name or "image",
             drawn.evidence[key],
-            drawn.flaws[key],
+            drawn.map_status[key],
             self.scale(key),
             classes=drawn.explained.get(part) if part else None,
             sheet=self.references if name.endswith(REFERENCE) else None,
@@ -133,8 +138,8 @@ class Gallery:
     def _facts(
         self, drawn: Explanation, keys: Sequence[str], found: Mapping[str, Tensor], moment: str, first: bool
     ) -> list[str | Tensor]:
-        flaws, font = torch.cat([drawn.flaws[each] for each in keys]), self.sheet.font
-        degenerate = (flaws > 0) & (flaws != UNASKED)
+        map_status, font = torch.cat([drawn.map_status[each] for each in keys]), self.sheet.font
+        degenerate = (map_status > 0) & (map_status != UNASKED)
         suffix = "" if keys[0] == next(iter(drawn.evidence)) else f"/{keys[0]}"
         facts: list[str | Tensor]
         if first:
@@ -144,7 +149,7 @@ class Gallery:
             facts = [font.once(f"{moment} · drift "), font.fixed(drift, 1, 2), " ± ", font.fixed(error, 1, 2)]
         if drawn.region is not None and drawn.region.ndim == 3:
             facts.append(" · outlined: the pixels of the class")
-        counts = font.encode([f" · {i} of {len(flaws)} maps degenerate" for i in range(len(flaws) + 1)])
+        counts = font.encode([f" · {i} of {len(map_status)} maps degenerate" for i in range(len(map_status) + 1)])
         # Plain indexing by a number on the device would wait for it.
         facts.append(counts.index_select(0, degenerate.sum().reshape(1))[0])
         return facts
@@ -152,7 +157,7 @@ class Gallery:
     def _title(self, drawn: Explanation, key: str, row: str = "") -> str:
         layer = drawn.layers[key].key
         grid = "×".join(map(str, drawn.evidence[key].shape[1:])) + " cells" * (drawn.evidence[key].ndim == 2)
-        methods, of_what = self.plan.methods, of_target(self.plan.methods, target_name(self.target))
+        methods, of_what = self.plan.methods, describe_target(self.plan.methods, target_name(self.target))
         if len(methods) > 1 and not row:
             return f"{layer} · {grid} · {len(methods)} methods" + (f", each{of_what}" if of_what else "")
         method = row if len(methods) > 1 else next(iter(methods))
@@ -172,7 +177,7 @@ class Gallery:
             return None
         key = next(iter(self._largest))
         first, last = film.frames[0].name, film.frames[-1].name
-        of_what = of_target(self.plan.methods, target_name(self.target))
+        of_what = describe_target(self.plan.methods, target_name(self.target))
         title = f"{key} · {next(iter(self.plan.methods))}{of_what} · {first} to {last}"
         return film.draw(
             self.probe,

@@ -8,25 +8,30 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_gradcam.attacks import Attack, check_range, pixels_of
+from lightning_gradcam.attacks import Attack, check_range, restore_pixels
 from lightning_gradcam.errors import NotExplainableError
-from lightning_gradcam.explainer.explainer import Plan
+from lightning_gradcam.explainer.explainer import Explainer
 from lightning_gradcam.explainer.explanation import FLAWS, UNASKED, Explanation
-from lightning_gradcam.monitor.adversarial import Attacked, agreement, same_classes, to_attack
-from lightning_gradcam.monitor.display import Display
-from lightning_gradcam.monitor.figures import Gallery
-from lightning_gradcam.monitor.sharding import Portions
+from lightning_gradcam.monitor.adversarial import (
+    AttackedExplanation,
+    freeze_to_clean,
+    measure_attack,
+    with_attack_labels,
+)
+from lightning_gradcam.monitor.display import DisplayConfig
+from lightning_gradcam.monitor.figures import FigureBuilder
+from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.render.filmstrip import Film, Frame
 from lightning_gradcam.stability import mean_and_error, spearman
-from lightning_gradcam.stability.alarm import Alarm
-from lightning_gradcam.stability.drift import Track
-from lightning_gradcam.targets import TARGETS, check_classes, class_scores, moves, target_name, with_labels
+from lightning_gradcam.stability.alarm import DriftAlarm
+from lightning_gradcam.stability.drift import DriftTracker
+from lightning_gradcam.targets import TARGETS, check_classes, is_dynamic, list_class_scores, target_name, with_labels
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """What one look found.
 
     Args:
@@ -40,11 +45,11 @@ class Look:
     explanation: Explanation
     numbers: Mapping[str, Tensor]
     pictures: Mapping[str, Tensor]
-    attacked: Attacked | None = None
+    attacked: AttackedExplanation | None = None
     moment: str = ""
 
 
-class Watch:
+class ProbeMonitor:
     """Explains the same images at every look and remembers what comparing needs.
 
     Args:
@@ -64,9 +69,9 @@ class Watch:
     def __init__(
         self,
         probe: Probe,
-        portions: Portions,
+        portions: ShardedExplainer,
         target: Target,
-        display: Display,
+        display: DisplayConfig,
         *,
         draws: bool = True,
         attack: Attack | None = None,
@@ -76,17 +81,19 @@ class Watch:
         plan = self.plan = portions.plan
         self.labels = probe.classes if plan.classes else None
         self.multilabel = probe.multilabel and probe.labels is not None and probe.labels.shape[1] == plan.classes
-        self.attack, self.alarm = attack, Alarm()
+        self.attack, self.alarm = attack, DriftAlarm()
         self._near: dict[str, Tensor] = {}  # similarities to the baseline's maps
         self.reference_maps = {k: maps.to(probe.images.device) for k, maps in (reference_maps or {}).items()}
         self._check()
         self.names = list(display.names or map(str, range(plan.named or 1)))
-        self.track = Track(target, self.multilabel)
+        self.track = DriftTracker(target, self.multilabel)
         self.film = Film(max(display.film, 2))
         self._shown = replace(
             probe, labels=probe.labels if self.multilabel else self.labels, pixels=display.pixels or probe.pixels
         )
-        self.gallery = Gallery(self._shown, self.names, plan, target, display, attack is not None) if draws else None
+        self.figures = (
+            FigureBuilder(self._shown, self.names, plan, target, display, attack is not None) if draws else None
+        )
 
     def _check(self) -> None:
         if not bool(self.probe.images.isfinite().all()):
@@ -104,9 +111,9 @@ class Watch:
                 )
         if self.attack is not None:
             check_attackable(self.plan)
-            check_range(pixels_of(replace(self.probe, pixels=self.display.pixels or self.probe.pixels)))
+            check_range(restore_pixels(replace(self.probe, pixels=self.display.pixels or self.probe.pixels)))
 
-    def look(self, model: nn.Module, moment: str) -> Look:
+    def look(self, model: nn.Module, moment: str) -> Snapshot:
         """Explain, attack where that is wanted, measure and draw.
 
         Args:
@@ -116,22 +123,22 @@ class Watch:
         explanations = self.portions(model, self.probe, self.track.targets())
         drawn, attacked = explanations[0], None
         if self.attack is not None:
-            target = same_classes(self.target, drawn)
-            attacked = self.portions.attacked(model, to_attack(self._shown, drawn), target, self.attack)
+            target = freeze_to_clean(self.target, drawn)
+            attacked = self.portions.attacked(model, with_attack_labels(self._shown, drawn), target, self.attack)
         first = self.track.previous is None
 
         def measure() -> Mapping[str, Tensor]:
-            beside = agreement(drawn, attacked.explanation, self.labels) if attacked else {}
+            beside = measure_attack(drawn, attacked.explanation, self.labels) if attacked else {}
             beside |= self._beside_baseline(drawn)
             return self.track.measure(explanations, self.labels, beside)
 
         # What one process could not measure, it would not compare with at the next look: its passes would differ.
-        numbers = self.portions.ranks.all_do(measure)
-        pictures = self.gallery.draw(drawn, self.track.found, moment, first, attacked) if self.gallery else {}
+        numbers = self.portions.ranks.run_on_all_ranks(measure)
+        pictures = self.figures.draw(drawn, self.track.found, moment, first, attacked) if self.figures else {}
         if self.display.film:
             key = next(iter(drawn.evidence))
-            self.film.add(Frame(moment.split(" · ")[0], drawn.evidence[key], drawn.flaws[key], drawn.logits))
-        return Look(drawn, numbers, pictures, attacked, moment)
+            self.film.add(Frame(moment.split(" · ")[0], drawn.evidence[key], drawn.map_status[key], drawn.logits))
+        return Snapshot(drawn, numbers, pictures, attacked, moment)
 
     def _beside_baseline(self, drawn: Explanation) -> dict[str, Tensor]:
         numbers = {}
@@ -144,9 +151,9 @@ class Watch:
 
     def draw_film(self) -> Tensor | None:
         """The picture of the run so far, looks across and images down; None where there is none to draw."""
-        return self.gallery.draw_film(self.film) if self.gallery else None
+        return self.figures.draw_film(self.film) if self.figures else None
 
-    def complaints(self, look: Look) -> Iterator[str]:
+    def complaints(self, look: Snapshot) -> Iterator[str]:
         """A sentence for everything that a look shows to be wrong. (Waits for the device.)"""
         logits = look.explanation.logits
         if logits.numel() and not bool(logits.isfinite().all()):
@@ -156,14 +163,14 @@ class Watch:
                 "`Trainer(detect_anomaly=True)`. Looks go on, and name these maps."
             )
         elif self.track.looks > 2:  # an untrained model may well have nothing to say
-            for key, flaws in look.explanation.flaws.items():
-                codes = [code for code in flaws.tolist() if code != UNASKED]
-                if 0 not in codes and 2 * len(codes) > len(flaws):  # of few images, that may well be
+            for key, map_status in look.explanation.map_status.items():
+                codes = [code for code in map_status.tolist() if code != UNASKED]
+                if 0 not in codes and 2 * len(codes) > len(map_status):  # of few images, that may well be
                     why = " and ".join(sorted(str(FLAWS[code]) for code in set(codes)))
                     yield f"All maps of layer {key!r} are degenerate: {why}. Another layer may serve: `layers=`."
         yield from self._sudden(look)
 
-    def _sudden(self, look: Look) -> Iterator[str]:
+    def _sudden(self, look: Snapshot) -> Iterator[str]:
         compared = {
             f"with the previous look's at layer {key!r}": (key, values) for key, values in self.track.agree.items()
         }
@@ -183,9 +190,9 @@ class Watch:
         """What looks must have in common to be compared."""
         layers = [layer.key for layer in self.plan.layers]
         target: list[Any] = [target_name(self.target)]
-        if not moves(self.target) and not (self.plan.answer == "pixels" and self.probe.has_masks):
+        if not is_dynamic(self.target) and not (self.plan.answer == "pixels" and self.probe.has_masks):
             logits = self.probe.images.new_empty(len(self.probe), self.plan.classes or 1)
-            target += [part.choose(logits, self.probe).tolist() for part in class_scores(self.target)]
+            target += [part.choose(logits, self.probe).tolist() for part in list_class_scores(self.target)]
         how = {"methods": list(self.plan.methods), "fuse": self.plan.fuse, "flips": self.plan.flips}
         return {"layers": layers, **how, "target": target}
 
@@ -194,7 +201,7 @@ class Watch:
         return {
             "signature": self.signature,
             "track": self.track.state_dict(),
-            "largest": self.gallery.state_dict() if self.gallery else {},
+            "largest": self.figures.state_dict() if self.figures else {},
             "film": self.film.state_dict(),
             "alarm": self.alarm.state_dict(),
         }
@@ -203,25 +210,25 @@ class Watch:
         """Go on from `state_dict`."""
         device = self.probe.images.device
         self.track.load_state_dict(state["track"], device)
-        if self.gallery:
-            self.gallery.load_state_dict(state["largest"])
+        if self.figures:
+            self.figures.load_state_dict(state["largest"])
         self.film.load_state_dict(state["film"], device)
         self.alarm.load_state_dict(state.get("alarm", {"seen": {}}))
 
 
-def check_attackable(plan: Plan) -> None:
+def check_attackable(plan: Explainer) -> None:
     """Raise a ValueError where the model has no logits, so that an attack has no loss to make larger."""
     if not plan.classes:
         raise ValueError("Expected a model that returns logits (N, classes) for `attack=`, but it has none.")
 
 
-def choose_target(target: Target | None, probe: Probe, plan: Plan) -> Target:
+def resolve_target(target: Target | None, probe: Probe, plan: Explainer) -> Target:
     """``target``, or where it is None ("auto") the label where there is one, else the predicted class."""
     if target is None:
         suits = probe.multilabel and probe.labels is not None and probe.labels.shape[1] == plan.classes
         masks = probe.has_masks and plan.answer == "pixels"
         labelled = (probe.classes is not None and plan.answer != "other") or suits or masks
         target = TARGETS["label" if labelled else "predicted"]
-    elif class_scores(target) and plan.answer == "other":
+    elif list_class_scores(target) and plan.answer == "other":
         raise NotExplainableError("The model returns no logits (N, classes): pass `target=` or `forward=`.")
     return with_labels(target, probe)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lightning_gradcam.probe.normalization import Pixels
-from lightning_gradcam.probe.probe import Probe, pixels_of
-from lightning_gradcam.probe.types import Choosing, Forward, Target
+from lightning_gradcam.probe.normalization import Normalization, Pixels
+from lightning_gradcam.probe.probe import Probe, restore_pixels
+from lightning_gradcam.probe.types import Forward, HoldableTarget, Target
 
-__all__ = ["Choosing", "Forward", "Pixels", "Probe", "Target", "pixels_of"]
+__all__ = ["Forward", "HoldableTarget", "Normalization", "Pixels", "Probe", "Target", "restore_pixels"]

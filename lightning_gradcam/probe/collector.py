@@ -12,7 +12,7 @@ from lightning_gradcam.probe.batch import read_batch
 from lightning_gradcam.probe.probe import Probe
 
 
-class Gatherer:
+class ProbeCollector:
     """Keeps ``size`` images of the batches that it is shown, spread over the classes.
 
     It fills up; then an image of a class not yet seen replaces the last one of the most frequent class. It copies
@@ -67,7 +67,7 @@ class Gatherer:
         return Probe.cat([self._rows[i] for i in order])
 
 
-def without_foreign_labels(probe: Probe, classes: int | None) -> tuple[Probe, str]:
+def drop_foreign_labels(probe: Probe, classes: int | None) -> tuple[Probe, str]:
     """Drop labels that were found in a batch and are no classes of the model; with a sentence where that was done.
 
     Of multi-label ones that say one class in every image, the classes are taken.

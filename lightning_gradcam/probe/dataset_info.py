@@ -13,13 +13,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.probe.normalization import Normalization
 
 _WORTH_A_LOOK = re.compile(r"transform|norm|preproc|augment|compose", re.IGNORECASE)
 _DEPTH = 12
 
 
-def find_pixels(holders: Sequence[Any]) -> tuple[Pixels | None, str]:
+def find_normalization(holders: Sequence[Any]) -> tuple[Normalization | None, str]:
     """The mean and standard deviation of the first ``Normalize`` in datasets or datamodules, and where it was.
 
     torchvision's (both versions), albumentations' and kornia's are read, also inside ``Compose`` and wrapped datasets.
@@ -29,7 +29,7 @@ def find_pixels(holders: Sequence[Any]) -> tuple[Pixels | None, str]:
     ...         from torchvision.transforms import v2
     ...         self.transform = v2.Compose([v2.Normalize([0.5], [0.25])])
     >>> find_pixels([Data()])
-    (Pixels(mean=(0.5,), std=(0.25,)), 'Data.transform')
+    (Normalization(mean=(0.5,), std=(0.25,)), 'Data.transform')
     """
     for holder in holders:
         for item, path in _walk(holder, type(holder).__name__, _DEPTH, set()):
@@ -40,7 +40,7 @@ def find_pixels(holders: Sequence[Any]) -> tuple[Pixels | None, str]:
                         torch.as_tensor(values[k], dtype=torch.float64).flatten().tolist() for k in ("mean", "std")
                     )
                     if len(mean) == len(std) and all(s > 0 for s in std):
-                        return Pixels(tuple(mean), tuple(std)), path
+                        return Normalization(tuple(mean), tuple(std)), path
     return None, ""
 
 
@@ -55,14 +55,14 @@ def find_class_names(holders: Sequence[Any]) -> tuple[list[str] | None, str]:
     return None, ""
 
 
-def datasets_of(loaders: Any) -> list[Any]:
+def find_datasets(loaders: Any) -> list[Any]:
     """The datasets behind what a Trainer holds as loaders: one, a list, a mapping, or a CombinedLoader."""
     if isinstance(loaders, Mapping):
-        return [d for loader in loaders.values() for d in datasets_of(loader)]
+        return [d for loader in loaders.values() for d in find_datasets(loader)]
     if isinstance(loaders, (list, tuple)):
-        return [d for loader in loaders for d in datasets_of(loader)]
+        return [d for loader in loaders for d in find_datasets(loader)]
     if hasattr(loaders, "flattened"):
-        return datasets_of(loaders.flattened)
+        return find_datasets(loaders.flattened)
     dataset = getattr(loaders, "dataset", None)
     return [] if dataset is None else [dataset]
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
-from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
 
 One: TypeAlias = "Tensor | np.ndarray[Any, Any] | Image.Image | str | os.PathLike[str]"
@@ -53,9 +53,9 @@ class Preprocess:
         object.__setattr__(self, "std", self.pixels.std)
 
     @property
-    def pixels(self) -> Pixels:
+    def pixels(self) -> Normalization:
         """The normalisation alone."""
-        return Pixels(self.mean, self.std)
+        return Normalization(self.mean, self.std)
 
     def __call__(self, image: Tensor | Image.Image) -> Tensor:
         """A PIL image, or ``(C, H, W)`` uint8 or float in [0, 1], to ``(C, height, width)`` as the model takes it."""
@@ -64,10 +64,10 @@ class Preprocess:
             scale = max(side / of for side, of in zip(self.size, tensor.shape[-2:], strict=True))
             covering = [max(side, round(of * scale)) for side, of in zip(self.size, tensor.shape[-2:], strict=True)]
             tensor = F.center_crop(F.resize(tensor, covering, antialias=True), list(self.size))
-        return self.pixels.normalise(tensor[None])[0]
+        return self.pixels.normalize(tensor[None])[0]
 
 
-Preprocessing: TypeAlias = Preprocess | Pixels | Callable[[Any], Tensor]
+Preprocessing: TypeAlias = Preprocess | Normalization | Callable[[Any], Tensor]
 """How an image becomes what the model takes: a transform of torchvision, or made from mean, std and size."""
 
 
@@ -106,7 +106,7 @@ def as_probe(images: Images, model: nn.Module | None = None, preprocess: Preproc
             "resizes: `Preprocess(mean, std, size=224)`, or a transform of torchvision."
         )
     tensors = any(isinstance(image, Tensor) for image in _each(images, sides))
-    pixels = Pixels((0.0,), (1.0,)) if preprocess is None and not tensors else _pixels_of(preprocess)
+    pixels = Normalization((0.0,), (1.0,)) if preprocess is None and not tensors else _pixels_of(preprocess)
     return Probe(torch.stack([image.to(_device(model, image)) for image in made]), pixels=pixels).ordinary()
 
 
@@ -199,11 +199,11 @@ def _from_array(image: np.ndarray[Any, Any], channels: int | None) -> Tensor | I
 
 
 def _preprocessed(image: Tensor | Image.Image, preprocess: Preprocessing) -> Tensor:
-    if isinstance(preprocess, Pixels):
+    if isinstance(preprocess, Normalization):
         preprocess = Preprocess(preprocess.mean, preprocess.std)
     if not callable(preprocess):
         raise TypeError(
-            "Expected `preprocess` to be a Preprocess, a Pixels, or a callable of an image, but got "
+            "Expected `preprocess` to be a Preprocess, a Normalization, or a callable of an image, but got "
             f"{type(preprocess).__name__}."
         )
     made = preprocess(to_pixels(image) if isinstance(image, Tensor) else image)
@@ -213,15 +213,15 @@ def _preprocessed(image: Tensor | Image.Image, preprocess: Preprocessing) -> Ten
     return made.as_subclass(Tensor)
 
 
-def _pixels_of(preprocess: Preprocessing | None) -> Pixels | None:
+def _pixels_of(preprocess: Preprocessing | None) -> Normalization | None:
     """The normalisation in what preprocesses, where there is one that can be read."""
     if isinstance(preprocess, Preprocess):
         return preprocess.pixels
-    if preprocess is None or isinstance(preprocess, Pixels):
+    if preprocess is None or isinstance(preprocess, Normalization):
         return preprocess
     inside = [preprocess, *getattr(preprocess, "transforms", ())]  # of Compose
     found = [(each.mean, each.std) for each in inside if hasattr(each, "mean") and hasattr(each, "std")]
-    return Pixels(*found[-1]) if len(found) == 1 else None
+    return Normalization(*found[-1]) if len(found) == 1 else None
 
 
 def _convolutions(model: nn.Module | None) -> tuple[int | None, int | None]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Pixels:
+class Normalization:
     """How images became what the model takes: ``image = (pixel - mean) / std`` with pixels in [0, 1], per channel."""
 
     mean: tuple[float, ...]
@@ -23,7 +23,7 @@ class Pixels:
         if any(not s > 0 for s in self.std):
             raise ValueError(f"Expected standard deviations over 0, but got {self.std}.")
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels ``(N, C, *spatial)`` in [0, 1] to images as the model takes them."""
         mean, std = self._along_channels(pixels)
         return (pixels - mean) / std
@@ -31,7 +31,7 @@ class Pixels:
     def restore(self, images: Tensor) -> Tensor:
         """Undo the normalisation of ``(N, C, *spatial)`` images; the result lies in [0, 1] where this is the right one.
 
-        >>> Pixels((0.5,), (0.25,)).restore(torch.tensor([[[2.0, -2.0]]]))
+        >>> Normalization((0.5,), (0.25,)).restore(torch.tensor([[[2.0, -2.0]]]))
         tensor([[[1., 0.]]])
         """
         mean, std = self._along_channels(images)
@@ -43,3 +43,7 @@ class Pixels:
             torch.tensor(v, device=like.device, dtype=like.dtype).reshape(shape) for v in (self.mean, self.std)
         )
         return mean, std
+
+
+Pixels = Normalization
+"""The earlier name of `Normalization`, which stays."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.probe.normalization import Normalization
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Probe:
     ids: Sequence[str] | None = None
     groups: Sequence[str] | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    pixels: Pixels | None = None
+    pixels: Normalization | None = None
 
     def __post_init__(self) -> None:
         for name, rows in self._rows():
@@ -166,12 +166,12 @@ class Probe:
     def from_state_dict(state: Mapping[str, Any]) -> Probe:
         """The probe that `state_dict` was taken of, on the CPU.
 
-        >>> probe = Probe(torch.rand(2, 1, 4, 4), pixels=Pixels((0.5,), (0.5,)), ids=["a", "b"])
+        >>> probe = Probe(torch.rand(2, 1, 4, 4), pixels=Normalization((0.5,), (0.5,)), ids=["a", "b"])
         >>> Probe.from_state_dict(probe.state_dict()).pixels
-        Pixels(mean=(0.5,), std=(0.5,))
+        Normalization(mean=(0.5,), std=(0.5,))
         """
         pixels = state["pixels"]
-        return Probe(**{**state, "pixels": None if pixels is None else Pixels(**pixels)})
+        return Probe(**{**state, "pixels": None if pixels is None else Normalization(**pixels)})
 
     @staticmethod
     def cat(probes: Sequence[Probe]) -> Probe:
@@ -194,6 +194,6 @@ class Probe:
         )
 
 
-def pixels_of(probe: Probe) -> Tensor:
+def restore_pixels(probe: Probe) -> Tensor:
     """The images in [0, 1], where their normalisation is known."""
     return probe.images if probe.pixels is None else probe.pixels.restore(probe.images)

@@ -18,11 +18,11 @@ Target: TypeAlias = Callable[[Any, Probe], Tensor]
 
 
 @runtime_checkable
-class Choosing(Protocol):
+class HoldableTarget(Protocol):
     """A `Target` that chooses for each image what is explained, the predicted class say."""
 
-    def held(self, output: Any, probe: Probe) -> Target:
+    def freeze(self, output: Any, probe: Probe) -> Target:
         """The target that stays with what is chosen for this output, whatever other images of these rows give."""
 
-    def for_rows(self, rows: slice | Sequence[int]) -> Target:
+    def select_rows(self, rows: slice | Sequence[int]) -> Target:
         """The target for some rows of its probe."""

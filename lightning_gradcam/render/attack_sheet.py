@@ -15,19 +15,19 @@ from lightning_gradcam.explainer.heatmaps import to_heatmaps
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.render.captions import (
     GAP,
-    caption,
-    foot,
-    head,
-    label_line,
-    line,
-    name_width,
-    prediction_line,
-    stack,
+    draw_caption,
+    draw_footer,
+    draw_header,
+    draw_line,
+    encode_label,
+    encode_prediction,
+    fit_name_width,
+    stack_parts,
 )
-from lightning_gradcam.render.colors import FAINT, PAPER, grey, signed_overlay, to_bytes
+from lightning_gradcam.render.colors import FAINT, PAPER, lay_over_signed, to_bytes, to_gray
 from lightning_gradcam.render.font import Font
-from lightning_gradcam.render.photos import SEAM, Photos, as_rgb, fit
-from lightning_gradcam.render.sheet import WIDTH, Arrangement, Sheet, scaled
+from lightning_gradcam.render.photos import SEAM, Photos, fit_tiles, to_rgb
+from lightning_gradcam.render.sheet import WIDTH, Arrangement, Sheet, scale_tile
 from lightning_gradcam.targets.logits import predictions
 from lightning_gradcam.utils.interpolation import Interpolation
 
@@ -38,7 +38,7 @@ _LEGEND = ["each image: clean | attacked | how the map changed (red more, blue l
 
 
 @dataclass(frozen=True)
-class Duel:
+class AttackSheet:
     """What stays the same from look to look, prepared once on the probe's device.
 
     Args:
@@ -56,7 +56,7 @@ class Duel:
     @staticmethod
     def of(
         probe: Probe, photos: Tensor, names: Sequence[str], colormap: str, interpolation: Interpolation = "bilinear"
-    ) -> Duel:
+    ) -> AttackSheet:
         """Prepare the picture of a probe.
 
         Args:
@@ -68,9 +68,11 @@ class Duel:
         """
         columns = 1 if len(probe) <= _ONE_COLUMN else 2
         room = (WIDTH - GAP) // columns - GAP - 3 * SEAM - 2 * GAP
-        size = scaled((photos.shape[-2], photos.shape[-1]), min(room // _TILES, _MOST))
+        size = scale_tile((photos.shape[-2], photos.shape[-1]), min(room // _TILES, _MOST))
         sheet = Sheet.of(probe, photos, names, colormap, Arrangement(columns, size), interpolation)
-        return Duel(sheet, sheet.font.encode(list(names), name_width(_characters(sheet))), photos, interpolation)
+        return AttackSheet(
+            sheet, sheet.font.encode(list(names), fit_name_width(_characters(sheet))), photos, interpolation
+        )
 
     @torch.no_grad()
     def draw(
@@ -97,12 +99,12 @@ class Duel:
         """
         clean, attacked = both
         sheet, size = self.sheet, (self.sheet.photos.shape[-2], self.sheet.photos.shape[-1])
-        twins = as_rgb(pixels.detach().float().clamp(0, 1))
+        twins = to_rgb(pixels.detach().float().clamp(0, 1))
         other = replace(sheet, canvas=Photos.of(twins, size, 1, sheet.ramp, sheet.font))
         noise, gain = self._noise(twins, size)
         tiles = [
-            (sheet.photos, sheet.overlays(clean.evidence[key], clean.flaws[key], scale)),
-            (other.photos, other.overlays(attacked.evidence[key], attacked.flaws[key], scale)),
+            (sheet.photos, sheet.overlays(clean.evidence[key], clean.map_status[key], scale)),
+            (other.photos, other.overlays(attacked.evidence[key], attacked.map_status[key], scale)),
             (self._change(both, key, size, scale), noise),
         ]
         captions = [
@@ -113,7 +115,7 @@ class Duel:
         gap = sheet.photos.new_full((len(twins), 3, size[0] + captions[0].shape[2], GAP), PAPER[0])
         parts = [torch.cat([_beside(*pair), words], dim=2) for pair, words in zip(tiles, captions, strict=True)]
         grid = _grid(torch.cat([parts[0], gap, parts[1], gap, parts[2]], dim=3), sheet.columns)
-        foot_line = foot(
+        foot_line = draw_footer(
             sheet.font,
             sheet.ramp,
             scale,
@@ -123,14 +125,14 @@ class Duel:
             sheet.most(clean.evidence[key]),
         )
         width = max(grid.shape[-1], foot_line.shape[-1])
-        said = line(sheet.font, self._attack_line(both, key, agree), width)
-        key_line = line(sheet.font, [*_LEGEND, sheet.font.fixed(gain, 2, 0), " times"], width, ink=FAINT)
-        return stack([head(title, facts, sheet.font, sheet.bold, width), said, grid, key_line, foot_line])
+        said = draw_line(sheet.font, self._attack_line(both, key, agree), width)
+        key_line = draw_line(sheet.font, [*_LEGEND, sheet.font.fixed(gain, 2, 0), " times"], width, ink=FAINT)
+        return stack_parts([draw_header(title, facts, sheet.font, sheet.bold, width), said, grid, key_line, foot_line])
 
     def _attack_line(self, both: tuple[Explanation, Explanation], key: str, agree: Tensor) -> list[str | Tensor]:
         """What the attack did to all images."""
         font, count = self.sheet.font, len(self.photos)
-        moved, codes = _moved(both), both[1].flaws[key]
+        moved, codes = _moved(both), both[1].map_status[key]
 
         def many(chosen: Tensor, what: str) -> Tensor:
             rows = font.encode([f" · {i} of {count} {what}" for i in range(count + 1)])
@@ -145,17 +147,17 @@ class Duel:
         """What the attack added, over grey, as strong as goes for all images, and how much that enlarges it."""
         change = twins - self.photos
         gain = (0.5 / change.abs().max().clamp_min(1e-3)).floor().clamp_min(1)
-        return to_bytes(fit((0.5 + gain * change).clamp(0, 1), size) * 255), gain
+        return to_bytes(fit_tiles((0.5 + gain * change).clamp(0, 1), size) * 255), gain
 
     def _change(
         self, both: tuple[Explanation, Explanation], key: str, size: tuple[int, int], scale: Tensor | None
     ) -> Tensor:
         """The attacked map minus the clean one, as they are drawn, over the clean photo."""
         before, after = (
-            to_heatmaps(self.sheet.shown(e.evidence[key], scale), e.flaws[key], size, scale, self.interpolation)
+            to_heatmaps(self.sheet.shown(e.evidence[key], scale), e.map_status[key], size, scale, self.interpolation)
             for e in both
         )
-        return signed_overlay(grey(self.sheet.photos.float() / 255), after - before)
+        return lay_over_signed(to_gray(self.sheet.photos.float() / 255), after - before)
 
     def _prediction(self, explanation: Explanation, which: str) -> Tensor:
         """Two lines under a photo and its map."""
@@ -164,10 +166,10 @@ class Duel:
         right = sheet.right(best[1])
         first = sheet.font.encode([which], characters).expand(len(self.photos), -1)
         if which == "clean" and sheet.labels is not None:
-            first = label_line(sheet.font, self.names, sheet.labels, characters)
-        second = prediction_line(sheet.font, self.names, best, right, characters)
+            first = encode_label(sheet.font, self.names, sheet.labels, characters)
+        second = encode_prediction(sheet.font, self.names, best, right, characters)
         second = F.pad(second, (0, characters - second.shape[1]))
-        return caption(sheet.font, [first, second], _width(sheet), right)
+        return draw_caption(sheet.font, [first, second], _width(sheet), right)
 
     def _verdict(self, both: tuple[Explanation, Explanation], agree: Tensor) -> Tensor:
         """Whether the attack has changed the prediction, a right one to a wrong one, and how far the maps agree."""
@@ -178,7 +180,7 @@ class Duel:
         said = font.encode(["maps agree "])[0].expand(len(moved), -1)
         second = torch.cat([said, _signed(font, agree)], 1)
         second = F.pad(second, (0, max(characters - second.shape[1], 0)))[:, :characters]
-        return caption(font, [words[moved.long() + fooled.long()], second], _width(self.sheet), ~moved)
+        return draw_caption(font, [words[moved.long() + fooled.long()], second], _width(self.sheet), ~moved)
 
 
 def _moved(both: tuple[Explanation, Explanation]) -> Tensor:

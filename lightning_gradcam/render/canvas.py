@@ -7,8 +7,8 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from lightning_gradcam.probe.normalization import Pixels
-from lightning_gradcam.render.colors import Ramp
+from lightning_gradcam.probe.normalization import Normalization
+from lightning_gradcam.render.colors import ColorTable
 from lightning_gradcam.render.font import Font
 from lightning_gradcam.render.photos import Photos, restore_photos
 from lightning_gradcam.render.signals import Signals, restore_signals
@@ -33,30 +33,30 @@ class Canvas(Protocol):
     def words(self) -> int:
         """The row of a tile around which it says why a map is degenerate."""
 
-    def steady(self, evidence: Tensor, /) -> Canvas:
+    def freeze_view(self, evidence: Tensor, /) -> Canvas:
         """What this evidence chooses to show; the same for any evidence from there on."""
 
     def overlays(
-        self, evidence: Tensor, flaws: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
+        self, evidence: Tensor, map_status: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
     ) -> Tensor:
         """Tiles with evidence ``(N, 3, h, w)`` uint8."""
 
 
-class Kind(Protocol):
+class CanvasType(Protocol):
     """What makes the canvas of images with one number of spatial dimensions."""
 
     def extent(self, photos: Tensor) -> tuple[int, int, int]:
         """Height and width of a view of ``(N, C, *spatial)`` images, and how many views of each a sheet shows."""
 
-    def of(self, photos: Tensor, size: tuple[int, int], views: int, ramp: Ramp, font: Font, /) -> Canvas:
-        """Draw images as `restore` gives them, with so many views of each, of that height and width."""
+    def of(self, photos: Tensor, size: tuple[int, int], views: int, ramp: ColorTable, font: Font, /) -> Canvas:
+        """Draw images as `restore_images` gives them, with so many views of each, of that height and width."""
 
 
-KINDS: Mapping[int, Kind] = {1: Signals, 2: Photos, 3: Volumes}
+KINDS: Mapping[int, CanvasType] = {1: Signals, 2: Photos, 3: Volumes}
 """By the number of spatial dimensions."""
 
 
-def restore(images: Tensor, pixels: Pixels | None = None) -> tuple[Tensor, str]:
+def restore_images(images: Tensor, pixels: Normalization | None = None) -> tuple[Tensor, str]:
     """Images ``(N, C, *spatial)`` as the model takes them to what `Canvas.of` draws, and how that was done.
 
     (Waits for the device.)
@@ -66,6 +66,6 @@ def restore(images: Tensor, pixels: Pixels | None = None) -> tuple[Tensor, str]:
     return (restore_photos if images.ndim == 4 else restore_volumes)(images, pixels)
 
 
-def kind_of(photos: Tensor) -> Kind:
+def find_canvas_type(photos: Tensor) -> CanvasType:
     """What draws images ``(N, C, *spatial)``."""
     return KINDS[photos.ndim - 2]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.render.canvas import Canvas
-from lightning_gradcam.render.colors import BAR, FAINT, INK, PAPER, Color, Ramp, overlay, shade
+from lightning_gradcam.render.colors import BAR, FAINT, INK, PAPER, Color, ColorTable, lay_over, make_color
 from lightning_gradcam.render.font import Font, paint
 from lightning_gradcam.targets.logits import probabilities
 
@@ -17,19 +17,19 @@ GAP = 4
 """Pixels between the parts of a picture."""
 
 
-def label_line(font: Font, names: Tensor, labels: Tensor, characters: int, noun: str = "label") -> Tensor:
+def encode_label(font: Font, names: Tensor, labels: Tensor, characters: int, noun: str = "label") -> Tensor:
     """``label pine``: ``(N, characters)`` codes."""
     word = font.encode([f"{noun} "])[0].expand(len(labels), -1)
     line = torch.cat([word, names[labels.clamp(0, len(names) - 1)]], 1)
     return F.pad(line, (0, max(characters - line.shape[1], 0)))[:, :characters]
 
 
-def prediction_line(
+def encode_prediction(
     font: Font, names: Tensor, best: tuple[Tensor, Tensor], right: Tensor | None, characters: int
 ) -> Tensor:
     """``✓ pine   98%``: ``(N, characters)`` codes; without labels there is no mark.
 
-    ``names`` are `name_width` characters wide, ``best`` are `predictions`.
+    ``names`` are `fit_name_width` characters wide, ``best`` are `predictions`.
     """
     sure, predicted = best
 
@@ -42,7 +42,7 @@ def prediction_line(
     return torch.cat([mark, all_rows(" "), name, all_rows(" "), percent, all_rows("%")], 1)[:, :characters]
 
 
-def class_line(
+def encode_class(
     font: Font, names: Tensor, logits: Tensor, classes: Tensor, characters: int, multilabel: bool = False
 ) -> Tensor:
     """``  oak     1%``, a class and its probability: ``(N, characters)`` codes, blank where the class is -1."""
@@ -53,7 +53,7 @@ def class_line(
     return torch.where(classes[:, None] < 0, 0, said)[:, :characters]
 
 
-def score_line(font: Font, scores: Tensor, characters: int) -> Tensor:
+def encode_score(font: Font, scores: Tensor, characters: int) -> Tensor:
     """``score  -0.83``: ``(N, characters)`` codes; numbers of three digits before the point fit."""
     word, space = (font.encode([text]).expand(len(scores), -1) for text in ("score ", " "))
     sign, size = font.encode(["-", " "])[(~(scores < 0)).long()], scores.abs()
@@ -62,29 +62,29 @@ def score_line(font: Font, scores: Tensor, characters: int) -> Tensor:
     return torch.cat([word, torch.where(size[:, None] < 9.995, small, large)], 1)[:, :characters]
 
 
-def name_width(characters: int) -> int:
+def fit_name_width(characters: int) -> int:
     """How many characters of a line of a caption are for a class's name: mark, percentage and spaces take seven."""
     return max(characters - 7, 1)
 
 
-def caption(font: Font, lines: Sequence[Tensor], width: int, right: Tensor | None) -> Tensor:
+def draw_caption(font: Font, lines: Sequence[Tensor], width: int, right: Tensor | None) -> Tensor:
     """Lines of codes ``(N, characters)`` to ``(N, 3, h, width)`` uint8; wrong ones are white on black."""
     coverage = torch.cat([font.draw(line) for line in lines], dim=1)
     coverage = F.pad(coverage, (1, width - coverage.shape[-1] - 1, 1, 1))
-    ink, paper = shade(INK, coverage.device), shade(PAPER, coverage.device)
+    ink, paper = make_color(INK, coverage.device), make_color(PAPER, coverage.device)
     if right is not None:
         ink, paper = (torch.where(right[:, None], a, b) for a, b in ((ink, paper), (paper, ink)))
     return paint(coverage, ink, paper)
 
 
-def head(title: str, facts: Sequence[str | Tensor], font: Font, bold: Font, width: int) -> Tensor:
+def draw_header(title: str, facts: Sequence[str | Tensor], font: Font, bold: Font, width: int) -> Tensor:
     """The head lines, ``(3, h, width)`` uint8."""
-    title_line = line(bold, [title], width, above=GAP)
-    return torch.cat([title_line, line(font, facts, width)], 1) if facts else title_line
+    title_line = draw_line(bold, [title], width, above=GAP)
+    return torch.cat([title_line, draw_line(font, facts, width)], 1) if facts else title_line
 
 
-def foot(
-    font: Font, ramp: Ramp, scale: Tensor | None, marks: bool, width: int, canvas: Canvas, most: str = ""
+def draw_footer(
+    font: Font, ramp: ColorTable, scale: Tensor | None, marks: bool, width: int, canvas: Canvas, most: str = ""
 ) -> Tensor:
     """The scale bar with what its ends mean, ``(3, h, width)`` uint8; ``most`` says what the last colour means."""
     left: list[str | Tensor] = ["no evidence " if scale is None else "evidence 0 "]
@@ -95,18 +95,18 @@ def foot(
         right.append("   ✓ right  ✗ wrong")
     right.append(canvas.legend)
     rising = torch.linspace(0, 1, 160, device=ramp.table.device).expand(1, font.height - 6, -1)
-    bar = F.pad(overlay(torch.full_like(rising, BAR)[:, None], rising, ramp)[0], (0, 0, 3, 3), value=PAPER[0])
+    bar = F.pad(lay_over(torch.full_like(rising, BAR)[:, None], rising, ramp)[0], (0, 0, 3, 3), value=PAPER[0])
     words = [paint(font.draw(font.line(parts)), FAINT, PAPER) for parts in (left, right)]
     return _widen(F.pad(torch.cat([words[0], bar, words[1]], dim=2), (GAP, 0, 0, GAP), value=PAPER[0]), width)
 
 
-def stack(parts: Sequence[Tensor]) -> Tensor:
+def stack_parts(parts: Sequence[Tensor]) -> Tensor:
     """Parts ``(3, h, w)`` below one another, as one picture."""
     width = max(part.shape[-1] for part in parts)
     return torch.cat([_widen(part, width) for part in parts], dim=1)
 
 
-def line(font: Font, parts: Sequence[str | Tensor], width: int, above: int = 0, ink: Color = INK) -> Tensor:
+def draw_line(font: Font, parts: Sequence[str | Tensor], width: int, above: int = 0, ink: Color = INK) -> Tensor:
     """One line of words and codes, ``(3, h, width)`` uint8, cut where it is too long."""
     coverage = font.draw(font.line(parts, (width - 2 * GAP) // font.width))
     return paint(F.pad(coverage, (GAP, width - GAP - coverage.shape[-1], above, 0)), ink, PAPER)

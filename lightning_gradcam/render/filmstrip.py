@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from torchvision.utils import make_grid
 
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.render.canvas import kind_of
-from lightning_gradcam.render.captions import GAP, foot, head, stack
+from lightning_gradcam.render.canvas import find_canvas_type
+from lightning_gradcam.render.captions import GAP, draw_footer, draw_header, stack_parts
 from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.render.font import paint
-from lightning_gradcam.render.sheet import WIDTH, Arrangement, Sheet, scaled
+from lightning_gradcam.render.sheet import WIDTH, Arrangement, Sheet, scale_tile
 from lightning_gradcam.utils.interpolation import Interpolation
 
 ROWS = 10
@@ -25,11 +25,11 @@ _WORDS = 13  # at most, in the column that names the labels
 
 @dataclass(frozen=True)
 class Frame:
-    """What one look leaves for the film: its name, and evidence, flaws and logits of its images."""
+    """What one look leaves for the film: its name, and evidence, map_status and logits of its images."""
 
     name: str
     evidence: Tensor
-    flaws: Tensor
+    map_status: Tensor
     logits: Tensor
 
 
@@ -67,7 +67,7 @@ class Film:
     def state_dict(self) -> dict[str, Any]:
         """Plain containers of CPU tensors."""
         frames = [
-            {"name": f.name, "evidence": f.evidence.cpu(), "flaws": f.flaws.cpu(), "logits": f.logits.cpu()}
+            {"name": f.name, "evidence": f.evidence.cpu(), "flaws": f.map_status.cpu(), "logits": f.logits.cpu()}
             for f in self.frames
         ]
         return {"seen": self.seen, "stride": self.stride, "frames": frames}
@@ -106,9 +106,9 @@ class Film:
         rows = _spread(probe)
         words = 0 if probe.classes is None else min(max(map(len, names)), _WORDS)
         width = min((WIDTH - words * 7 - 3 * GAP) // (len(frames) + 1) - GAP, 128)
-        size = scaled(kind_of(photos).extent(photos)[:2], width)
+        size = scale_tile(find_canvas_type(photos).extent(photos)[:2], width)
         sheet = Sheet.of(probe[rows], photos[rows], names, colormap, Arrangement(len(frames) + 1, size), interpolation)
-        sheet = sheet.steady(frames[-1].evidence[rows])
+        sheet = sheet.freeze_view(frames[-1].evidence[rows])
         columns = _level([sheet.photos, *(_cell(sheet, frame, rows, scale) for frame in frames)])
         ordered = torch.stack(columns, dim=1).flatten(0, 1)
         grid = make_grid(ordered, nrow=len(columns), padding=GAP, pad_value=PAPER[0])
@@ -117,10 +117,10 @@ class Film:
         if words:
             known = sheet.font.encode(list(names), words)
             body = torch.cat([_names_beside(sheet, known, columns[0].shape[2], over.shape[1]), body], dim=2)
-        foot_line = foot(
+        foot_line = draw_footer(
             sheet.font, sheet.ramp, scale, bool(words), body.shape[2], sheet.canvas, sheet.most(frames[-1].evidence)
         )
-        return stack([head(title, (), sheet.font, sheet.bold, foot_line.shape[-1]), body, foot_line])
+        return stack_parts([draw_header(title, (), sheet.font, sheet.bold, foot_line.shape[-1]), body, foot_line])
 
 
 def _spread(probe: Probe) -> list[int]:
@@ -131,7 +131,7 @@ def _spread(probe: Probe) -> list[int]:
 
 
 def _cell(sheet: Sheet, frame: Frame, rows: Sequence[int], scale: Tensor | None) -> Tensor:
-    tiles = sheet.overlays(frame.evidence[rows], frame.flaws[rows], scale)
+    tiles = sheet.overlays(frame.evidence[rows], frame.map_status[rows], scale)
     return torch.cat([tiles, sheet.captions(frame.logits[rows], with_label=False)], dim=2)
 
 

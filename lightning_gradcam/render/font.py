@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from lightning_gradcam.render.colors import Color, shade, to_bytes
+from lightning_gradcam.render.colors import Color, make_color, to_bytes
 
 _FIRST = " 0123456789"  # so that the code of a digit is the digit plus one
 _ALWAYS = _FIRST + "".join(chr(c) for c in range(33, 127) if not chr(c).isdigit()) + "–…·×±✓✗≥"
@@ -142,7 +142,7 @@ class Font:
 def paint(coverage: Tensor, ink: Color | Tensor, paper: Color | Tensor) -> Tensor:
     """Coverage ``(..., h, w)`` to colours ``(..., 3, h, w)`` uint8; ``ink`` and ``paper`` are RGB or ``(..., 3)``."""
     front, back = (
-        (color if isinstance(color, Tensor) else shade(color, coverage.device)).float()[..., None, None]
+        (color if isinstance(color, Tensor) else make_color(color, coverage.device)).float()[..., None, None]
         for color in (ink, paper)
     )
     return to_bytes(back + (front - back) * coverage[..., None, :, :])

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torchvision.utils import make_grid
 
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
-from lightning_gradcam.render.canvas import kind_of
-from lightning_gradcam.render.captions import GAP, foot, head, stack
+from lightning_gradcam.render.canvas import find_canvas_type
+from lightning_gradcam.render.captions import GAP, draw_footer, draw_header, stack_parts
 from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.render.font import paint
 from lightning_gradcam.render.sheet import WIDTH, Arrangement, Sheet, arrange
@@ -27,13 +27,13 @@ _CHARACTER = 7  # pixels, as wide as the font is
 
 
 @dataclass(frozen=True)
-class Row:
+class MapRow:
     """What one method says, or of one of several scores, or of one side of a pair.
 
     Args:
         name: Of the method, the score or the side.
         evidence: ``(N, *s)`` signed.
-        flaws: ``(N,)`` as in `Explanation`.
+        map_status: ``(N,)`` as in `Explanation`.
         scale: The evidence that has the last colour; None scales every image by itself.
         classes: ``(N,)`` which class of each image it explains, where rows differ in that; -1 is none.
         sheet: Where it is of other photos than the row above, theirs: they are shown first.
@@ -41,23 +41,23 @@ class Row:
 
     name: str
     evidence: Tensor
-    flaws: Tensor
+    map_status: Tensor
     scale: Tensor | None = None
     classes: Tensor | None = None
     sheet: Sheet | None = None
 
 
-def arrange_beside(names: Sequence[str], photos: Tensor) -> Arrangement:
+def arrange_with_names(names: Sequence[str], photos: Tensor) -> Arrangement:
     """As `arrange`, with room for the methods' names at the left."""
     margin = min(max(map(len, names)), _NAME) * _CHARACTER + 2 * GAP
-    height, width, views = kind_of(photos).extent(photos)
+    height, width, views = find_canvas_type(photos).extent(photos)
     return arrange(len(photos), (height, width), views, WIDTH - margin)
 
 
 @torch.no_grad()
 def draw_rows(
     sheet: Sheet,
-    rows: Sequence[Row],
+    rows: Sequence[MapRow],
     logits: Tensor,
     *,
     title: str,
@@ -68,7 +68,7 @@ def draw_rows(
     """The picture, ``(3, height, width)`` uint8 on the probe's device.
 
     Args:
-        sheet: Prepared with `arrange_beside`.
+        sheet: Prepared with `arrange_with_names`.
         rows: From top to bottom.
         logits: ``(N, K)``.
         title: The head line.
@@ -76,13 +76,13 @@ def draw_rows(
         own_scales: Whether each row has a scale of its own, so that the foot cannot tell it.
         scores: ``(N,)`` what is explained, said where there are no classes.
     """
-    canvas, sheet = sheet.canvas, sheet.steady(_together(rows))
+    canvas, sheet = sheet.canvas, sheet.freeze_view(_together(rows))
     between = sheet.photos.new_full((len(sheet.photos), 3, 2, sheet.photos.shape[-1]), PAPER[0])
     parts, middles = [sheet.photos], []
     for row in rows:
-        own = row.sheet.steady(row.evidence) if row.sheet else sheet
+        own = row.sheet.freeze_view(row.evidence) if row.sheet else sheet
         parts += [between, own.photos] if row.sheet else []
-        tiles = own.overlays(row.evidence, row.flaws, row.scale)
+        tiles = own.overlays(row.evidence, row.map_status, row.scale)
         middles.append(sum(part.shape[2] for part in parts) + 2 + tiles.shape[2] // 2)
         parts += [between, tiles]
         parts += [] if row.classes is None else [sheet.of_class(logits, row.classes)]
@@ -101,14 +101,14 @@ def draw_rows(
     fine = [words for row in rows if (words := sheet.most(row.evidence))]
     most = fine[0] if len(fine) == len(rows) else f"the most in this image, or {fine[0]}" if fine else ""
     most = "the most of its method in all looks" if own_scales else most
-    foot_line = foot(sheet.font, sheet.ramp, scale, sheet.labels is not None, body.shape[-1], canvas, most)
-    return stack([head(title, facts, sheet.font, sheet.bold, foot_line.shape[-1]), body, foot_line])
+    foot_line = draw_footer(sheet.font, sheet.ramp, scale, sheet.labels is not None, body.shape[-1], canvas, most)
+    return stack_parts([draw_header(title, facts, sheet.font, sheet.bold, foot_line.shape[-1]), body, foot_line])
 
 
-def _together(rows: Sequence[Row]) -> Tensor:
+def _together(rows: Sequence[MapRow]) -> Tensor:
     """What all methods find, ``(N, *s)``, each with the same weight: none alone decides what is shown of a volume."""
     size = tuple(rows[0].evidence.shape[1:])
-    return torch.stack([to_heatmaps(row.evidence, row.flaws, size) for row in rows]).mean(0)
+    return torch.stack([to_heatmaps(row.evidence, row.map_status, size) for row in rows]).mean(0)
 
 
 def _names(sheet: Sheet, names: Sequence[str], middles: Sequence[int], cell: int, height: int) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lightning_gradcam.probe.image_loading import One, to_pixels
 from lightning_gradcam.render import colors
-from lightning_gradcam.render.colors import Ramp, grey
-from lightning_gradcam.render.photos import as_rgb
+from lightning_gradcam.render.colors import ColorTable, to_gray
+from lightning_gradcam.render.photos import to_rgb
 from lightning_gradcam.utils.interpolation import resize
 
 
@@ -76,7 +76,7 @@ def overlay(
     if pixels.ndim != 3:
         raise ValueError(f"Expected one image (C, H, W), but got {tuple(pixels.shape)}.")
     heat = _heat(heatmap, pixels)
-    drawn = colors.overlay(grey(as_rgb(pixels[None])), heat, Ramp.named(colormap, pixels.device, alpha))[0]
+    drawn = colors.lay_over(to_gray(to_rgb(pixels[None])), heat, ColorTable.named(colormap, pixels.device, alpha))[0]
     if isinstance(image, Tensor) and not as_pil:
         return drawn
     array = drawn.permute(1, 2, 0).cpu().numpy()

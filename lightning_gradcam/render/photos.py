@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
-from lightning_gradcam.probe.normalization import Pixels
-from lightning_gradcam.render.colors import Ramp, grey, overlay, to_bytes
+from lightning_gradcam.probe.normalization import Normalization
+from lightning_gradcam.render.colors import ColorTable, lay_over, to_bytes, to_gray
 from lightning_gradcam.render.font import Font
 from lightning_gradcam.utils.interpolation import Interpolation
 
@@ -33,7 +33,7 @@ class Photos:
 
     photos: Tensor
     under: Tensor
-    ramp: Ramp
+    ramp: ColorTable
     noun: ClassVar[str] = "image"
     legend: ClassVar[str] = ""
 
@@ -43,29 +43,29 @@ class Photos:
         return photos.shape[-2], photos.shape[-1], 1
 
     @staticmethod
-    def of(photos: Tensor, size: tuple[int, int], _views: int, ramp: Ramp, _font: Font, /) -> Photos:
+    def of(photos: Tensor, size: tuple[int, int], _views: int, ramp: ColorTable, _font: Font, /) -> Photos:
         """Photos ``(N, 3, H, W)`` in [0, 1] in that height and width."""
-        shown = fit(photos, size)
-        return Photos(to_bytes(shown * 255), grey(shown), ramp)
+        shown = fit_tiles(photos, size)
+        return Photos(to_bytes(shown * 255), to_gray(shown), ramp)
 
     @property
     def words(self) -> int:
         """The row of a tile that says why a map is degenerate."""
         return self.photos.shape[-2] // 2
 
-    def steady(self, _: Tensor, /) -> Photos:
+    def freeze_view(self, _: Tensor, /) -> Photos:
         """The same whatever the evidence."""
         return self
 
     def overlays(
-        self, evidence: Tensor, flaws: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
+        self, evidence: Tensor, map_status: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
     ) -> Tensor:
         """Photos with evidence, ``(N, 3, h, w)`` uint8."""
         size = (self.photos.shape[-2], self.photos.shape[-1])
-        return overlay(self.under, to_heatmaps(evidence, flaws, size, scale, interpolation), self.ramp)
+        return lay_over(self.under, to_heatmaps(evidence, map_status, size, scale, interpolation), self.ramp)
 
 
-def restore_photos(images: Tensor, pixels: Pixels | None = None) -> tuple[Tensor, str]:
+def restore_photos(images: Tensor, pixels: Normalization | None = None) -> tuple[Tensor, str]:
     """Images ``(N, C, H, W)`` to RGB ``(N, 3, H, W)`` in [0, 1], and how that was done. (Waits for the device.)
 
     With a normalisation that fits, colours are true. Without, images in [0, 1] or 0..255 are shown as they are, and any
@@ -102,7 +102,7 @@ def restore_photos(images: Tensor, pixels: Pixels | None = None) -> tuple[Tensor
     return _rgb((images - low) / max(high - low, 1e-12), notes)
 
 
-def fit(photos: Tensor, size: tuple[int, int]) -> Tensor:
+def fit_tiles(photos: Tensor, size: tuple[int, int]) -> Tensor:
     """Photos at the size of their tiles: enlarged by repeating pixels, made smaller with antialiasing."""
     if size == tuple(photos.shape[-2:]):
         return photos
@@ -116,7 +116,7 @@ def _range(images: Tensor) -> tuple[float, float]:
     return low, high
 
 
-def as_rgb(images: Tensor) -> Tensor:
+def to_rgb(images: Tensor) -> Tensor:
     """``(N, C, H, W)`` to ``(N, 3, H, W)``: grey where there are not three channels, their mean."""
     return (images if images.shape[1] == 3 else images.mean(1, keepdim=True)).expand(-1, 3, -1, -1)
 
@@ -125,7 +125,7 @@ def _rgb(images: Tensor, notes: list[str]) -> tuple[Tensor, str]:
     channels = images.shape[1]
     if channels not in (1, 3):
         notes = [*notes, f"the {channels} channels are shown as their mean"]
-    return as_rgb(images), "; ".join(notes)
+    return to_rgb(images), "; ".join(notes)
 
 
 def _short(values: tuple[float, ...]) -> str:

@@ -15,20 +15,20 @@ from torchvision.utils import make_grid
 
 from lightning_gradcam.explainer.explanation import FLAWS
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.render.canvas import Canvas, kind_of
+from lightning_gradcam.render.canvas import Canvas, find_canvas_type
 from lightning_gradcam.render.captions import (
     GAP,
-    caption,
-    class_line,
-    foot,
-    head,
-    label_line,
-    name_width,
-    prediction_line,
-    score_line,
-    stack,
+    draw_caption,
+    draw_footer,
+    draw_header,
+    encode_class,
+    encode_label,
+    encode_prediction,
+    encode_score,
+    fit_name_width,
+    stack_parts,
 )
-from lightning_gradcam.render.colors import INK, PAPER, Ramp
+from lightning_gradcam.render.colors import INK, PAPER, ColorTable
 from lightning_gradcam.render.font import Font, paint
 from lightning_gradcam.render.photos import SEAM
 from lightning_gradcam.targets.logits import predictions
@@ -41,7 +41,7 @@ SAID = "the strongest 1% of its pixels"
 """What the last colour means then."""
 
 
-def drawable(evidence: Tensor, size: tuple[int, ...], tile: tuple[int, int], own: bool) -> Tensor:
+def to_drawable(evidence: Tensor, size: tuple[int, ...], tile: tuple[int, int], own: bool) -> Tensor:
     """What is drawn of evidence ``(N, *s)``: of coarse maps, all that they are.
 
     Where a map is as fine as its image, pixels that a smaller tile has no room for are averaged, and where it is scaled
@@ -68,7 +68,7 @@ def drawable(evidence: Tensor, size: tuple[int, ...], tile: tuple[int, int], own
     return torch.where(limit > 0, flat.minimum(limit), flat).reshape(maps.shape)
 
 
-def outlined(tiles: Tensor, region: Tensor) -> Tensor:
+def draw_outline(tiles: Tensor, region: Tensor) -> Tensor:
     """Pictures ``(N, 3, h, w)`` uint8 with a line around a region ``(N, H, W)`` bool: white inside of it, black beside.
 
     >>> region = torch.zeros(1, 5, 5, dtype=torch.bool)
@@ -117,7 +117,7 @@ class Sheet:
     """
 
     canvas: Canvas
-    ramp: Ramp
+    ramp: ColorTable
     font: Font
     bold: Font
     names: Tensor
@@ -147,17 +147,17 @@ class Sheet:
             arrangement: By default what `arrange` finds.
             interpolation: How maps are enlarged.
         """
-        kind = kind_of(photos)
+        kind = find_canvas_type(photos)
         height, width, most = kind.extent(photos)
         columns, size, views = arrangement or arrange(len(probe), (height, width), most)
-        font, ramp = Font.load(names, device=photos.device), Ramp.named(colormap, photos.device)
+        font, ramp = Font.load(names, device=photos.device), ColorTable.named(colormap, photos.device)
         canvas = kind.of(photos, size, views, ramp, font)
         return Sheet(
             canvas=canvas,
             ramp=ramp,
             font=font,
             bold=Font.load(names, device=photos.device, bold=True),
-            names=font.encode(list(names), name_width(_characters(canvas.photos.shape[-1], font))),
+            names=font.encode(list(names), fit_name_width(_characters(canvas.photos.shape[-1], font))),
             labels=probe.classes,
             columns=columns,
             interpolation=interpolation,
@@ -170,9 +170,9 @@ class Sheet:
         """``(N, 3, h, w)`` uint8, at the size of their tiles."""
         return self.canvas.photos
 
-    def steady(self, evidence: Tensor) -> Sheet:
+    def freeze_view(self, evidence: Tensor) -> Sheet:
         """The sheet that shows for any evidence what is chosen by this one."""
-        canvas = self.canvas.steady(evidence)
+        canvas = self.canvas.freeze_view(evidence)
         return self if canvas is self.canvas else replace(self, canvas=canvas)
 
     @property
@@ -184,7 +184,7 @@ class Sheet:
     def draw(
         self,
         evidence: Tensor,
-        flaws: Tensor,
+        map_status: Tensor,
         logits: Tensor,
         *,
         title: str,
@@ -196,34 +196,36 @@ class Sheet:
 
         Args:
             evidence: ``(N, *s)`` signed, of one layer.
-            flaws: ``(N,)`` as in `Explanation`.
+            map_status: ``(N,)`` as in `Explanation`.
             logits: ``(N, K)``; without classes (K = 0) nothing is said of predictions.
             title: The head line.
             facts: The line below it: words, and codes of `Font` for numbers that are on the device.
             scale: The evidence that has the last colour, for all images; None scales every image by itself.
             scores: ``(N,)`` what is explained, said where there are no classes.
         """
-        sheet = self.steady(evidence)
-        tiles = sheet.overlays(evidence, flaws, scale)
+        sheet = self.freeze_view(evidence)
+        tiles = sheet.overlays(evidence, map_status, scale)
         between = tiles.new_full((len(tiles), 3, SEAM, tiles.shape[-1]), PAPER[0])
         cells = torch.cat([sheet.photos, between, tiles, sheet.captions(logits, scores=scores)], dim=2)
         grid = make_grid(cells, nrow=self.columns, padding=GAP, pad_value=PAPER[0])
-        foot_line = foot(
+        foot_line = draw_footer(
             self.font, self.ramp, scale, self.labels is not None, grid.shape[-1], self.canvas, self.most(evidence)
         )
         width = foot_line.shape[-1]
-        return stack([head(title, facts, self.font, self.bold, width), grid, foot_line])
+        return stack_parts([draw_header(title, facts, self.font, self.bold, width), grid, foot_line])
 
-    def overlays(self, evidence: Tensor, flaws: Tensor, scale: Tensor | None = None) -> Tensor:
+    def overlays(self, evidence: Tensor, map_status: Tensor, scale: Tensor | None = None) -> Tensor:
         """Photos with evidence, ``(N, 3, h, w)``; on a degenerate map it says why."""
-        tiles = self.canvas.overlays(self.shown(evidence, scale), flaws, scale, self.interpolation)
+        tiles = self.canvas.overlays(self.shown(evidence, scale), map_status, scale, self.interpolation)
         if self.region is not None and self.region[0].ndim == 3:
-            tiles = outlined(tiles, self.region[0])
-        band = self._bands.index_select(0, flaws.int())
+            tiles = draw_outline(tiles, self.region[0])
+        band = self._bands.index_select(0, map_status.int())
         height = min(band.shape[-2], tiles.shape[-2])
         top = self.canvas.words - height // 2
         middle = tiles[:, :, top : top + height]
-        tiles[:, :, top : top + height] = torch.where((flaws > 0)[:, None, None, None], band[:, :, :height], middle)
+        tiles[:, :, top : top + height] = torch.where(
+            (map_status > 0)[:, None, None, None], band[:, :, :height], middle
+        )
         return tiles
 
     @cached_property
@@ -236,10 +238,10 @@ class Sheet:
     def shown(self, evidence: Tensor, scale: Tensor | None) -> Tensor:
         """What is drawn of the evidence, see `fine.drawable`."""
         height, width = self.photos.shape[-2:]
-        return drawable(evidence, self.size, (height, width), scale is None)
+        return to_drawable(evidence, self.size, (height, width), scale is None)
 
     def most(self, evidence: Tensor) -> str:
-        """What the last colour means where it is not the most in the image; words for `foot`."""
+        """What the last colour means where it is not the most in the image; words for `draw_footer`."""
         return SAID if tuple(evidence.shape[1:]) == self.size else ""
 
     def right(self, predicted: Tensor) -> Tensor | None:
@@ -250,23 +252,23 @@ class Sheet:
         """Label and prediction under each photo, or without classes the score, ``(N, 3, height, w)``."""
         lines, right = [], None
         if self.labels is not None and with_label:
-            lines.append(label_line(self.font, self.names, self.labels, self.characters))
+            lines.append(encode_label(self.font, self.names, self.labels, self.characters))
         if logits.shape[1]:
             best = predictions(logits, self.multilabel)
             right = self.right(best[1])
-            lines.append(prediction_line(self.font, self.names, best, right, self.characters))
+            lines.append(encode_prediction(self.font, self.names, best, right, self.characters))
         elif self.region is not None:
-            lines.append(label_line(self.font, self.names, self.region[1], self.characters, "class"))
+            lines.append(encode_label(self.font, self.names, self.region[1], self.characters, "class"))
         elif scores is not None:
-            lines.append(score_line(self.font, scores, self.characters))
+            lines.append(encode_score(self.font, scores, self.characters))
         if not lines:
             return self.photos.new_empty(len(self.photos), 3, 0, self.photos.shape[-1])
-        return caption(self.font, lines, self.photos.shape[-1], right)
+        return draw_caption(self.font, lines, self.photos.shape[-1], right)
 
     def of_class(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Which class an overlay explains, and how sure the model is of it, ``(N, 3, height, w)``."""
-        line = class_line(self.font, self.names, logits, classes, self.characters, self.multilabel)
-        return caption(self.font, [line], self.photos.shape[-1], None)
+        line = encode_class(self.font, self.names, logits, classes, self.characters, self.multilabel)
+        return draw_caption(self.font, [line], self.photos.shape[-1], None)
 
 
 def arrange(count: int, size: tuple[int, int], views: int = 1, width: int = WIDTH) -> Arrangement:
@@ -279,10 +281,10 @@ def arrange(count: int, size: tuple[int, int], views: int = 1, width: int = WIDT
     columns = max(1, min(count, round(8 / math.sqrt(proportion)), width // (_LEGIBLE + GAP)))
     columns = math.ceil(count / math.ceil(count / columns))  # rows of the same length, where that goes
     most = min((width - GAP) // columns - GAP, round(_TILE * max(proportion, 1)))
-    return Arrangement(columns, scaled(size, (most + SEAM) // views - SEAM), views)
+    return Arrangement(columns, scale_tile(size, (most + SEAM) // views - SEAM), views)
 
 
-def scaled(size: tuple[int, int], width: int) -> tuple[int, int]:
+def scale_tile(size: tuple[int, int], width: int) -> tuple[int, int]:
     """A tile at most ``width`` wide with the proportions of ``size``; whole multiples keep small pixels square."""
     if size[1] * 2 <= width:
         factor = width // size[1]

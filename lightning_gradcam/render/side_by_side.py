@@ -11,17 +11,17 @@ from torch.nn import functional as F
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.render.canvas import restore
-from lightning_gradcam.render.colors import PAPER, grey, signed_overlay
+from lightning_gradcam.render.canvas import restore_images
+from lightning_gradcam.render.colors import PAPER, lay_over_signed, to_gray
 from lightning_gradcam.render.photos import SEAM
-from lightning_gradcam.render.sheet import Arrangement, Sheet, scaled
+from lightning_gradcam.render.sheet import Arrangement, Sheet, scale_tile
 
 TILE = 160
 """Pixels of a tile's width, at most."""
 
 
 @torch.no_grad()
-def strips(images: Tensor, before: Explanation, after: Explanation, rows: Sequence[int]) -> Mapping[int, Tensor]:
+def draw_strips(images: Tensor, before: Explanation, after: Explanation, rows: Sequence[int]) -> Mapping[int, Tensor]:
     """Pictures ``(3, h, w)`` uint8 by row: the image, both overlays, and of photos the change between them.
 
     Args:
@@ -34,8 +34,8 @@ def strips(images: Tensor, before: Explanation, after: Explanation, rows: Sequen
 
 
 @torch.no_grad()
-def sights(images: Tensor, found: Explanation, rows: Sequence[int]) -> Mapping[int, Tensor]:
-    """Pictures ``(3, h, w)`` uint8 by row: the image, and the overlay; arguments as for `strips`."""
+def draw_pairs(images: Tensor, found: Explanation, rows: Sequence[int]) -> Mapping[int, Tensor]:
+    """Pictures ``(3, h, w)`` uint8 by row: the image, and the overlay; arguments as for `draw_strips`."""
     return _beside(images, [found], rows)
 
 
@@ -44,16 +44,16 @@ def _beside(images: Tensor, found: Sequence[Explanation], rows: Sequence[int]) -
         return {}
     key = next(iter(found[0].evidence))
     index = torch.tensor(list(rows))
-    photos, _ = restore(images[index])
-    size = scaled((photos.shape[-2], photos.shape[-1]), TILE) if photos.ndim == 4 else None
+    photos, _ = restore_images(images[index])
+    size = scale_tile((photos.shape[-2], photos.shape[-1]), TILE) if photos.ndim == 4 else None
     arrangement = None if size is None else Arrangement(len(rows), size)
     sheet = Sheet.of(Probe(images[index]), photos, ["0"], arrangement=arrangement)
-    sheet = sheet.steady(found[0].evidence[key][index])
+    sheet = sheet.freeze_view(found[0].evidence[key][index])
     parts = [sheet.photos]
-    parts += [sheet.overlays(e.evidence[key][index], e.flaws[key][index]) for e in found]
+    parts += [sheet.overlays(e.evidence[key][index], e.map_status[key][index]) for e in found]
     if size is not None and len(found) > 1:
-        maps = [to_heatmaps(e.evidence[key][index], e.flaws[key][index], size) for e in found]
-        parts.append(signed_overlay(grey(sheet.photos.float() / 255), maps[1] - maps[0]))
+        maps = [to_heatmaps(e.evidence[key][index], e.map_status[key][index], size) for e in found]
+        parts.append(lay_over_signed(to_gray(sheet.photos.float() / 255), maps[1] - maps[0]))
     height = max(part.shape[-2] for part in parts)  # curves stand below signals, and numbers below slices
     parts = [F.pad(part, (0, 0, 0, height - part.shape[-2]), value=PAPER[0]) for part in parts]
     seam = parts[0].new_full((len(rows), 3, height, SEAM), PAPER[0])

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
-from lightning_gradcam.render.colors import BAR, FAINT, INK, PAPER, Ramp, grey, overlay, shade, to_bytes
+from lightning_gradcam.render.colors import BAR, FAINT, INK, PAPER, ColorTable, lay_over, make_color, to_bytes, to_gray
 from lightning_gradcam.render.font import Font, paint
-from lightning_gradcam.render.photos import SEAM, fit
+from lightning_gradcam.render.photos import SEAM, fit_tiles
 from lightning_gradcam.utils.interpolation import Interpolation
 
 LINES = 4
@@ -33,7 +33,7 @@ class Signals:
 
     photos: Tensor
     under: Tensor
-    ramp: Ramp
+    ramp: ColorTable
     noun: ClassVar[str] = "signal"
     legend: ClassVar[str] = "   colour and curve: evidence along the signal"
 
@@ -43,31 +43,31 @@ class Signals:
         return 48 + 16 * min(photos.shape[1], LINES), 192, 1
 
     @staticmethod
-    def of(photos: Tensor, size: tuple[int, int], _views: int, ramp: Ramp, _font: Font, /) -> Signals:
+    def of(photos: Tensor, size: tuple[int, int], _views: int, ramp: ColorTable, _font: Font, /) -> Signals:
         """Draw signals ``(N, C, L)`` in [0, 1]."""
         if photos.shape[1] <= LINES:
-            drawn = paint(lines(photos, size), INK, PAPER)
+            drawn = paint(draw_lines(photos, size), INK, PAPER)
             # The grey of the scale bar, so that evidence has the bar's colours.
             return Signals(drawn, drawn[:, :1] / PAPER[0] * BAR, ramp)
-        shown = fit(photos[:, None], size).expand(-1, 3, -1, -1)
-        return Signals(to_bytes(shown * 255), grey(shown), ramp)
+        shown = fit_tiles(photos[:, None], size).expand(-1, 3, -1, -1)
+        return Signals(to_bytes(shown * 255), to_gray(shown), ramp)
 
     @property
     def words(self) -> int:
         """The row of a tile that says why a map is degenerate: beside the curve."""
         return self.photos.shape[-2] + SEAM + _curve_height(self.photos.shape[-2]) // 2
 
-    def steady(self, _: Tensor, /) -> Signals:
+    def freeze_view(self, _: Tensor, /) -> Signals:
         """The same whatever the evidence."""
         return self
 
     def overlays(
-        self, evidence: Tensor, flaws: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
+        self, evidence: Tensor, map_status: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
     ) -> Tensor:
         """Signals on the colour of their evidence, and its curve below, ``(N, 3, h + ..., w)`` uint8."""
         height, width = self.photos.shape[-2:]
-        heat = to_heatmaps(evidence, flaws, (width,), scale, interpolation)
-        tiles = overlay(self.under, heat[:, None].expand(-1, height, -1), self.ramp)
+        heat = to_heatmaps(evidence, map_status, (width,), scale, interpolation)
+        tiles = lay_over(self.under, heat[:, None].expand(-1, height, -1), self.ramp)
         return torch.cat([F.pad(tiles, (0, 0, 0, SEAM), value=PAPER[0]), self._curve(heat)], dim=2)
 
     def _curve(self, heat: Tensor) -> Tensor:
@@ -75,9 +75,9 @@ class Signals:
         height = _curve_height(self.photos.shape[-2])
         below = torch.arange(height - 2, -1, -1, device=heat.device)[:, None]
         covered = (heat[:, None] * (height - 1) - below).clamp(0, 1)[:, None]
-        colors = overlay(torch.full_like(heat, BAR)[:, None, None], heat[:, None], self.ramp)
+        colors = lay_over(torch.full_like(heat, BAR)[:, None, None], heat[:, None], self.ramp)
         area = to_bytes(PAPER[0] + (colors - float(PAPER[0])) * covered)
-        line = shade(FAINT, area.device).to(area.dtype)[:, None, None]
+        line = make_color(FAINT, area.device).to(area.dtype)[:, None, None]
         return torch.cat([area, line.expand(len(heat), -1, 1, heat.shape[1])], dim=2)
 
 
@@ -95,7 +95,7 @@ def restore_signals(signals: Tensor) -> tuple[Tensor, str]:
     return shown, f"signals as {way}; each channel from its lowest to its highest value in all of them"
 
 
-def lines(values: Tensor, size: tuple[int, int]) -> Tensor:
+def draw_lines(values: Tensor, size: tuple[int, int]) -> Tensor:
     """Coverage ``(N, h, w)`` of the lines through values ``(N, C, L)`` in [0, 1], one channel below another."""
     height, width = size
     channels, length = values.shape[1:]

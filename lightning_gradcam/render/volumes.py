@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
-from lightning_gradcam.probe.normalization import Pixels
-from lightning_gradcam.render.colors import INK, PAPER, Ramp, grey, overlay, to_bytes
+from lightning_gradcam.probe.normalization import Normalization
+from lightning_gradcam.render.colors import INK, PAPER, ColorTable, lay_over, to_bytes, to_gray
 from lightning_gradcam.render.font import Font, paint
-from lightning_gradcam.render.photos import SEAM, fit, restore_photos
+from lightning_gradcam.render.photos import SEAM, fit_tiles, restore_photos
 from lightning_gradcam.utils.interpolation import Interpolation
 
 SLICES = 3
@@ -35,7 +35,7 @@ class Volumes:
     volumes: Tensor
     size: tuple[int, int]
     count: int
-    ramp: Ramp
+    ramp: ColorTable
     font: Font
     noun: ClassVar[str] = "volume"
     legend: ClassVar[str] = "   the slices with the most evidence"
@@ -47,30 +47,30 @@ class Volumes:
         return height, width, min(SLICES, depth)
 
     @staticmethod
-    def of(photos: Tensor, size: tuple[int, int], views: int, ramp: Ramp, font: Font, /) -> Volumes:
+    def of(photos: Tensor, size: tuple[int, int], views: int, ramp: ColorTable, font: Font, /) -> Volumes:
         """Volumes ``(N, C, D, H, W)`` uint8, with so many slices of each."""
         return Volumes(photos, size, views, ramp, font)
 
     @property
     def photos(self) -> Tensor:
         """The middle slices, as long as there is no evidence."""
-        return self.steady(self.volumes.new_zeros(len(self.volumes), 1, 1, 1, dtype=torch.float32)).photos
+        return self.freeze_view(self.volumes.new_zeros(len(self.volumes), 1, 1, 1, dtype=torch.float32)).photos
 
     @property
     def words(self) -> int:
         """The row of a tile that says why a map is degenerate."""
         return self.size[0] // 2
 
-    def steady(self, evidence: Tensor, /) -> Slices:
+    def freeze_view(self, evidence: Tensor, /) -> Slices:
         """The slices that this evidence chooses."""
         chosen = choose_slices(evidence, self.volumes.shape[2], self.count)
         return Slices.of(self, chosen)
 
     def overlays(
-        self, evidence: Tensor, flaws: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
+        self, evidence: Tensor, map_status: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
     ) -> Tensor:
         """The slices with most evidence, with it, ``(N, 3, h, w)`` uint8."""
-        return self.steady(evidence).overlays(evidence, flaws, scale, interpolation)
+        return self.freeze_view(evidence).overlays(evidence, map_status, scale, interpolation)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Slices:
     under: Tensor
     chosen: Tensor
     depth: int
-    ramp: Ramp
+    ramp: ColorTable
     noun: ClassVar[str] = Volumes.noun
     legend: ClassVar[str] = "   the slice with the most evidence at the end"
 
@@ -98,34 +98,36 @@ class Slices:
         """Cut slices out of volumes."""
         rows = torch.arange(len(chosen), device=chosen.device)[:, None]
         cut = volumes.volumes.movedim(2, 1)[rows, chosen].flatten(0, 1)
-        shown = fit(cut.expand(-1, 3, -1, -1) / 255, volumes.size)
+        shown = fit_tiles(cut.expand(-1, 3, -1, -1) / 255, volumes.size)
         depth = volumes.volumes.shape[2]
         numbers = paint(_numbers(chosen, depth, volumes.size[1], volumes.font), INK, PAPER)
         photos = _beside(torch.cat([to_bytes(shown * 255), numbers], dim=2), volumes.count)
-        return Slices(photos, grey(shown), chosen, depth, volumes.ramp)
+        return Slices(photos, to_gray(shown), chosen, depth, volumes.ramp)
 
     @property
     def words(self) -> int:
         """The row of a tile that says why a map is degenerate."""
         return self.under.shape[-2] // 2
 
-    def steady(self, _: Tensor, /) -> Slices:
+    def freeze_view(self, _: Tensor, /) -> Slices:
         """The same whatever the evidence."""
         return self
 
     def overlays(
-        self, evidence: Tensor, flaws: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
+        self, evidence: Tensor, map_status: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
     ) -> Tensor:
         """Slices with evidence, ``(N, 3, h, w)`` uint8."""
         size = (self.depth, *self.under.shape[-2:])
         heat = [  # one volume after another: all of them, enlarged, could take more memory than training
-            to_heatmaps(evidence[i : i + 1], flaws[i : i + 1], size, scale, interpolation)[0].index_select(0, chosen)
+            to_heatmaps(evidence[i : i + 1], map_status[i : i + 1], size, scale, interpolation)[0].index_select(
+                0, chosen
+            )
             for i, chosen in enumerate(self.chosen)
         ]
-        return _beside(overlay(self.under, torch.cat(heat), self.ramp), self.chosen.shape[1])
+        return _beside(lay_over(self.under, torch.cat(heat), self.ramp), self.chosen.shape[1])
 
 
-def restore_volumes(images: Tensor, pixels: Pixels | None = None) -> tuple[Tensor, str]:
+def restore_volumes(images: Tensor, pixels: Normalization | None = None) -> tuple[Tensor, str]:
     """Images ``(N, C, D, H, W)`` to ``(N, 1 or 3, D, H, W)`` uint8 as `restore_photos` does, and how that was done."""
     photos, note = restore_photos(images.flatten(2, 3), pixels)
     if images.shape[1] != 3:

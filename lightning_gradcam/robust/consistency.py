@@ -18,16 +18,16 @@ from lightning_gradcam.attacks import PGD
 from lightning_gradcam.capture.capture import capture
 from lightning_gradcam.capture.forward import default_forward
 from lightning_gradcam.capture.layer import Layer
-from lightning_gradcam.explainer.explanation import flaws
+from lightning_gradcam.explainer.explanation import find_status
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.layers import Layers
 from lightning_gradcam.layers.trace_model import TRACED_ROWS
 from lightning_gradcam.methods import METHODS, LayerMethod
-from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.robust.losses import PGDLoss
-from lightning_gradcam.robust.step import TEN_STEPS, Step, check_attack, check_weight, ordinary, precise
-from lightning_gradcam.targets import TARGETS, held, logits_of
+from lightning_gradcam.robust.step import TEN_STEPS, Step, check_attack, check_weight, to_float32, to_trainable
+from lightning_gradcam.targets import TARGETS, freeze_classes, require_logits
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class ConsistencyLoss:
     attack: PGD = TEN_STEPS
     weight: float = 1.0
     layers: Layers = "auto"
-    pixels: Pixels | None = None
+    pixels: Normalization | None = None
     _places: WeakKeyDictionary[nn.Module, tuple[Layer, ...]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
     )
@@ -91,18 +91,18 @@ class ConsistencyLoss:
             ValueError: Images do not lie in [0, 1] without their normalisation, or a layer's name is unknown.
             NotExplainableError: The model has no spatial output, or no gradient reaches it.
         """
-        images, labels = ordinary(images, labels)
-        places = self.places(model, images, labels)
+        images, labels = to_trainable(images, labels)
+        places = self.locations(model, images, labels)
         with _differentiable():
             plain = PGDLoss(self.attack, self.pixels)
             moved = plain.attacked(model, images, labels)
-            clean_maps, clean_logits = evidence_of(model, images, labels, places)
-            maps, logits = evidence_of(model, moved, labels, places)
-            similarity = agreement(clean_maps, maps)
-            loss = F.cross_entropy(precise(logits), labels) + self.weight * (1 - similarity)
+            clean_maps, clean_logits = compute_evidence(model, images, labels, places)
+            maps, logits = compute_evidence(model, moved, labels, places)
+            similarity = compute_agreement(clean_maps, maps)
+            loss = F.cross_entropy(to_float32(logits), labels) + self.weight * (1 - similarity)
         return Step(loss, moved, logits, clean_logits, similarity.detach())
 
-    def places(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Layer, ...]:
+    def locations(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Layer, ...]:
         """The layers whose maps are compared, decided once for each model; arguments and errors as of `step`."""
         if model not in self._places:
             rows = Probe(images.detach(), labels=labels)[:TRACED_ROWS]
@@ -110,19 +110,19 @@ class ConsistencyLoss:
         return self._places[model]
 
 
-def evidence_of(
+def compute_evidence(
     model: nn.Module, images: Tensor, labels: Tensor, layers: Sequence[Layer]
 ) -> tuple[Mapping[str, Tensor], Tensor]:
     """Grad-CAM evidence ``(N, *s)`` per layer, and the logits, both of one pass in the model's own mode, with graph."""
     probe = Probe(images, labels=labels)
-    [passes] = capture(model, probe, layers, default_forward(model), [held(labels)], differentiable=True)
+    [passes] = capture(model, probe, layers, default_forward(model), [freeze_classes(labels)], differentiable=True)
     gradcam = cast(LayerMethod, METHODS["gradcam"])
     with torch.autocast(images.device.type, enabled=False):
         evidence = {key: gradcam(passes.activations[key], passes.gradients[key]) for key in passes.layers}
-    return evidence, logits_of(passes.output)
+    return evidence, require_logits(passes.output)
 
 
-def agreement(clean: Mapping[str, Tensor], attacked: Mapping[str, Tensor]) -> Tensor:
+def compute_agreement(clean: Mapping[str, Tensor], attacked: Mapping[str, Tensor]) -> Tensor:
     """The mean cosine of the ReLUed maps, over images whose maps are both readable, and over layers; else 1.
 
     >>> evidence = torch.tensor([[1.0, 0.0], [-1.0, -1.0]])
@@ -134,7 +134,7 @@ def agreement(clean: Mapping[str, Tensor], attacked: Mapping[str, Tensor]) -> Te
 
 
 def _agreement(clean: Tensor, attacked: Tensor) -> Tensor:
-    readable = (flaws(clean.detach()) == 0) & (flaws(attacked.detach()) == 0)
+    readable = (find_status(clean.detach()) == 0) & (find_status(attacked.detach()) == 0)
     # Put aside before the cosine: the gradient of a length is NaN at zero.
     a, b = (torch.where(readable[:, None], maps.flatten(1).relu(), 1) for maps in (clean, attacked))
     unlike = 1 - F.cosine_similarity(a, b, dim=1)

@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_gradcam.attacks import PGD, Ball
-from lightning_gradcam.attacks.ascent import Loss, against
-from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.attacks.ascent import Loss, make_loss
+from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.robust.step import (
     TEN_STEPS,
     Step,
-    at_images,
-    attacked,
     check_attack,
     check_weight,
-    ordinary,
-    precise,
-    uniform,
+    find_adversarial,
+    sample_uniform,
+    start_at_images,
+    to_float32,
+    to_trainable,
 )
-from lightning_gradcam.targets import logits_of
+from lightning_gradcam.targets import require_logits
 
 NEARBY = 1e-3
 """The deviation of TRADES' starts, from its authors' code: at the image itself, the divergence has no slope."""
@@ -51,7 +51,7 @@ class PGDLoss:
     """
 
     attack: PGD = TEN_STEPS
-    pixels: Pixels | None = None
+    pixels: Normalization | None = None
 
     def __post_init__(self) -> None:
         check_attack(self.attack)
@@ -72,18 +72,18 @@ class PGDLoss:
             ValueError: Images do not lie in [0, 1] without their normalisation.
         """
         moved = self.attacked(model, images, labels)
-        logits = logits_of(model(moved))
-        return Step(F.cross_entropy(precise(logits), labels), moved, logits)
+        logits = require_logits(model(moved))
+        return Step(F.cross_entropy(to_float32(logits), labels), moved, logits)
 
     def attacked(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """The attacked images alone, which is all that a loss of one's own needs; arguments and errors as of `step`."""
-        images, labels = ordinary(images, labels)
-        start = uniform if self.attack.random_start else at_images
-        return attacked(
+        images, labels = to_trainable(images, labels)
+        start = sample_uniform if self.attack.random_start else start_at_images
+        return find_adversarial(
             model,
             images,
             self.attack,
-            lambda space: against(space, images, labels, self.attack.toward),
+            lambda space: make_loss(space, images, labels, self.attack.toward),
             start,
             self.pixels,
         )
@@ -110,7 +110,7 @@ class FastFGSMLoss:
 
     eps: float | None = None
     step_size: float | None = None
-    pixels: Pixels | None = None
+    pixels: Normalization | None = None
 
     def __post_init__(self) -> None:
         self._loss()
@@ -150,7 +150,7 @@ class TRADESLoss:
 
     attack: PGD = TEN_STEPS
     beta: float = 6.0
-    pixels: Pixels | None = None
+    pixels: Normalization | None = None
 
     def __post_init__(self) -> None:
         check_attack(self.attack)
@@ -167,27 +167,29 @@ class TRADESLoss:
 
     def step(self, model: nn.Module, images: Tensor, labels: Tensor) -> Step:
         """The loss with the attacked images and both logits; arguments and errors as of `PGDLoss.step`."""
-        images, labels = ordinary(images, labels)
+        images, labels = to_trainable(images, labels)
 
         def objective(space: Callable[[Tensor], Tensor]) -> Loss:
             with torch.no_grad():
-                clean = logits_of(model(images))
-            return lambda place: divergence(clean, space(place))
+                clean = require_logits(model(images))
+            return lambda place: kl_divergence(clean, space(place))
 
-        moved = attacked(model, images, self.attack, objective, _nearby, self.pixels)
-        clean_logits, logits = logits_of(model(images)), logits_of(model(moved))
-        loss = F.cross_entropy(precise(clean_logits), labels) + self.beta * divergence(clean_logits, logits).mean()
+        moved = find_adversarial(model, images, self.attack, objective, _nearby, self.pixels)
+        clean_logits, logits = require_logits(model(images)), require_logits(model(moved))
+        loss = (
+            F.cross_entropy(to_float32(clean_logits), labels) + self.beta * kl_divergence(clean_logits, logits).mean()
+        )
         return Step(loss, moved, logits, clean_logits)
 
 
-def divergence(clean: Tensor, logits: Tensor) -> Tensor:
+def kl_divergence(clean: Tensor, logits: Tensor) -> Tensor:
     r"""Kullback-Leibler divergence of the attacked from the clean prediction, ``(N,)`` from logits ``(N, K)``.
 
     >>> float(divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]])))
     0.0
     """
     # Logarithms on both sides: with a probability that rounds to zero, the other form's gradient is NaN.
-    p, q = precise(clean).log_softmax(1), precise(logits).log_softmax(1)
+    p, q = to_float32(clean).log_softmax(1), to_float32(logits).log_softmax(1)
     return F.kl_div(q, p, reduction="none", log_target=True).sum(1)
 
 

@@ -9,12 +9,12 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.attacks import PGD, Ball, PixelSpace, pixels_of
+from lightning_gradcam.attacks import PGD, Ball, PixelSpace, restore_pixels
 from lightning_gradcam.attacks.ascent import Loss
-from lightning_gradcam.attacks.gradient import highest
+from lightning_gradcam.attacks.gradient import select_highest
 from lightning_gradcam.attacks.pixel_space import check_range
 from lightning_gradcam.capture.isolation import frozen, isolated
-from lightning_gradcam.probe.normalization import Pixels
+from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
 
 Objective: TypeAlias = Callable[[Callable[[Tensor], Tensor]], Loss]
@@ -47,8 +47,8 @@ class Step:
     similarity: Tensor | None = None
 
 
-def attacked(
-    model: nn.Module, images: Tensor, attack: PGD, objective: Objective, start: Start, pixels: Pixels | None
+def find_adversarial(
+    model: nn.Module, images: Tensor, attack: PGD, objective: Objective, start: Start, pixels: Normalization | None
 ) -> Tensor:
     """The images where the objective is largest, as far as the attack finds it; the model is left as it was found.
 
@@ -57,7 +57,7 @@ def attacked(
 
     Args:
         model: Called as ``model(images)``.
-        images: ``(N, C, *spatial)``, as the model takes them; `ordinary` ones.
+        images: ``(N, C, *spatial)``, as the model takes them; `to_trainable` ones.
         attack: The ball, the steps, and what is kept.
         objective: What is made larger.
         start: Where each of the attack's restarts begins.
@@ -66,7 +66,7 @@ def attacked(
     Raises:
         ValueError: Images do not lie in [0, 1] without their normalisation.
     """
-    clean = pixels_of(Probe(images.detach(), pixels=pixels))
+    clean = restore_pixels(Probe(images.detach(), pixels=pixels))
     check_range(clean)
     clean = clean.clamp(0, 1)
     settled = attack.settled(clean)
@@ -74,27 +74,27 @@ def attacked(
     starts = [start(clean, ball) for _ in range(attack.restarts)]  # inside of `isolated` every draw is the same
     with isolated(model), frozen(model):
         loss = objective(PixelSpace(model, pixels))
-        place = highest(loss, clean, starts, ball, settled)
-    return place if pixels is None else pixels.normalise(place)
+        place = select_highest(loss, clean, starts, ball, settled)
+    return place if pixels is None else pixels.normalize(place)
 
 
-def ordinary(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def to_trainable(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Both, or copies where they were made in inference mode, as in Lightning's validation: autograd takes no such."""
     probe = Probe(images, labels=labels).ordinary()
     return probe.images, labels if probe.labels is None else probe.labels
 
 
-def uniform(images: Tensor, ball: Ball) -> Tensor:
+def sample_uniform(images: Tensor, ball: Ball) -> Tensor:
     """Anywhere in the ball, see `Ball.shifts`."""
     return ball.start(images)
 
 
-def at_images(images: Tensor, _ball: Ball) -> Tensor:
+def start_at_images(images: Tensor, _ball: Ball) -> Tensor:
     """Where the images are."""
     return images
 
 
-def precise(logits: Tensor) -> Tensor:
+def to_float32(logits: Tensor) -> Tensor:
     """In at least float32, for losses under mixed precision."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 

@@ -25,7 +25,7 @@ _NAMED = 3  # images
 
 
 @dataclass
-class Alarm:
+class DriftAlarm:
     """The similarities of the looks so far, by the name of what was compared.
 
     >>> alarm = Alarm()

@@ -13,7 +13,7 @@ from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.explainer.explanation import Explanation, degenerate_share
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.stability import gini, mean_and_error, spearman
-from lightning_gradcam.targets import held_to, moves
+from lightning_gradcam.targets import freeze_target, is_dynamic
 from lightning_gradcam.targets.logits import predictions
 
 FIRST = {
@@ -38,7 +38,7 @@ FIRST = {
 
 
 @dataclass(frozen=True)
-class Memory:
+class SnapshotMaps:
     """What one look leaves for the next: ``(N, *s)`` maps per key, and `Explanation.explained`."""
 
     maps: Mapping[str, Tensor]
@@ -46,7 +46,7 @@ class Memory:
 
 
 @dataclass
-class Track:
+class DriftTracker:
     """The looks of a run, as far as numbers need them: the first one and the previous one.
 
     Args:
@@ -57,8 +57,8 @@ class Track:
 
     target: Target
     multilabel: bool = False
-    start: Memory | None = None
-    previous: Memory | None = None
+    start: SnapshotMaps | None = None
+    previous: SnapshotMaps | None = None
     last: dict[str, Tensor] = field(default_factory=dict)
     found: dict[str, Tensor] = field(default_factory=dict)
     agree: dict[str, Tensor] = field(default_factory=dict)
@@ -67,9 +67,9 @@ class Track:
     def targets(self) -> list[Target]:
         """What the next look explains: what is drawn, and to compare, the previous and the first look's classes."""
         compared = [memory.explained for memory in (self.previous, self.start) if memory]
-        if not moves(self.target) or not compared:
+        if not is_dynamic(self.target) or not compared:
             return [self.target]
-        return [self.target, *(held_to(self.target, explained) for explained in compared)]
+        return [self.target, *(freeze_target(self.target, explained) for explained in compared)]
 
     def measure(
         self, explanations: Sequence[Explanation], labels: Tensor | None, beside: Mapping[str, Tensor] | None = None
@@ -94,7 +94,7 @@ class Track:
             rows[f"drift{suffix}"] = 1 - self.agree.get(key, unknown)
             rows[f"drift_from_start{suffix}"] = 1 - from_start.get(key, unknown)
             rows[f"concentration{suffix}"] = gini(maps[key])
-            known[f"degenerate{suffix}"] = degenerate_share(drawn.flaws[key])
+            known[f"degenerate{suffix}"] = degenerate_share(drawn.map_status[key])
         if drawn.logits.shape[1]:
             rows["confidence"], predicted = predictions(drawn.logits, self.multilabel)
             if labels is not None:
@@ -102,7 +102,7 @@ class Track:
         found = mean_and_error(torch.stack(list(rows.values())))
         means, errors = (dict(zip(rows, of_rows.unbind(), strict=True)) for of_rows in found)
         known |= means
-        self.previous = Memory(maps, drawn.explained)
+        self.previous = SnapshotMaps(maps, drawn.explained)
         self.start = self.start or self.previous
         self.found = {**known, **{f"drift_error{suffix}": errors[f"drift{suffix}"] for suffix in suffixes}}
         self.looks += 1
@@ -155,7 +155,7 @@ class Track:
         self.looks = state["looks"]
         self.last = {name: value.to(device) for name, value in state["last"].items()}
         loaded = {
-            name: Memory(
+            name: SnapshotMaps(
                 {key: maps.to(device) for key, maps in memory["maps"].items()},
                 {part: chosen.to(device) for part, chosen in memory["explained"].items()},
             )
@@ -164,7 +164,7 @@ class Track:
         self.start, self.previous = loaded.get("start"), loaded.get("previous")
 
 
-def to_log(
+def select_logged(
     values: Mapping[str, Tensor | float], awaited: set[str], looked: bool, gave_up: bool
 ) -> dict[str, Tensor | float]:
     """What is logged at the end of an epoch.

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from lightning_gradcam.stability.statistics import double
+from lightning_gradcam.stability.statistics import to_float64
 from lightning_gradcam.utils.numerics import CONSTANT
 from lightning_gradcam.utils.registry import Registry
 
@@ -183,7 +183,7 @@ def center_shift(a: Tensor, b: Tensor) -> Tensor:
     """
     flat_a, flat_b = _flat(a, b)
     steps = [torch.arange(size, device=a.device) for size in a.shape[1:]]
-    places = double(torch.stack(torch.meshgrid(*steps, indexing="ij"), -1).reshape(-1, len(steps)))
+    places = to_float64(torch.stack(torch.meshgrid(*steps, indexing="ij"), -1).reshape(-1, len(steps)))
     centres = [unit @ places / unit.sum(1, keepdim=True) for unit in (_unit(flat_a), _unit(flat_b))]
     diagonal = sum((size - 1) ** 2 for size in a.shape[1:]) ** 0.5
     shift = torch.linalg.vector_norm(centres[0] - centres[1], dim=1) / (diagonal or 1)
@@ -193,7 +193,7 @@ def center_shift(a: Tensor, b: Tensor) -> Tensor:
 
 def _unit(flat: Tensor) -> Tensor:
     """Each map over its maximum, so that squares of 1e-30 are not zero."""
-    return double(flat / _divisor(flat))
+    return to_float64(flat / _divisor(flat))
 
 
 def _cosine(x: Tensor, y: Tensor) -> Tensor:
@@ -220,7 +220,7 @@ def _weights(flat: Tensor) -> Tensor:
     up_to = torch.searchsorted(ordered, flat, right=True)
     ties = up_to - torch.searchsorted(ordered, flat)
     greater = flat.shape[1] - up_to
-    return ((TOP * flat.shape[1] - double(greater)) / ties).clamp(0, 1)
+    return ((TOP * flat.shape[1] - to_float64(greater)) / ties).clamp(0, 1)
 
 
 def _divisor(flat: Tensor) -> Tensor:
@@ -238,4 +238,4 @@ def _centred_ranks(maps: Tensor) -> Tensor:
     ordered = maps.sort(1).values
     below = torch.searchsorted(ordered, maps)
     up_to = torch.searchsorted(ordered, maps, right=True)
-    return double(below + up_to) / 2 - maps.shape[1] / 2
+    return to_float64(below + up_to) / 2 - maps.shape[1] / 2

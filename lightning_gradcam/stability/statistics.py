@@ -9,7 +9,7 @@ DRAWS = 10_000
 LEVEL = 0.95
 
 
-def bounds_of_mean(values: Tensor, level: float = LEVEL, draws: int = DRAWS) -> tuple[float, float]:
+def bootstrap_bounds(values: Tensor, level: float = LEVEL, draws: int = DRAWS) -> tuple[float, float]:
     """One-sided lower and upper bounds of the mean, by the percentile bootstrap (Efron 1979).
 
     The same values give the same bounds: the draws have a seed of their own.
@@ -46,7 +46,7 @@ def gini(maps: Tensor) -> Tensor:
     >>> gini(torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 2.0], [0.0, 0.0, 0.0, 0.0]]))
     tensor([0.0000, 0.7500,    nan])
     """
-    flat = double(maps.flatten(1)).sort(1).values
+    flat = to_float64(maps.flatten(1)).sort(1).values
     cells = flat.shape[1]
     order = torch.arange(1, cells + 1, device=flat.device, dtype=flat.dtype)
     total = flat.sum(1)
@@ -69,6 +69,6 @@ def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (spread / torch.where(count > 1, (count - 1) * count, torch.nan)).sqrt()
 
 
-def double(values: Tensor) -> Tensor:
+def to_float64(values: Tensor) -> Tensor:
     """Sums of ranks need float64; Apple's GPUs have none, and there float32 serves maps of a few thousand cells."""
     return values.float() if values.device.type == "mps" else values.double()

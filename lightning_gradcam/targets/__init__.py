@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from lightning_gradcam.targets.classes import ClassScore, check_classes, for_rows, given, held
-from lightning_gradcam.targets.composite import EachLabel, Margin, TopK, class_scores, held_to, moves, parts_of
+from lightning_gradcam.targets.classes import ClassScore, check_classes, class_target, freeze_classes, select_rows
+from lightning_gradcam.targets.composite import (
+    EachLabel,
+    Margin,
+    TopK,
+    freeze_target,
+    is_dynamic,
+    list_class_scores,
+    split_target,
+)
 from lightning_gradcam.targets.embeddings import CosineSimilarity, EmbeddingNorm
-from lightning_gradcam.targets.logits import are_probabilities, find_logits, logits_of
+from lightning_gradcam.targets.logits import are_probabilities, find_logits, require_logits
 from lightning_gradcam.targets.registry import TARGETS, coerce_target, target_name, with_labels
 
 __all__ = [
@@ -18,16 +26,16 @@ __all__ = [
     "TopK",
     "are_probabilities",
     "check_classes",
-    "class_scores",
+    "class_target",
     "coerce_target",
     "find_logits",
-    "for_rows",
-    "given",
-    "held",
-    "held_to",
-    "logits_of",
-    "moves",
-    "parts_of",
+    "freeze_classes",
+    "freeze_target",
+    "is_dynamic",
+    "list_class_scores",
+    "require_logits",
+    "select_rows",
+    "split_target",
     "target_name",
     "with_labels",
 ]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.probe.types import Choosing, Target
-from lightning_gradcam.targets.logits import logits_of
+from lightning_gradcam.probe.types import HoldableTarget, Target
+from lightning_gradcam.targets.logits import require_logits
 
 Choose = Callable[[Tensor, Probe], Tensor]
 """From logits ``(n, K)`` and the probe to what is explained, see `ClassScore`."""
@@ -26,17 +26,17 @@ class ClassScore:
             class and the one whose score is subtracted; or to ``(n, K)`` bool, classes whose scores are summed up.
         name: How the picture names it: "Grad-CAM of the ...".
         per_image: Whether classes were given image by image, and so belong to one probe.
-        moves: Whether other logits lead to other classes. A look at such a target explains the previous look's, too.
+        is_dynamic: Whether other logits lead to other classes. A look at such a target explains the previous look's, too.
     """
 
     choose: Choose
     name: str
     per_image: bool = False
-    moves: bool = False
+    is_dynamic: bool = False
 
     def chosen(self, output: Any, probe: Probe) -> Tensor:
         """What is explained, as `choose` has it."""
-        return self.choose(logits_of(output), probe)
+        return self.choose(require_logits(output), probe)
 
     def check(self, logits: Tensor, probe: Probe) -> None:
         """Raise a ValueError where a class is not one of the model's. (Waits for the device.)"""
@@ -44,18 +44,18 @@ class ClassScore:
         if chosen.dtype != torch.bool and not isinstance(self.choose, NthLabel):
             check_classes(chosen, logits.shape[1])
 
-    def held(self, output: Any, probe: Probe) -> ClassScore:
+    def freeze(self, output: Any, probe: Probe) -> ClassScore:
         """The classes that are chosen now, for these rows for good."""
-        return held(self.chosen(output, probe))
+        return freeze_classes(self.chosen(output, probe))
 
-    def for_rows(self, rows: slice | Sequence[int]) -> ClassScore:
+    def select_rows(self, rows: slice | Sequence[int]) -> ClassScore:
         """The same for some rows of the probe."""
         given_here = self.per_image and isinstance(self.choose, _Given)
         return replace(self, choose=self.choose[rows]) if given_here else self  # type: ignore[index]  # as just seen
 
     def __call__(self, output: Any, probe: Probe) -> Tensor:
         """The scores, ``(n,)``; 0 where there is no class."""
-        logits = logits_of(output)
+        logits = require_logits(output)
         # A clone, as autograd refuses to keep classes that were made in inference mode.
         chosen = self.choose(logits, probe).clone()
         if chosen.dtype == torch.bool:
@@ -148,7 +148,7 @@ class _Given:
         return self.classes.to(logits.device).expand(len(probe), *self.classes.shape[1:])
 
 
-def given(classes: int | Sequence[int] | Tensor) -> ClassScore:
+def class_target(classes: int | Sequence[int] | Tensor) -> ClassScore:
     """Explain one class in all images, or one per image.
 
     Raises:
@@ -168,18 +168,18 @@ def given(classes: int | Sequence[int] | Tensor) -> ClassScore:
     return ClassScore(_Given(tensor), name, per_image=len(tensor) > 1)
 
 
-def held(classes: Tensor) -> ClassScore:
+def freeze_classes(classes: Tensor) -> ClassScore:
     """Explain what was chosen for N images before; it is known to be right, so the device is not asked."""
     return ClassScore(_Given(classes), "held classes", per_image=True)
 
 
-def for_rows(target: Target, rows: slice | Sequence[int]) -> Target:
+def select_rows(target: Target, rows: slice | Sequence[int]) -> Target:
     """The same target for some rows of its probe; only one that chooses for each image has to be cut.
 
     >>> for_rows(given([2, 0, 1]), slice(1, 2))(torch.tensor([[5.0, 6.0, 7.0]]), Probe(torch.rand(1, 1, 4, 4)))
     tensor([5.])
     """
-    return target.for_rows(rows) if isinstance(target, Choosing) else target
+    return target.select_rows(rows) if isinstance(target, HoldableTarget) else target
 
 
 def check_classes(classes: Tensor, count: int) -> None:

@@ -13,7 +13,16 @@ from torch import Tensor
 
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
-from lightning_gradcam.targets.classes import Against, ClassScore, NthLabel, Ranked, given, held, label, predicted
+from lightning_gradcam.targets.classes import (
+    Against,
+    ClassScore,
+    NthLabel,
+    Ranked,
+    class_target,
+    freeze_classes,
+    label,
+    predicted,
+)
 
 
 def _check_count(k: object) -> None:
@@ -34,13 +43,13 @@ class _Composite(ABC):
         scores = [part(output, probe) for part in self.parts.values()]
         return torch.stack(scores, 1) if len(scores) > 1 else scores[0]
 
-    def held(self, output: Any, probe: Probe) -> Parts:
+    def freeze(self, output: Any, probe: Probe) -> Parts:
         """The classes that are chosen now, for these rows for good."""
-        return Parts({name: part.held(output, probe) for name, part in self.parts.items()})
+        return Parts({name: part.freeze(output, probe) for name, part in self.parts.items()})
 
-    def for_rows(self, rows: slice | Sequence[int]) -> Parts:
+    def select_rows(self, rows: slice | Sequence[int]) -> Parts:
         """The same for some rows of the probe."""
-        return Parts({name: part.for_rows(rows) for name, part in self.parts.items()})
+        return Parts({name: part.select_rows(rows) for name, part in self.parts.items()})
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ class TopK(_Composite):
     @cached_property
     def parts(self) -> Mapping[str, ClassScore]:
         """One for each rank."""
-        return {f"top {n + 1}": ClassScore(Ranked(n), f"class of rank {n + 1}", moves=True) for n in range(self.k)}
+        return {f"top {n + 1}": ClassScore(Ranked(n), f"class of rank {n + 1}", is_dynamic=True) for n in range(self.k)}
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,7 @@ class Margin(_Composite):
         if isinstance(self.of, str) and self.of not in _CHOICES:
             raise ValueError(f"Expected `of` to be 'predicted', 'label' or a class, but got {self.of!r}.")
         if not isinstance(self.of, str):
-            given(self.of)
+            class_target(self.of)
 
     @property
     def name(self) -> str:
@@ -154,14 +163,14 @@ class Margin(_Composite):
     @cached_property
     def parts(self) -> Mapping[str, ClassScore]:
         """The one score."""
-        choose = _CHOICES[self.of] if isinstance(self.of, str) else given(self.of).choose
-        return {"": ClassScore(Against(choose), self.name, moves=True)}
+        choose = _CHOICES[self.of] if isinstance(self.of, str) else class_target(self.of).choose
+        return {"": ClassScore(Against(choose), self.name, is_dynamic=True)}
 
 
 _CHOICES = {"predicted": predicted, "label": label}
 
 
-def parts_of(target: Target) -> Mapping[str, Target]:
+def split_target(target: Target) -> Mapping[str, Target]:
     """What of a target is explained by itself, by the name that keys end in; "" is the end of a single score's.
 
     >>> list(parts_of(TopK(2))), list(parts_of(lambda output, probe: output[:, 0]))
@@ -170,18 +179,18 @@ def parts_of(target: Target) -> Mapping[str, Target]:
     return getattr(target, "parts", None) or {"": target}
 
 
-def class_scores(target: Target) -> list[ClassScore]:
+def list_class_scores(target: Target) -> list[ClassScore]:
     """The scores of classes that a target is made of; none where it is made of something else."""
-    parts = list(parts_of(target).values())
+    parts = list(split_target(target).values())
     return [part for part in parts if isinstance(part, ClassScore)] if isinstance(parts[0], ClassScore) else []
 
 
-def moves(target: Target) -> bool:
+def is_dynamic(target: Target) -> bool:
     """Whether other logits lead to other classes."""
-    return any(part.moves for part in class_scores(target))
+    return any(part.is_dynamic for part in list_class_scores(target))
 
 
-def held_to(target: Target, explained: Mapping[str, Tensor]) -> Target:
+def freeze_target(target: Target, explained: Mapping[str, Tensor]) -> Target:
     """The target that stays with what was explained, see `Explanation.explained`; itself where that was no class.
 
     >>> held_to(TopK(1), {"top 1": torch.tensor([2])})(torch.tensor([[5.0, 6.0, 7.0]]), Probe(torch.rand(1, 1, 4, 4)))
@@ -190,5 +199,5 @@ def held_to(target: Target, explained: Mapping[str, Tensor]) -> Target:
     if not explained:
         return target
     if list(explained) == [""]:
-        return held(explained[""])
-    return Parts({name: held(chosen) for name, chosen in explained.items()})
+        return freeze_classes(explained[""])
+    return Parts({name: freeze_classes(chosen) for name, chosen in explained.items()})

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.targets import TARGETS, ClassScore, given, held, target_name
+from lightning_gradcam.targets import TARGETS, ClassScore, class_target, freeze_classes, target_name
 
 Boxes: TypeAlias = Mapping[str, Tensor]
 """What a detector of torchvision finds in one image: ``boxes`` (m, 4), ``labels`` (m,) and ``scores`` (m,)."""
@@ -58,7 +58,7 @@ class BoxScore:
                 raise ValueError(f"Expected `of` to be 'predicted', 'label' or a class, but got {self.of!r}.")
             object.__setattr__(self, "of", score)
         elif not isinstance(self.of, ClassScore):
-            object.__setattr__(self, "of", given(self.of))
+            object.__setattr__(self, "of", class_target(self.of))
 
     @property
     def name(self) -> str:
@@ -88,13 +88,13 @@ class BoxScore:
         classes = self.chosen(output, probe) if self._is_given else [None] * len(found)
         return torch.stack([_best(each, c) for each, c in zip(found, classes, strict=True)])
 
-    def held(self, output: Any, probe: Probe) -> BoxScore:
+    def freeze(self, output: Any, probe: Probe) -> BoxScore:
         """The classes that are chosen now, for these rows for good."""
-        return BoxScore(held(self.chosen(output, probe)))
+        return BoxScore(freeze_classes(self.chosen(output, probe)))
 
-    def for_rows(self, rows: slice | Sequence[int]) -> BoxScore:
+    def select_rows(self, rows: slice | Sequence[int]) -> BoxScore:
         """The same for some rows of the probe."""
-        return BoxScore(self._score.for_rows(rows))
+        return BoxScore(self._score.select_rows(rows))
 
 
 def _best(found: Boxes, of: Tensor | None) -> Tensor:
@@ -102,12 +102,12 @@ def _best(found: Boxes, of: Tensor | None) -> Tensor:
     return scores.amax() if len(scores) else found["scores"].sum() * 0  # 0 that keeps the graph
 
 
-def every_box(output: Any, _probe: Probe) -> Tensor:
+def sum_box_scores(output: Any, _probe: Probe) -> Tensor:
     """The sum of all boxes' scores, ``(n,)``: what its gradient reaches, some box depends on."""
     return torch.stack([each["scores"].sum() for each in _boxes(output)])
 
 
-def smallest_box(output: Any, rows: Probe) -> Tensor:  # noqa: ARG001  # a target
+def score_smallest_box(output: Any, rows: Probe) -> Tensor:  # noqa: ARG001  # a target
     """The score of each image's smallest box, ``(n,)``.
 
     Detectors find boxes of different sizes in maps of different resolution; a map that the scores of the smallest and
@@ -116,7 +116,7 @@ def smallest_box(output: Any, rows: Probe) -> Tensor:  # noqa: ARG001  # a targe
     return torch.stack([_extreme(each, largest=False) for each in _boxes(output)])
 
 
-def largest_box(output: Any, rows: Probe) -> Tensor:  # noqa: ARG001  # a target
+def score_largest_box(output: Any, rows: Probe) -> Tensor:  # noqa: ARG001  # a target
     """The score of each image's largest box, ``(n,)``."""
     return torch.stack([_extreme(each, largest=True) for each in _boxes(output)])
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.capture.pre_softmax import NORMALISATIONS, before
+from lightning_gradcam.capture.pre_softmax import NORMALISATIONS, find_softmax_input
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
@@ -17,7 +17,7 @@ from lightning_gradcam.probe.types import Target
 _NAMES = ("embeddings", "embedding", "image_embeds", "pooler_output", "features")
 
 
-def embeddings_of(output: Any) -> Tensor:
+def find_embeddings(output: Any) -> Tensor:
     """The embeddings ``(n, D)`` in what a model returned: a tensor, or the first such one in a tuple, list or mapping.
 
     What a mapping or an object calls ``embeddings``, ``embedding``, ``image_embeds``, ``pooler_output`` or
@@ -78,7 +78,7 @@ class CosineSimilarity:
         Raises:
             ValueError: The probe has no references, or other ones.
         """
-        embeddings = embeddings_of(output)
+        embeddings = find_embeddings(output)
         if probe.references is None or probe.references.shape != embeddings.shape:
             got = "none" if probe.references is None else f"those of shape {tuple(probe.references.shape)}"
             raise ValueError(
@@ -113,8 +113,8 @@ class EmbeddingNorm:
 
     @staticmethod
     def _lengths(output: Any) -> Tensor:
-        found = embeddings_of(output)
-        given = before(found, NORMALISATIONS)
+        found = find_embeddings(output)
+        given = find_softmax_input(found, NORMALISATIONS)
         lengths: Tensor = (found if given is None else given).norm(dim=1)
         return lengths
 
@@ -132,7 +132,7 @@ class EmbeddingNorm:
             )
 
 
-def embeds(target: Target) -> bool:
+def is_embedding_target(target: Target) -> bool:
     """Whether the model's output is embeddings to it, and no logits."""
     return bool(getattr(target, "embeds", False))
 
@@ -142,7 +142,7 @@ def compares_images(target: Target, probe: Probe) -> bool:
     return isinstance(target, CosineSimilarity) and probe.references is not None and probe.references.ndim > 2
 
 
-def both_sides(probe: Probe) -> Probe:
+def stack_pairs(probe: Probe) -> Probe:
     """The images, and behind them their references, as one batch of pairs: every row has its partner as reference.
 
     Raises:
@@ -161,14 +161,14 @@ def both_sides(probe: Probe) -> Probe:
 
 
 def with_partners(output: Any, pairs: Probe) -> Probe:
-    """The batch of `both_sides` with the partners' embeddings ``(2 N, D)`` for references, which are held fixed."""
-    embeddings = embeddings_of(output).detach()
+    """The batch of `stack_pairs` with the partners' embeddings ``(2 N, D)`` for references, which are held fixed."""
+    embeddings = find_embeddings(output).detach()
     return replace(pairs, references=embeddings.roll(len(embeddings) // 2, 0))
 
 
 @dataclass(frozen=True)
-class Mutual:
-    """A target of pairs in a batch of `both_sides`: each side's score, with the other side as it is."""
+class MutualTarget:
+    """A target of pairs in a batch of `stack_pairs`: each side's score, with the other side as it is."""
 
     target: Target
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gradcam.capture.pre_softmax import PROBABILITIES, before
+from lightning_gradcam.capture.pre_softmax import PROBABILITIES, find_softmax_input
 from lightning_gradcam.errors import NotExplainableError
 
 
@@ -37,7 +37,7 @@ def predictions(logits: Tensor, multilabel: bool = False) -> tuple[Tensor, Tenso
     return sure.masked_fill(~finite, torch.nan), predicted.masked_fill(~finite, -1)
 
 
-def logits_of(output: Any) -> Tensor:
+def require_logits(output: Any) -> Tensor:
     """The logits ``(n, K)`` in what a classifier returned: a tensor, or the first one in a tuple, list or mapping.
 
     A mapping's ``"logits"`` and an object's ``.logits`` come first. One logit per image, ``(n,)`` or ``(n, 1)``, is a
@@ -62,11 +62,11 @@ def logits_of(output: Any) -> Tensor:
 
 
 def find_logits(output: Any) -> Tensor | None:
-    """As `logits_of`, but None where there are none."""
+    """As `require_logits`, but None where there are none."""
     if isinstance(output, Tensor):
         if not output.is_floating_point() or output.ndim not in (1, 2):
             return None
-        scores = before(output, PROBABILITIES)
+        scores = find_softmax_input(output, PROBABILITIES)
         logits = (output if scores is None else scores).reshape(len(output), -1)
         if logits.shape[1] > 1:
             return logits

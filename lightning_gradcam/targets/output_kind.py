@@ -11,25 +11,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.capture.layer import LayerShape
+from lightning_gradcam.capture.layer import LayerRecord
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.targets import (
     ClassScore,
     are_probabilities,
-    class_scores,
     find_logits,
-    held_to,
-    logits_of,
-    parts_of,
+    freeze_target,
+    list_class_scores,
+    require_logits,
+    split_target,
 )
-from lightning_gradcam.targets.detection import BoxScore, every_box, find_boxes
+from lightning_gradcam.targets.detection import BoxScore, find_boxes, sum_box_scores
 from lightning_gradcam.targets.segmentation import SegmentationScore, find_pixel_scores, pixel_scores
 
 Answer: TypeAlias = Literal["classes", "pixels", "boxes", "other"]
 
 
-def answer_of(output: Any, probe: Probe) -> Answer:
+def find_output_kind(output: Any, probe: Probe) -> Answer:
     """What kind of answer a model's output is.
 
     >>> import torch
@@ -44,7 +44,7 @@ def answer_of(output: Any, probe: Probe) -> Answer:
     return "other" if find_pixel_scores(output, len(probe.size)) is None else "pixels"
 
 
-def suited(target: Target, answer: Answer) -> Target:
+def adapt_target(target: Target, answer: Answer) -> Target:
     """The target for that kind of answer: of a class, what it means there."""
     if isinstance(target, ClassScore):
         if answer == "pixels":
@@ -54,12 +54,12 @@ def suited(target: Target, answer: Answer) -> Target:
     return target
 
 
-def chosen_by(target: Target, output: Any, probe: Probe) -> Tensor | None:
+def find_choice(target: Target, output: Any, probe: Probe) -> Tensor | None:
     """What a target chooses to explain, see `ClassScore`; None where it is not of a class."""
     return target.chosen(output, probe) if isinstance(target, (ClassScore, SegmentationScore, BoxScore)) else None
 
 
-def region_of(target: Target, output: Any, probe: Probe) -> Tensor | None:
+def find_region(target: Target, output: Any, probe: Probe) -> Tensor | None:
     """The pixels whose scores a target sums up, at the images' size; None where it is of no pixels."""
     if not isinstance(target, SegmentationScore):
         return None
@@ -67,11 +67,11 @@ def region_of(target: Target, output: Any, probe: Probe) -> Tensor | None:
     return F.interpolate(region[:, None].float(), size=probe.size, mode="nearest-exact")[:, 0] > 0
 
 
-def held_as(target: Target, explained: Mapping[str, Tensor]) -> Target:
-    """As `targets.held_to`, in the sense that a class has in this kind of answer."""
+def freeze_target_as(target: Target, explained: Mapping[str, Tensor]) -> Target:
+    """As `targets.freeze_target`, in the sense that a class has in this kind of answer."""
     if isinstance(target, SegmentationScore) and explained:
-        return target.held_to(explained[""])
-    held = held_to(target, explained)
+        return target.freeze_to(explained[""])
+    held = freeze_target(target, explained)
     return BoxScore(held) if isinstance(target, BoxScore) and isinstance(held, ClassScore) else held
 
 
@@ -86,7 +86,7 @@ def check_pixels(target: Target, output: Any, probe: Probe) -> int | None:
         probe: All images.
     """
     count = pixel_scores(output, len(probe.size)).shape[1]
-    scores = [suited(part, "pixels") for part in parts_of(target).values()]
+    scores = [adapt_target(part, "pixels") for part in split_target(target).values()]
     of_pixels = [score for score in scores if isinstance(score, SegmentationScore)]
     for score in of_pixels:
         score.check(count, probe)
@@ -102,7 +102,7 @@ OF_PROBABILITIES = (
 
 def _checked(target: Target, probe: Probe, logits: Tensor | None) -> str:
     """Raise a ValueError where classes are not the model's; else a remark on what its logits turn out to be."""
-    scores = class_scores(target)
+    scores = list_class_scores(target)
     if logits is None or not scores:
         return ""
     for score in scores:
@@ -113,19 +113,19 @@ def _checked(target: Target, probe: Probe, logits: Tensor | None) -> str:
 _NO_ANSWER = re.compile(r"(elu6?|glu|swish|silu|mish|tanh|norm(\dd)?)$", re.IGNORECASE)
 
 
-def every_class(output: Any, probe: Probe) -> Tensor:
+def sum_logits(output: Any, probe: Probe) -> Tensor:
     """All classes at once: what the gradient reaches may be a ReLU that is off for one of them.
 
     Weighted, since the plain sum of probabilities has no gradient.
     """
     if find_boxes(output) is not None:
-        return every_box(output, probe)
+        return sum_box_scores(output, probe)
     pixels = None if find_logits(output) is not None else find_pixel_scores(output, len(probe.size))
-    logits = logits_of(output) if pixels is None else pixels.flatten(2).sum(2)
+    logits = require_logits(output) if pixels is None else pixels.flatten(2).sum(2)
     return logits @ torch.linspace(1, 2, logits.shape[1], device=logits.device, dtype=logits.dtype)
 
 
-def without_answers(shapes: Sequence[LayerShape], output: Any, probe: Probe) -> tuple[LayerShape, ...]:
+def mark_outputs(shapes: Sequence[LayerRecord], output: Any, probe: Probe) -> tuple[LayerRecord, ...]:
     """Mark the maps at the end that are the scores of the pixels' classes themselves: those have nothing to explain.
 
     Going back from the end, these have as many channels as there are classes, and were made by no activation or

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
-from lightning_gradcam.targets.classes import ClassScore, given, label, positives, predicted
+from lightning_gradcam.targets.classes import ClassScore, class_target, label, positives, predicted
 from lightning_gradcam.targets.composite import EachLabel, Margin, TopK
 from lightning_gradcam.targets.embeddings import CosineSimilarity, EmbeddingNorm
 from lightning_gradcam.utils.registry import Registry
@@ -19,7 +19,7 @@ MOST = 3
 TARGETS = Registry[Target]("target")
 """Targets by name; ``TARGETS.register("name")(target)`` adds one."""
 
-TARGETS.register("predicted")(ClassScore(predicted, "predicted class", moves=True))
+TARGETS.register("predicted")(ClassScore(predicted, "predicted class", is_dynamic=True))
 TARGETS.register("label")(ClassScore(label, "label"))
 TARGETS.register("positives")(ClassScore(positives, "sum of the labels"))
 TARGETS.register("topk")(TopK())
@@ -39,7 +39,7 @@ def coerce_target(target: str | int | Sequence[int] | Tensor | Target) -> Target
         return TARGETS.named(target)
     if callable(target) and not isinstance(target, Tensor):
         return target
-    return given(target)
+    return class_target(target)
 
 
 def target_name(target: Target) -> str:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.targets import TARGETS, ClassScore, given, held, target_name
+from lightning_gradcam.targets import TARGETS, ClassScore, class_target, freeze_classes, target_name
 
 Where: TypeAlias = Literal["auto", "predicted", "label"]
 
@@ -83,7 +83,7 @@ class SegmentationScore:
         if isinstance(self.of, str):
             object.__setattr__(self, "of", _named(self.of))
         elif not isinstance(self.of, ClassScore):
-            object.__setattr__(self, "of", given(self.of))
+            object.__setattr__(self, "of", class_target(self.of))
 
     @property
     def name(self) -> str:
@@ -128,18 +128,18 @@ class SegmentationScore:
         if not self._of_masks(probe):
             self._score.check(probe.images.new_zeros(len(probe), count), probe)
 
-    def held(self, output: Any, probe: Probe) -> SegmentationScore:
+    def freeze(self, output: Any, probe: Probe) -> SegmentationScore:
         """The classes that are chosen now, for these rows for good."""
-        return self.held_to(self.chosen(output, probe))
+        return self.freeze_to(self.chosen(output, probe))
 
-    def held_to(self, chosen: Tensor) -> SegmentationScore:
+    def freeze_to(self, chosen: Tensor) -> SegmentationScore:
         """The same with what was `chosen` for N images."""
         where: Where = "label" if self.where == "auto" and self._score is TARGETS["label"] else self.where
-        return replace(self, of=held(chosen), where=where)
+        return replace(self, of=freeze_classes(chosen), where=where)
 
-    def for_rows(self, rows: slice | Sequence[int]) -> SegmentationScore:
+    def select_rows(self, rows: slice | Sequence[int]) -> SegmentationScore:
         """The same for some rows of the probe."""
-        return replace(self, of=self._score.for_rows(rows))
+        return replace(self, of=self._score.select_rows(rows))
 
     def _of_masks(self, probe: Probe) -> bool:
         return self._score is TARGETS["label"] and probe.has_masks

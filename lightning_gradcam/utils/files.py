@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 
-def put(path: str | os.PathLike[str], content: bytes) -> None:
+def write_atomic(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file so that others, other processes that write it as well, see a whole one, the old or the new.
 
     Raises:

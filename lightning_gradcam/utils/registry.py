@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def unknown(noun: str, name: str, choices: Iterable[str]) -> ValueError:
+def unknown_name_error(noun: str, name: str, choices: Iterable[str]) -> ValueError:
     """The error for a name that is not there, with the closest ones that are.
 
     >>> str(unknown("method", "grad-cam", ["gradcam", "hirescam"]))
@@ -52,5 +52,5 @@ class Registry(dict[str, T]):
             ValueError: No entry has that name; the message offers the closest.
         """
         if name not in self:
-            raise unknown(self.noun, name, self)
+            raise unknown_name_error(self.noun, name, self)
         return self[name]

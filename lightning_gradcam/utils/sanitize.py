@@ -13,7 +13,7 @@ _OBEYED = re.compile(
 )
 
 
-def plain(words: str) -> str:
+def escape_terminal(words: str) -> str:
     r"""One line for a terminal, with "?" for every character that it would obey instead of show.
 
     >>> plain("a \x1b[31mname\nand \u202eanother")
@@ -22,7 +22,7 @@ def plain(words: str) -> str:
     return _OBEYED.sub("?", words)
 
 
-def in_markdown(words: str) -> str:
+def escape_markdown(words: str) -> str:
     """The same for Markdown, in a table as well: nothing in it is obeyed, nobody mentioned and nothing linked.
 
     Entities are read before GitHub looks for mentions, issues and addresses, so a space of no width breaks these up.
@@ -30,14 +30,14 @@ def in_markdown(words: str) -> str:
     >>> in_markdown("<b>|@all #1")
     '&#60;b&#62;&#124;&#64;&#8203;all &#35;&#8203;1'
     """
-    broken = re.sub(r"[@#]|:(?=//)|www(?=\.)|GH(?=-)", lambda found: found[0] + "\u200b", plain(words))
+    broken = re.sub(r"[@#]|:(?=//)|www(?=\.)|GH(?=-)", lambda found: found[0] + "\u200b", escape_terminal(words))
     return re.sub(r"[&\\`*_{}\[\]<>()#!|~@\u200b]", lambda found: f"&#{ord(found[0])};", broken)
 
 
-def in_html(words: str) -> str:
+def escape_html(words: str) -> str:
     """The same for HTML, between tags and in quoted attributes.
 
     >>> in_html('<b>"&')
     '&lt;b&gt;&quot;&amp;'
     """
-    return html.escape(plain(words))
+    return html.escape(escape_terminal(words))

@@ -69,16 +69,16 @@ class Tuned(Lit):
 ROWS = [
     Regime(
         "An attack at each look", "one of the user's own draws random numbers and calls `backward`", "attack",
-        watch=lambda: {"attack": ruthless},
+        monitor=lambda: {"attack": ruthless},
     ),
     Regime(
         "A gradient at the pixels", "which goes back through all weights, with validations inside the window",
-        "gradients at pixels", watch=lambda: {"method": ["saliency", "guided_backprop"]},
+        "gradients at pixels", monitor=lambda: {"method": ["saliency", "guided_backprop"]},
         trainer={"accumulate_grad_batches": 4, "val_check_interval": 1}, looks=9,
     ),
     Regime(
         "Noise at the pixels", "a look draws random numbers by itself", "torch random state",
-        model=WithoutDropout, watch=lambda: {"method": SmoothGrad(2)},
+        model=WithoutDropout, monitor=lambda: {"method": SmoothGrad(2)},
     ),
     Regime(
         "EMA before it", "looks see the weights of training", "buffers",
@@ -117,7 +117,7 @@ ROWS = [
     ),
     Regime(
         "early stopping and checkpoints", "monitors of `val_loss`", "every n",
-        watch=lambda: {"every_n_epochs": 3}, trainer={"max_epochs": 9, "enable_checkpointing": True}, looks=3,
+        monitor=lambda: {"every_n_epochs": 3}, trainer={"max_epochs": 9, "enable_checkpointing": True}, looks=3,
         after=lambda: [EarlyStopping("val_loss", patience=2, min_delta=9.0), ModelCheckpoint(monitor="val_loss"),
                        LearningRateMonitor()],
     ),

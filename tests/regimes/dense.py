@@ -51,10 +51,10 @@ ROWS = [
     Regime("segmentation", "the class of the most pixels of each mask", "torch random state", **DENSE),
     Regime(
         "segmentation, as predicted", "the class of the most pixels, and those of looks before", "torch random state",
-        watch=lambda: {"target": "predicted", "layers": "stages"}, **DENSE,
+        monitor=lambda: {"target": "predicted", "layers": "stages"}, **DENSE,
     ),
     Regime(
         "segmentation, one class", "a target object, and mirrored images", "torch random state",
-        watch=lambda: {"target": SegmentationScore(2), "flips": True}, **DENSE,
+        monitor=lambda: {"target": SegmentationScore(2), "flips": True}, **DENSE,
     ),
 ]  # fmt: skip

@@ -225,11 +225,11 @@ ROWS = [
     Regime("transformer", "attention has a fast path in evaluation", "attention fast path", model=Attends),
     Regime(
         "attention followed", "`method=\"rollout\"` and `\"attention_relevance\"` in every look", "attention fast path",
-        model=Attends, watch=lambda: {"method": ["rollout", "attention_relevance"]},
+        model=Attends, monitor=lambda: {"method": ["rollout", "attention_relevance"]},
     ),
     Regime(
         "channels masked and ablated", "`method=\"scorecam\"` and `\"ablationcam\"`: modules stand in for themselves",
-        "torch random state", watch=lambda: {"method": ["scorecam", "ablationcam"]},
+        "torch random state", monitor=lambda: {"method": ["scorecam", "ablationcam"]},
     ),
     Regime("channels last", "another order in memory", "hooks", model=ChannelsLast),
     Regime("activation checkpointing", "passes are run again for backward", "torch random state", model=Checkpointed),

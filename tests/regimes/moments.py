@@ -31,7 +31,7 @@ ROWS = [
     ),
     Regime(
         "every other epoch", "and in the last one", "every n",
-        watch=lambda: {"every_n_epochs": 2}, trainer={"max_epochs": 4}, looks=4,
+        monitor=lambda: {"every_n_epochs": 2}, trainer={"max_epochs": 4}, looks=4,
     ),
     Regime("overfit_batches", "training and validation on two batches", "never loads", trainer={"overfit_batches": 2},
         tolerates="You requested to overfit"),

@@ -117,11 +117,11 @@ ROWS = [
     ),
     Regime(
         "bf16-true", "weights of half precision; images given in float32", "precision",
-        trainer={"precision": "bf16-true"}, watch=plain_images,
+        trainer={"precision": "bf16-true"}, monitor=plain_images,
     ),
     Regime(
         "64-true", "weights of double precision; images given in float32", "precision",
-        trainer={"precision": "64-true"}, watch=plain_images,
+        trainer={"precision": "64-true"}, monitor=plain_images,
     ),
     Regime(
         "learning rate per step", "a schedule of known length", "torch random state",

@@ -124,8 +124,8 @@ class Buffered(Lit):
 
 class FailsToMeasure(GradCAMCallback):
     def on_validation_epoch_end(self, trainer, pl_module):
-        if self.watch and trainer.global_rank == 1:
-            self.watch.track.measure = self.fail
+        if self.monitor and trainer.global_rank == 1:
+            self.monitor.track.measure = self.fail
         super().on_validation_epoch_end(trainer, pl_module)
 
     def fail(self, *_):
@@ -134,8 +134,8 @@ class FailsToMeasure(GradCAMCallback):
 
 class FailsToDraw(GradCAMCallback):
     def on_validation_epoch_end(self, trainer, pl_module):
-        if self.watch and self.watch.gallery:
-            self.watch.gallery.sheet = "no sheet"
+        if self.monitor and self.monitor.figures:
+            self.monitor.figures.sheet = "no sheet"
         super().on_validation_epoch_end(trainer, pl_module)
 
 

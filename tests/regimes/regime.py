@@ -28,7 +28,7 @@ class Regime:
         trainer: Arguments of the Trainer, besides the quiet and short ones.
         before: Makes callbacks that stand in front of `GradCAMCallback`.
         after: The same for behind it.
-        watch: Makes the arguments of `GradCAMCallback`, besides a small probe.
+        monitor: Makes the arguments of `GradCAMCallback`, besides a small probe.
         tags: One callback for each.
         looks: How many looks are to be made.
         plan: What is called, and in which order; by default `fit`.
@@ -47,7 +47,7 @@ class Regime:
     trainer: Mapping[str, Any] = field(default_factory=dict)
     before: Callable[[], Sequence[Callback]] = tuple
     after: Callable[[], Sequence[Callback]] = tuple
-    watch: Callable[[], Mapping[str, Any]] = dict
+    monitor: Callable[[], Mapping[str, Any]] = dict
     tags: tuple[str, ...] = ("gradcam",)
     looks: int = 3
     plan: Callable[[Run], Any] = lambda run: run.fit(run.new_trainer())
@@ -76,13 +76,13 @@ class Run:
         returned = regime.plan(self)
         said = {"returned": returned, "also": regime.also(self.last_trainer), "logged": self.notebook.curves}
         self.results = flat({**said, **state_of(self.model)})
-        self.looks = [watcher.watch.track.looks if watcher.watch else 0 for watcher in self.watchers]
+        self.looks = [watcher.monitor.track.looks if watcher.monitor else 0 for watcher in self.watchers]
         self.pictures = len(self.notebook.pictures) + len(list(root.rglob("*.png")))
 
     def new_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer of this regime with callbacks of its own."""
         self.watchers = [
-            GradCAMCallback(**{"probe": 4, "tag": tag, **self.regime.watch()})
+            GradCAMCallback(**{"probe": 4, "tag": tag, **self.regime.monitor()})
             for tag in self.regime.tags
             if self.watched
         ]

@@ -67,20 +67,20 @@ def several(count: int, seed: int = 0) -> DataLoader:
 ROWS = [
     Regime(
         "the best classes", "as many backward passes, each also for the classes of looks before",
-        "torch random state", watch=lambda: {"target": TopK(2)},
+        "torch random state", monitor=lambda: {"target": TopK(2)},
     ),
-    Regime("a margin", "one class against another", "torch random state", watch=lambda: {"target": "margin"}),
+    Regime("a margin", "one class against another", "torch random state", monitor=lambda: {"target": "margin"}),
     Regime(
         "several labels", "a sigmoid for each class, and a map for each label", "torch random state",
         model=MultiLabel, train=lambda: several(12), val=lambda: several(9, 1),
     ),
     Regime(
         "pairs of images", "both sides in one batch of twice the size", "torch random state", model=Embeds,
-        watch=lambda: {"target": CosineSimilarity(), "probe": pairs()},
+        monitor=lambda: {"target": CosineSimilarity(), "probe": pairs()},
     ),
     Regime(
         "norms of embeddings", "what is normalised behind the score", "torch random state", model=Embeds,
-        watch=lambda: {"target": EmbeddingNorm()}, looks=2,
+        monitor=lambda: {"target": EmbeddingNorm()}, looks=2,
     ),
     Regime(
         "a softmax at the end", "what it was given is explained", "torch random state", model=PutsOutProbabilities,
