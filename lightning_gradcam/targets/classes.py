@@ -26,7 +26,8 @@ class ClassScore:
             class and the one whose score is subtracted; or to ``(n, K)`` bool, classes whose scores are summed up.
         name: How the picture names it: "Grad-CAM of the ...".
         per_image: Whether classes were given image by image, and so belong to one probe.
-        is_dynamic: Whether other logits lead to other classes. A look at such a target explains the previous look's, too.
+        is_dynamic: Whether other logits lead to other classes. A snapshot of such a target explains the previous one's,
+            too.
     """
 
     choose: Choose
