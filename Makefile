@@ -41,16 +41,16 @@ test-all: lint types    ## `make test` with every model of torchvision, a few mi
 	$(BIN)/python -m pytest -q -m "not red"
 
 test-red: .setup/dev   ## take every guard out, one by one, and see the rows of the matrix fail that rest on it
-	$(BIN)/python -m pytest -q -m red tests/test_breaks.py
+	$(BIN)/python -m pytest -q -m red tests/mutants
 
 regimes: .setup/dev   ## docs/regimes.md, from the tests' table of ways to train
-	PYTHONPATH=tests $(BIN)/python -m regimes.page
+	$(BIN)/python -m tests.regimes.page
 
 test-oldest: .setup/oldest  ## tests and doctests with the oldest versions of what pyproject asks for (Python 3.11 or 3.12)
 	$(OLDEST)/bin/python -m pytest -q
 
 layers: .setup/dev    ## the table of docs/layers.md, from what is chosen in torchvision's models
-	PYTHONPATH=tests $(BIN)/python -m architectures
+	$(BIN)/python -m tests.parity.architectures
 
 lint: .setup/dev    ## ruff, and who may import whom
 	$(BIN)/ruff check .

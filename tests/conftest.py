@@ -1,10 +1,8 @@
-"""What all tests share: their helpers, quiet libraries, and TensorBoard's own reader."""
+"""Fixtures of all tests: a fixed seed, known warnings, and a reader of TensorBoard's files."""
 
 from __future__ import annotations
 
-import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ import torch
 pytest_plugins = "pytester"
 
 torch.set_num_threads(1)  # what the tests compute is so small that threads only wait for one another
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True)

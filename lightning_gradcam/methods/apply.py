@@ -26,8 +26,8 @@ def apply_methods(method: Method, passes: CapturedPass) -> Mapping[str, Tensor]:
         if not evidence.keys() <= passes.locations.keys():
             raise ValueError(
                 f"Expected evidence for {' or '.join(map(repr, passes.locations))} from method "
-                f"{get_method_name(method)!r}, but got it for {', '.join(map(repr, evidence))}. Evidence that lies at no "
-                "layer needs a `place`."
+                f"{get_method_name(method)!r}, but got it for {', '.join(map(repr, evidence))}. Evidence that lies at "
+                "no layer needs a `place`."
             )
     else:
         equation = cast(LayerMethod, method)

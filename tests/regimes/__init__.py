@@ -1,7 +1,7 @@
 """Every way to train that is held to be undisturbed: the rows of `test_matrix` and of docs/regimes.md."""
 
-from regimes import companions, data, dense, modules, moments, optimisation, scores, verbs
-from regimes.regime import Regime, Run
+from tests.regimes import companions, data, dense, modules, moments, optimisation, scores, verbs
+from tests.regimes.regime import Regime, Run
 
 TABLES: dict[str, list[Regime]] = {
     "Gradients and steps": optimisation.ROWS,

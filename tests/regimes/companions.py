@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from lit import Lit, loader
 from pytorch_lightning import LightningDataModule, callbacks
 from pytorch_lightning.callbacks import (
     BackboneFinetuning,
@@ -20,8 +19,9 @@ from torch.nn import functional
 from torch.optim import SGD
 
 from lightning_gradcam import SmoothGrad
-from regimes.modules import CountsInEvaluation, WithoutDropout
-from regimes.regime import Regime
+from tests.helpers.lit import Lit, loader
+from tests.regimes.modules import CountsInEvaluation, WithoutDropout
+from tests.regimes.regime import Regime
 
 NO_EMA = "" if hasattr(callbacks, "EMAWeightAveraging") else "this Lightning has no EMAWeightAveraging yet"
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from lit import Bars, Lit, loader
 from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import DataLoader, IterableDataset
 
-from regimes.regime import Regime
+from tests.helpers.lit import Bars, Lit, loader
+from tests.regimes.regime import Regime
 
 
 class Augmented(Bars):

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 import torchmetrics
-from lit import Lit
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm
 from torch.torch_version import TorchVersion
 from torch.utils.checkpoint import checkpoint
 
-from regimes.regime import Regime
+from tests.helpers.lit import Lit
+from tests.regimes.regime import Regime
 
 
 class WithoutDropout(Lit):

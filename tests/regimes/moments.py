@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lit import loader
 from pytorch_lightning.loggers import CSVLogger
 
-from regimes.regime import Regime
+from tests.helpers.lit import loader
+from tests.regimes.regime import Regime
 
 ROWS = [
     Regime("no validation", "looks at the end of training epochs", "validates", val=None, looks=2),

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lit import Bars, Lit, loader
 from torch.optim import LBFGS, SGD, Adam, AdamW
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
-from regimes.regime import Regime
+from tests.helpers.lit import Bars, Lit, loader
+from tests.regimes.regime import Regime
 
 
 def optimised(optimizer: Callable[..., Any], **kwargs: Any) -> type[Lit]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from breaks import BREAKS
-
-from regimes import TABLES, Regime
-from regimes.processes import CASES, Case
+from tests.mutants.breaks import BREAKS
+from tests.regimes import TABLES, Regime
+from tests.regimes.processes import CASES, Case
 
 PAGE = Path(__file__).parents[2] / "docs" / "regimes.md"
 PROCESSES = """

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from lit import Lit
 from pytorch_lightning import LightningModule
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import distributed, nn
@@ -19,6 +18,7 @@ from torch.distributed.nn.functional import all_reduce
 
 from lightning_gradcam import GradCAMCallback
 from lightning_gradcam.methods import METHODS
+from tests.helpers.lit import Lit
 
 
 class SyncedNorm(nn.BatchNorm2d):

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lit import Lit, loader
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
-from recorder import Notebook, Recorder, flat, state_of
 
 from lightning_gradcam import GradCAMCallback
+from tests.helpers.lit import Lit, loader
+from tests.helpers.recorder import Notebook, Recorder, flat, state_of
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lit import Bars, Lit
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_gradcam import CosineSimilarity, EmbeddingNorm, Probe, TopK
-from regimes.regime import Regime
+from tests.helpers.lit import Bars, Lit
+from tests.regimes.regime import Regime
 
 
 class SeveralBars(Bars):

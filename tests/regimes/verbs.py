@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lit import Lit, loader
-
-from regimes.regime import Regime, Run
+from tests.helpers.lit import Lit, loader
+from tests.regimes.regime import Regime, Run
 
 
 class AllVerbs(Lit):

@@ -1,0 +1,99 @@
+"""Methods at the pixels in the callback: pictures, tags, files, and what is refused there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from lightning_gradcam import GradCAMCallback, GuidedBackprop, IntegratedGradients, Lime, SmoothGrad, explain
+from lightning_gradcam.callback.compat import MisconfigurationException
+from lightning_gradcam.capture.layer import PIXELS
+from lightning_gradcam.explainer.heatmaps import to_heatmaps
+from lightning_gradcam.render.sheet import PEAKS, SAID, to_drawable
+from tests.helpers.lit import CLASSES, Bars, Lit, fit
+from tests.helpers.models import read
+
+FEW = [IntegratedGradients(4), SmoothGrad(2)]
+
+
+def test_layers_and_pixels_side_by_side(tmp_path, read_events):
+    callback = GradCAMCallback(probe=4, method=["gradcam", "guided_gradcam", *FEW])
+    fit(tmp_path, [callback], logger=TensorBoardLogger(tmp_path, name="run"))
+    events = read_events(tmp_path / "run" / "version_0")
+    layer = next(iter(callback.monitor.plan.layers)).key
+    assert set(events.Tags()["images"]) == {f"gradcam/{layer}", "gradcam/input_pixels", "gradcam/film"}
+    last = callback.monitor.track.last
+    drifts = {f"drift{end}" for end in ("", f"/{layer}/guided_gradcam", f"/{PIXELS}/integrated_gradients with steps 4")}
+    assert drifts <= last.keys()
+    assert all(value.isfinite() for value in last.values())
+    assert "gradcam/drift/input_pixels/smoothgrad_with_samples_2" in events.Tags()["scalars"]
+
+
+def test_one_method_at_the_pixels_in_files(tmp_path):
+    fit(tmp_path, [GradCAMCallback(probe=4, method="saliency")], logger=CSVLogger(tmp_path, name="run"))
+    folders = {path.parent.name for path in tmp_path.rglob("step=*.png")}
+    assert folders == {"input_pixels", "film"}
+    [table] = tmp_path.rglob("metrics.csv")
+    assert "gradcam/drift" in table.read_text().splitlines()[0]
+
+
+def test_what_is_too_slow_for_looks_is_refused_by_its_name_only(tmp_path):
+    for name in ("lime", ["gradcam", "kernel_shap"]):
+        with pytest.raises(MisconfigurationException, match=r"makes 500 passes for each .*(Lime|KernelShap)\(sa"):
+            GradCAMCallback(method=name)
+    callback = GradCAMCallback(probe=2, method=Lime(8, segments=2))
+    fit(tmp_path, [callback], max_epochs=1)
+    assert list(callback.monitor.track.previous.maps) == [PIXELS]
+
+
+def test_titles_say_whose_neuron_it_is(tmp_path):
+    callback = GradCAMCallback(probe=2, layers="features.4", method=GuidedBackprop((3, 2, 2)))
+    fit(tmp_path, [callback], max_epochs=1)
+    watch = callback.monitor
+    assert watch.plan.methods.keys() == {"guided_backprop of neuron 3 at 2, 2"}
+    look = watch.look(Lit(), "now")
+    sheet, picture = watch.figures.sheet, look.pictures["features.4"]
+    from lightning_gradcam.render.captions import GAP
+    from lightning_gradcam.render.colors import INK, PAPER
+
+    font = sheet.bold
+    line = picture[:, GAP : GAP + font.height, GAP:].float()
+    assert "guided_backprop of neuron 3 at 2, 2" in read(font, line, INK, PAPER).replace("  ", "")
+
+
+def test_a_hot_pixel_leaves_the_others_to_be_seen():
+    maps = torch.rand(3, 40, 40)
+    maps[0, 5, 5] = 1e6
+    shown = to_drawable(maps, (40, 40), (40, 40), own=True)
+    none = torch.zeros(3, dtype=torch.uint8)
+    assert to_heatmaps(maps, none, (40, 40))[0].median() < 1e-3
+    assert to_heatmaps(shown, none, (40, 40))[0].median() > 0.4
+    cut = (shown < maps).flatten(1).sum(1)
+    assert (cut == PEAKS * 1600 - 1).all()  # the least of the strongest stays what it is
+    assert torch.equal(to_drawable(maps, (40, 40), (40, 40), own=False), maps)
+    assert torch.equal(to_drawable(maps, (80, 80), (40, 40), own=True), maps)  # a layer's
+    lonely = torch.zeros(1, 40, 40)
+    lonely[0, 3, 3] = 2.0
+    assert torch.equal(to_drawable(lonely, (40, 40), (40, 40), own=True), lonely)
+    # Every pixel counts where a tile has room for a few only.
+    checks = (torch.arange(40)[:, None] + torch.arange(40)) % 4 == 0
+    small = to_drawable(checks.float()[None], (40, 40), (10, 10), own=False)
+    torch.testing.assert_close(small[0, 1:-1, 1:-1], torch.full((8, 8), 0.25), rtol=0.1, atol=0)
+
+
+def test_the_foot_says_what_the_last_colour_means():
+    from lightning_gradcam import Probe
+    from lightning_gradcam.render.captions import draw_footer
+    from lightning_gradcam.render.photos import restore_photos
+    from lightning_gradcam.render.sheet import Sheet
+
+    data = Bars(3)
+    probe = Probe(torch.stack([data[i][0] for i in range(3)]), labels=data.labels)
+    sheet = Sheet.of(probe, restore_photos(probe.images)[0], CLASSES)
+    found = explain(Lit().eval(), probe, method=["gradcam", "saliency"], layers="features.4")
+    fine, coarse = found.evidence[f"{PIXELS}/saliency"], found.evidence["features.4/gradcam"]
+    assert (sheet.most(fine), sheet.most(coarse)) == (SAID, "")
+    picture = sheet.draw(fine, found.map_status[f"{PIXELS}/saliency"], found.logits, title="pixels")
+    said = draw_footer(sheet.font, sheet.ramp, None, True, picture.shape[-1], sheet.canvas, SAID)
+    assert torch.equal(picture[:, -said.shape[1] :], said)

@@ -1,0 +1,236 @@
+"""Attacks at each look: numbers against independent computation, the class held, portions, faults, resumed runs."""
+
+from __future__ import annotations
+
+import html
+import math
+
+import pytest
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import SingleDeviceStrategy
+
+from lightning_gradcam import FGSM, PGD, GradCAMCallback, Normalization, Probe, attack_probe, explain
+from lightning_gradcam.explainer.pipeline import prepare
+from lightning_gradcam.monitor.adversarial import SIMILARITIES
+from lightning_gradcam.monitor.display import DisplayConfig
+from lightning_gradcam.monitor.distributed import Ranks
+from lightning_gradcam.monitor.monitor import ProbeMonitor
+from lightning_gradcam.monitor.sharding import ShardedExplainer
+from lightning_gradcam.stability.drift import FIRST
+from lightning_gradcam.targets import TARGETS
+from tests.helpers.lit import BODIES, Bars, Lit, bodies, fit, loader, weights
+from tests.helpers.models import TinyResNet, assert_close, perturbed
+from tests.unit.explainer.test_chunking import Full
+from tests.unit.stability.test_similarity import expected
+
+NORM = Normalization((0.4, 0.4, 0.4), (0.25, 0.25, 0.25))
+NUMBERS = {"adv_similarity": "spearman", "adv_topk": "topk", "adv_ssim": "ssim"}
+
+
+def bars(count=9, labels=True):
+    data = Bars(count)
+    return Probe(torch.stack([data[i][0] for i in range(count)]), labels=data.labels if labels else None, pixels=NORM)
+
+
+def undecided(probe):
+    """A model that predicts several classes, and others where it is attacked."""
+    model = perturbed(Lit())
+    with torch.no_grad():
+        model.head.bias -= model(probe.images).mean(0)
+    return model
+
+
+def watched(attack, probe=None, target="label", model=None, **how):
+    torch.manual_seed(3)
+    probe, model = probe or bars(), model or undecided(probe or bars())
+    plan = prepare(model, probe, target=TARGETS[target], **{"layers": ["features", "features.2"], **how})
+    watch = ProbeMonitor(
+        probe, ShardedExplainer(plan), TARGETS[target], DisplayConfig(names=Bars.classes), attack=attack
+    )
+    return watch, model
+
+
+def test_every_number_has_a_worst_value():
+    assert set(NUMBERS) == set(SIMILARITIES)
+    assert {*NUMBERS, *(f"{name}_held" for name in NUMBERS), "adv_accuracy", "adv_degenerate"} <= set(FIRST)
+
+
+@pytest.mark.parametrize("attack", [FGSM(0.01), PGD(0.01, 3), lambda model, images, labels: 1 - images])
+@pytest.mark.parametrize("target", ["label", "predicted"])
+def test_numbers_are_those_of_maps_explained_one_by_one(attack, target):
+    watch, model = watched(attack, target=target)
+    numbers = watch.look(model, "start").numbers
+    probe = watch.probe
+    clean = explain(model, probe, layers=["features", "features.2"], target=target)
+    twins = attack_probe(model, probe, attack)
+    assert (twins.images - probe.images).abs().max() > 0.01
+    moved = explain(model, twins, layers=["features", "features.2"], target=clean.classes)  # the class stays
+    held = clean.logits.argmax(1) == moved.logits.argmax(1)
+    assert 0 < held.sum() < len(held)
+    assert numbers["adv_accuracy"] == (moved.logits.argmax(1) == probe.labels).float().mean()
+    for layer, suffix in (("features", ""), ("features.2", "/features.2")):
+        for name, measure in NUMBERS.items():
+            values = torch.tensor(
+                [
+                    expected(measure, a.numpy(), b.numpy())
+                    for a, b in zip(clean.maps[layer], moved.maps[layer], strict=True)
+                ]
+            )
+            for found, chosen in (
+                (numbers[f"{name}{suffix}"], values),
+                (numbers[f"{name}_held{suffix}"], values[held]),
+            ):
+                mean = float(chosen.nanmean())
+                worst = FIRST[name]
+                assert float(found) == pytest.approx(worst if math.isnan(mean) else mean, abs=1e-5)
+        share = sum(flaw is not None for flaw in moved.degenerate[layer]) / len(probe)
+        assert float(numbers[f"adv_degenerate{suffix}"]) == pytest.approx(share)
+
+
+def test_what_it_measures_can_tell_attacks_apart():
+    still, _ = watched(FGSM(0.0))
+    model = undecided(bars())
+    numbers = watched(FGSM(0.0), model=model)[0].look(model, "start").numbers
+    assert numbers["adv_similarity"] == numbers["adv_similarity_held"] == numbers["adv_topk"] == 1
+    assert numbers["adv_accuracy"] == numbers["accuracy"]
+    strong = watched(PGD(0.2, 10), model=model)[0].look(model, "start").numbers
+    assert strong["adv_similarity"] < 0.9
+    assert strong["adv_accuracy"] < numbers["accuracy"]
+    assert still.attack == FGSM(0.0)
+
+
+@pytest.mark.parametrize("images", [7, 2, 1])
+def test_portions_and_processes_attack_as_the_whole(images):
+    model, probe = perturbed(TinyResNet()).eval(), Probe(torch.rand(7, 3, 16, 16), labels=torch.arange(7) % 5)
+    plan, target = prepare(model, probe, layers="layer2", target=TARGETS["label"]), TARGETS["label"]
+    whole = ShardedExplainer(plan).attacked(model, probe, target, PGD(0.1, 3))
+    assert torch.equal(whole.images, attack_probe(model, probe, PGD(0.1, 3)).images)
+    Full(model, images)
+    parts = ShardedExplainer(plan).attacked(model, probe, target, PGD(0.1, 3))
+    assert ((parts.images - whole.images).abs() < 1e-5).float().mean() > 0.99
+    assert_close(parts.explanation.evidence["layer2"], whole.explanation.evidence["layer2"], 1e-2)
+    assert torch.equal(parts.explanation.classes, probe.labels)
+
+    class Both(SingleDeviceStrategy):
+        def all_gather(self, tensor, *_args, **_kwargs):
+            return made[id(tensor)]
+
+    rows = [Ranks(Both("cpu"), index, 2).rows(7) for index in (0, 1)]
+    mine = [ShardedExplainer(plan).attacked(model, probe[r], target, PGD(0.1, 3)) for r in rows]
+    made = {}
+    first = mine[0].map(lambda tensor: tensor)
+    tensors = [first.images, *first.explanation.evidence.values(), first.explanation.logits, first.explanation.classes]
+    others = [
+        mine[1].images,
+        *mine[1].explanation.evidence.values(),
+        mine[1].explanation.logits,
+        mine[1].explanation.classes,
+    ]
+    for one, other in zip(tensors, others, strict=True):
+        made[id(one)] = torch.stack([one, other])
+    for name in ("flaws", "explained", "scores"):
+        both = [getattr(part.explanation, name).values() for part in (first, mine[1])]
+        made |= {id(one): torch.stack([one, other]) for one, other in zip(*both, strict=True)}
+    joined = Ranks(Both("cpu"), 0, 2).gather_rows(first, 7)
+    assert ((joined.images - whole.images).abs() < 1e-5).float().mean() > 0.99
+
+
+def test_the_callback_logs_shows_and_says_the_attack_and_training_is_the_same(tmp_path, read_events, caplog):
+    plain = fit(tmp_path / "plain")
+    logger = TensorBoardLogger(tmp_path / "attacked")
+    callback = GradCAMCallback(attack="pgd", layers=["features", "features.2"])
+    best = ModelCheckpoint(tmp_path / "best", monitor="gradcam/adv_similarity", mode="max")
+    with caplog.at_level("INFO"):
+        watched = fit(tmp_path, [callback, best], logger=logger, enable_checkpointing=True)
+    assert weights(watched) == weights(plain)
+    events = read_events(logger.log_dir)
+    for name in (*NUMBERS, *(f"{n}_held" for n in NUMBERS), "adv_degenerate", "adv_accuracy"):
+        steps = [event.step for event in events.Scalars(f"gradcam/{name}")]
+        assert steps[-2:] == [event.step for event in events.Scalars("val_loss")]
+    assert {"gradcam/features", "gradcam/features.2", "gradcam/film"} <= set(events.Tags()["images"])
+    assert best.best_model_score is not None
+    choices = "".join(
+        t.text_summary.text if hasattr(t, "text_summary") else str(t)
+        for t in events.Tensors("gradcam/choices/text_summary")
+    )
+    shown = html.unescape(choices)  # Markdown shows entities as what they stand for
+    assert "PGD(eps=0.03137" in shown
+    assert "steps=10" in shown
+
+
+def test_a_resumed_run_goes_on_with_the_curves_of_the_attack(tmp_path):
+    callback = GradCAMCallback(attack=FGSM(0.1))
+    first = fit(tmp_path, [callback], max_epochs=2)
+    first.save_checkpoint(tmp_path / "half.ckpt")
+    resumed = GradCAMCallback(attack=FGSM(0.1))
+    fit(tmp_path, [resumed], max_epochs=3, ckpt_path=str(tmp_path / "half.ckpt"))
+    assert resumed.monitor.track.looks == callback.monitor.track.looks + 1
+    assert {"adv_similarity", "adv_accuracy"} <= resumed.monitor.track.last.keys()
+
+
+def test_without_labels_it_moves_away_from_what_is_predicted(tmp_path):
+    seen = []
+
+    def attack(model, images, labels):
+        seen.append(labels.clone())
+        return FGSM(0.1)(model, images, labels)
+
+    watch, model = watched(attack, probe=bars(labels=False), target="predicted")
+    look = watch.look(model, "start")
+    assert torch.equal(seen[0], look.explanation.logits.argmax(1))
+    assert "adv_accuracy" not in look.numbers
+    assert torch.equal(look.attacked.explanation.classes, look.explanation.classes)
+
+
+@pytest.mark.parametrize("dimensions", [1, 3])
+def test_signals_and_volumes_are_measured(dimensions):
+    images, labels, _ = bodies(6, dimensions)
+    low, high = images.aminmax()
+    probe = Probe((images - low) / (high - low), labels=labels)
+    model = BODIES[dimensions]()
+    plan = prepare(model, probe, target=TARGETS["label"])
+    look = ProbeMonitor(probe, ShardedExplainer(plan), TARGETS["label"], DisplayConfig(), attack=PGD(0.05, 2)).look(
+        model, "start"
+    )
+    assert look.numbers["adv_similarity"].isfinite()
+    assert look.pictures
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"attack": "pdg"}, "'pdg'. Did you mean 'pgd'"),
+        ({"attack": 3}, "Expected an attack's name, or a callable"),
+        ({"attack": "pgd", "probe": (torch.randn(4, 3, 16, 16), torch.arange(4) % 3)}, r"images in \[0, 1\], but got"),
+        ({"attack": "fgsm", "target": lambda out, probe: out["score"], "forward": "score"}, "returns logits"),
+    ],
+)
+def test_a_wrong_attack_is_named_before_training(tmp_path, arguments, message):
+    class Untrained(Lit):
+        def training_step(self, batch, batch_idx):
+            raise AssertionError("training started")
+
+    if arguments.get("forward") == "score":
+        arguments = {**arguments, "forward": lambda m, p: {"score": m(p.images).sum(1)[:, None, None]}}
+    with pytest.raises(MisconfigurationException, match=message):
+        fit(tmp_path, [GradCAMCallback(**arguments)], make=Untrained, val=loader(36, 12, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (lambda model, images, labels: images[:1], r"images of shape \(9, 3, 16, 16\) from the attack, but got shape"),
+        (lambda model, images, labels: None, "from the attack, but got NoneType"),
+        (lambda model, images, labels: images * 3, r"images in \[0, 1\], but got"),
+    ],
+)
+def test_an_attack_that_returns_something_else_is_named_and_ends_looks_only(tmp_path, attack, message):
+    watch, model = watched(attack)
+    with pytest.raises(ValueError, match=message):
+        watch.look(model, "start")
+    with pytest.warns(UserWarning, match="No explanations from here on: .* from the attack|in .0, 1."):
+        trainer = fit(tmp_path, [GradCAMCallback(attack=attack, probe=9)])
+    assert trainer.global_step == 8

@@ -1,0 +1,124 @@
+"""Normalisation, class names and the model's own call, read off what the user has."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities import CombinedLoader
+from torch import nn
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
+from torchvision import transforms as v1
+from torchvision.transforms import v2
+
+from lightning_gradcam import Normalization, NotExplainableError, explain
+from lightning_gradcam.capture.forward import ChildForward, find_forward
+from lightning_gradcam.probe.dataset_info import find_class_names, find_datasets, find_normalization
+from tests.helpers.models import assert_close, perturbed, plain_cnn
+
+MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+PIXELS = Normalization(tuple(MEAN), tuple(STD))
+
+
+class Data(Dataset):
+    """Whose images nobody may read, and whose property nobody may call."""
+
+    def __init__(self, **attributes) -> None:
+        self.__dict__.update(attributes)
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        raise AssertionError("an item was read, which could draw random numbers")
+
+    @property
+    def norm(self):
+        raise AssertionError("a property was called")
+
+
+class Module:
+    """In the place of a datamodule."""
+
+    def __init__(self, **attributes) -> None:
+        self.__dict__.update(attributes)
+
+
+HOLDERS = {
+    "v1": lambda: Data(transform=v1.Compose([v1.ToTensor(), v1.Normalize(MEAN, STD)])),
+    "v2": lambda: Data(transform=v2.Compose([v2.ToImage(), v2.Normalize(MEAN, STD)])),
+    "alone": lambda: Data(transform=v2.Normalize(MEAN, STD)),
+    "tensors": lambda: Data(transform=v1.Normalize(torch.tensor(MEAN), torch.tensor(STD))),
+    "sequential": lambda: Data(preprocess=nn.Sequential(nn.Identity(), v2.Normalize(MEAN, STD))),
+    "nested": lambda: Data(transforms=v2.Compose([v2.Compose([v2.RandomApply([v2.Normalize(MEAN, STD)])])])),
+    "subset": lambda: Subset(HOLDERS["v1"](), [0, 2]),
+    "subset of a subset": lambda: Subset(HOLDERS["subset"](), [1]),
+    "concatenated": lambda: ConcatDataset([Data(transform=v1.ToTensor()), HOLDERS["v2"]()]),
+    "split of a concatenation": lambda: Module(train=Subset(ConcatDataset([HOLDERS["subset"]()]), [0])),
+    "datamodule": lambda: Module(val_transforms=v2.Compose([v2.Normalize(MEAN, STD)])),
+    "datamodule's normalize": lambda: Module(batch_size=3, normalize=v2.Normalize(MEAN, STD)),
+    "datamodule's dataset": lambda: Module(val_set=HOLDERS["subset"]()),
+    "datamodule's loader": lambda: Module(loader=DataLoader(HOLDERS["v1"]())),
+}
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_the_normalisation_is_found(name):
+    pixels, where = find_normalization([TensorDataset(torch.zeros(3)), HOLDERS[name]()])
+    assert pixels is not None
+    torch.testing.assert_close(torch.tensor([pixels.mean, pixels.std]), torch.tensor([MEAN, STD]))
+    assert where.split(".")[0] in ("Data", "Subset", "ConcatDataset", "Module")
+
+
+def test_the_first_normalisation_counts_and_none_is_none():
+    first, second = HOLDERS["v1"](), Data(transform=v1.Normalize([0.9], [0.9]))
+    assert find_normalization([first, second]) == (PIXELS, "Data.transform")
+    assert find_normalization([second, first])[0] == Normalization((0.9,), (0.9,))
+    assert find_normalization([Data(transform=v1.ToTensor()), Module(a=1)]) == (None, "")
+    assert find_normalization([]) == (None, "")
+    looped = Data()
+    looped.transform = [looped, v1.Normalize(MEAN, STD)]
+    assert find_normalization([looped])[0] == PIXELS
+
+
+def test_class_names_are_found():
+    names = ["cat", "dog"]
+    inherited = type("Animals", (Data,), {"classes": tuple(names)})
+    for holder, where in [
+        (Data(classes=names), "Data.classes"),
+        (inherited(), "Animals.classes"),
+        (Subset(Data(classes=names), [0]), "Subset.dataset.classes"),
+        (Module(class_names=names), "Module.class_names"),
+    ]:
+        assert find_class_names([Module(classes=3), holder]) == (names, where)
+    assert find_class_names([Module(classes=[1, 2]), Data(classes=[])]) == (None, "")
+
+
+def test_datasets_behind_loaders():
+    a, b = Data(), Data()
+    one, two = DataLoader(a), DataLoader(b)
+    for loaders in ([one, two], (one, [two]), {"x": one, "y": two}, CombinedLoader({"x": one, "y": [two]})):
+        assert find_datasets(loaders) == [a, b]
+    assert find_datasets(one) == [a]
+    assert find_datasets(None) == []
+
+
+class Headless(LightningModule):
+    def __init__(self, **children) -> None:
+        super().__init__()
+        for name, child in children.items():
+            self.add_module(name, child)
+
+
+def test_a_module_without_forward_is_called_through_its_largest_child():
+    network, images = perturbed(plain_cnn()), torch.randn(2, 3, 12, 12)
+    module = Headless(loss=nn.CrossEntropyLoss(), metric=nn.Linear(2, 2), network=network)
+    assert find_forward(module) == ChildForward("network")
+    found = explain(module, images, forward=find_forward(module), target=1)
+    assert list(found.evidence) == ["network.5"]
+    assert_close(found.evidence["network.5"], explain(network, images, target=1).evidence["5"], 1e-6)
+    own = type("Own", (Headless,), {"forward": lambda self, images: self.network(images)})
+    assert find_forward(own(network=network)) is None
+    assert find_forward(network) is None
+    with pytest.raises(NotExplainableError, match=r"neither a `forward` nor a child with parameters.*`forward=`"):
+        find_forward(Headless(loss=nn.CrossEntropyLoss()))

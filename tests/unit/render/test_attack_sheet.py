@@ -1,0 +1,130 @@
+"""The picture of a look with an attack: tiles, captions and head are what they say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lightning_gradcam import PGD, Probe
+from lightning_gradcam.explainer.heatmaps import to_heatmaps
+from lightning_gradcam.render.attack_sheet import AttackSheet
+from lightning_gradcam.render.captions import GAP
+from lightning_gradcam.render.colors import INK, PAPER
+from lightning_gradcam.render.photos import SEAM
+from lightning_gradcam.render.sheet import WIDTH
+from lightning_gradcam.stability import spearman
+from lightning_gradcam.targets.logits import predictions
+from tests.helpers.lit import Bars
+from tests.helpers.models import find, read
+from tests.unit.monitor.test_adversarial import NORM, undecided, watched
+
+
+def drawn(count=6, **how):
+    data = Bars(count)
+    probe = Probe(torch.stack([data[i][0] for i in range(count)]), labels=data.labels, pixels=NORM)
+    torch.manual_seed(5)
+    watch, model = watched(PGD(0.01, 4), probe=probe, model=undecided(probe), layers=["features"], **how)
+    return watch, watch.look(model, "epoch 2 · step 9")
+
+
+def lines(duel, picture, y, x, wrong):
+    """The two lines of a caption below the tiles of a photo at (y, x)."""
+    font = duel.sheet.font
+    ink, paper = (PAPER, INK) if wrong else (INK, PAPER)
+    top, width = y + duel.sheet.photos.shape[-2] + 1, 2 * duel.sheet.photos.shape[-1] + SEAM - 2
+    return [
+        read(font, picture[:, top + i * font.height : top + (i + 1) * font.height, x + 1 : x + 1 + width], ink, paper)
+        for i in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 6, 16])
+def test_every_image_stands_clean_and_attacked_with_its_maps_and_words(count):
+    watch, look = drawn(count)
+    duel, clean, attacked = watch.figures.duel, look.explanation, look.attacked.explanation
+    picture = look.pictures["features"]
+    assert picture.shape[2] <= WIDTH
+    assert picture.dtype == torch.uint8
+    size = duel.sheet.photos.shape[-1]
+    before, after = (predictions(e.logits) for e in (clean, attacked))
+    overlays = duel.sheet.overlays(clean.evidence["features"], clean.map_status["features"])
+    agree = spearman(clean.maps["features"], attacked.maps["features"])
+    assert (before[1] != after[1]).any() or count == 1
+    for i in {0, count // 2, count - 1}:
+        [(y, x)] = find(picture, duel.sheet.photos[i])
+        assert torch.equal(picture[:, y : y + size, x + size + SEAM : x + 2 * size + SEAM], overlays[i])
+        step = 2 * size + SEAM + GAP
+        label = int(watch.labels[i])
+        for column, (sure, chosen), first in ((0, before, f"label {Bars.classes[label]}"), (1, after, "attacked")):
+            right = int(chosen[i]) == label
+            said = lines(duel, picture, y, x + column * step, not right)
+            assert said[0].strip() == first
+            assert said[1].startswith(f"{'✓' if right else '✗'} {Bars.classes[int(chosen[i])]}")
+            assert said[1].rstrip().endswith(f"{round(float(sure[i]) * 100):3d}%")
+        moved = bool(before[1][i] != after[1][i])
+        said = lines(duel, picture, y, x + 2 * step, moved)
+        changed = "fooled" if int(before[1][i]) == label else "prediction moved"
+        assert said[0].strip() == (changed if moved else "prediction held")
+        assert said[1].split()[:2] == ["maps", "agree"]
+        assert float(said[1].split()[2]) == pytest.approx(float(agree[i]), abs=0.006) or agree[i].isnan()
+
+
+def test_the_change_of_the_map_is_red_for_more_and_blue_for_less():
+    watch, look = drawn()
+    duel, size = watch.figures.duel, watch.figures.duel.sheet.photos.shape[-2:]
+    both = (look.explanation, look.attacked.explanation)
+    change = torch.stack(
+        [to_heatmaps(e.evidence["features"], e.map_status["features"], tuple(size)) for e in both]
+    ).diff(dim=0)[0]
+    tile = duel._change(both, "features", tuple(size), None).float()
+    redness = tile[:, 0] - tile[:, 2]
+    assert (redness[change > 0.1] > 5).all()
+    assert (redness[change < -0.1] < -5).all()
+    assert (change > 0.1).any()
+    assert (change < -0.1).any()
+    strong, weak = change > 0.6, (change > 0.1) & (change < 0.3)
+    assert not strong.any() or redness[strong].mean() > redness[weak].mean()
+    same = duel._change((both[0], both[0]), "features", tuple(size), None)
+    assert torch.equal(same[:, 0], same[:, 2])  # no change, no colour
+
+
+def test_what_was_added_is_enlarged_as_far_as_the_range_goes():
+    watch, look = drawn()
+    duel, size = watch.figures.duel, tuple(watch.figures.duel.sheet.photos.shape[-2:])
+    twins = NORM.restore(look.attacked.images).clamp(0, 1)
+    tile, gain = duel._noise(twins, size)
+    change = twins - NORM.restore(watch.probe.images)
+    assert gain == int(0.5 / change.abs().max())
+    factor = size[0] // change.shape[-1]
+    shown = tile[:, :, factor // 2 :: factor, factor // 2 :: factor].float() / 255
+    assert (shown - (0.5 + gain * change)).abs().max() < 0.003
+    none, gain = duel._noise(NORM.restore(watch.probe.images), size)
+    assert (none.float() - 127.5).abs().max() <= 0.5
+
+
+def test_the_head_counts_and_averages():
+    watch, look = drawn()
+    font, both = watch.figures.sheet.font, (look.explanation, look.attacked.explanation)
+    picture = look.pictures["features"]
+    top = GAP + watch.figures.sheet.bold.height + font.height
+    strip = picture[:, top : top + font.height, GAP : picture.shape[2] - GAP]
+    said = read(font, strip, INK, PAPER)
+    fooled = predictions(both[0].logits)[1] != predictions(both[1].logits)[1]
+    assert said.startswith(f"attack · {int(fooled.sum())} of 6 predictions moved · maps agree ")
+    found = float(said.split("maps agree")[1].split(",")[0])
+    assert found == pytest.approx(float(watch.track.last["adv_similarity"]), abs=0.006)
+    assert 0 < int(fooled.sum()) < 6
+    agree = torch.where(fooled, -0.5, 0.25)
+    codes = watch.figures.duel._attack_line(both, "features", agree)
+    words = "".join(c if isinstance(c, str) else "".join(font.characters[i] for i in c) for c in codes)
+    assert f"maps agree {'-' if agree.mean() < 0 else ' '}{abs(agree.mean()):.2f}, where" in words
+    assert "where the prediction held  0.25" in words
+    broken = sum(flaw is not None for flaw in both[1].degenerate["features"])
+    assert f"{broken} of 6 maps degenerate" in said
+
+
+def test_several_methods_each_have_a_picture_and_shared_scales_are_shared():
+    watch, look = drawn(method=["gradcam", "layercam"])
+    assert list(look.pictures) == ["features/gradcam", "features/layercam"]
+    assert isinstance(watch.figures.duel, AttackSheet)
+    assert not torch.equal(*look.pictures.values())
