@@ -32,7 +32,7 @@ JPEG_QUALITY = 75
 def sanitize_name(name: str) -> str:
     """A name from a model or data, as a part of a path that stays where it is put.
 
-    >>> safe_name("../layer 4.<b>"), safe_name("layer4.1")
+    >>> sanitize_name("../layer 4.<b>"), sanitize_name("layer4.1")
     ('_layer_4._b_', 'layer4.1')
     """
     return re.sub(r"[^\w.=\-\[\]]+", "_", name).lstrip(".")[:100] or "_"
@@ -41,7 +41,7 @@ def sanitize_name(name: str) -> str:
 def sanitize_tag(tag: str) -> str:
     """A tag whose parts, between slashes, are safe names.
 
-    >>> safe_tag("drift/net.<b>x")
+    >>> sanitize_tag("drift/net.<b>x")
     'drift/net._b_x'
     """
     return "/".join(map(sanitize_name, tag.split("/")))

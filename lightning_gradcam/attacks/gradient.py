@@ -142,7 +142,7 @@ class PGD:
 def default_eps(images: Tensor, norm: Norm) -> float:
     """The budget of `USUAL` for images ``(N, C, *spatial)``.
 
-    >>> usual_eps(torch.rand(1, 3, 32, 32), "linf") * 255, usual_eps(torch.rand(1, 1, 28, 28), "linf")
+    >>> default_eps(torch.rand(1, 3, 32, 32), "linf") * 255, default_eps(torch.rand(1, 1, 28, 28), "linf")
     (8.0, 0.1)
     """
     side = max(images.shape[2:])

@@ -27,7 +27,7 @@ def hash_pixels(pixels: Tensor) -> str:
     """The SHA-256 of images ``(N, C, *spatial)`` in steps of 1/255, so that rounding by normalisation does not count.
 
     >>> pixels = torch.tensor([[[[0.2, 0.4]]]])
-    >>> pixels_hash(pixels) == pixels_hash((pixels - 0.3) / 0.7 * 0.7 + 0.3)
+    >>> hash_pixels(pixels) == hash_pixels((pixels - 0.3) / 0.7 * 0.7 + 0.3)
     True
     """
     steps = (pixels.detach().cpu().double() * 255).round().nan_to_num(0, 0, 0).to(torch.int64).contiguous()

@@ -58,7 +58,7 @@ class GoldenPaths:
 def make_file_name(test: str, name: str = "") -> str:
     """A file's name, on any system, for a test and the name of a check; different ones for different ones.
 
-    >>> safe("test_x"), safe("TestIt::test_x[resnet-18]", "early"), safe("test_x[a/b]")
+    >>> make_file_name("test_x"), make_file_name("TestIt::test_x[resnet-18]", "early"), make_file_name("test_x[a/b]")
     ('test_x', 'TestIt.test_x-resnet-18@early', 'test_x-a-b-093ddd7c')
     """
     plain = re.fullmatch(r"((?:\w+::)*\w+)(?:\[([\w-]+)\])?", test, re.ASCII)

@@ -61,7 +61,7 @@ class Profile:
 def format_quantile_name(quantile: float) -> str:
     """How thresholds name a quantile.
 
-    >>> quantile_name(0.05)
+    >>> format_quantile_name(0.05)
     'q05'
     """
     return f"q{round(100 * quantile):02d}"

@@ -11,7 +11,7 @@ from lightning_gradcam.utils.sanitize import escape_markdown, escape_terminal
 def align_columns(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
     """Names and what they are, in lines for a terminal, the names in a column of at least so many characters.
 
-    >>> columns([("images", "128"), ("layer a.b", "maps")], 8)
+    >>> align_columns([("images", "128"), ("layer a.b", "maps")], 8)
     ['  images     128', '  layer a.b  maps']
     """
     width = max([width, *(len(name) for name, _ in rows)])

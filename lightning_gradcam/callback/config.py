@@ -171,7 +171,7 @@ def short_repr(value: object) -> str:
     """A choice in few words, for a `repr`.
 
     >>> import torch
-    >>> brief((torch.rand(4, 3, 8, 8), torch.arange(4))), brief(["layer3", "layer4"]), brief(len)
+    >>> short_repr((torch.rand(4, 3, 8, 8), torch.arange(4))), short_repr(["layer3", "layer4"]), short_repr(len)
     ('<4 images>', "['layer3', 'layer4']", 'len')
     """
     if isinstance(value, Probe) or (isinstance(value, tuple) and value and isinstance(value[0], Tensor)):

@@ -157,8 +157,8 @@ def _gradients(target: Target, output: Any, probe: Probe, seen: Sequence[_Seen])
 def is_attention(softmax: Tensor, dim: int | None) -> bool:
     """Whether a softmax is one over tokens, head by head.
 
-    >>> attends(torch.ones(2, 3, 5, 5), -1), attends(torch.ones(6, 5, 5), 2), attends(torch.ones(2, 5), 1)
-    (True, True, False)
+    >>> [is_attention(torch.ones(*shape), -1) for shape in ((2, 3, 5, 5), (6, 5, 5), (2, 5))]
+    [True, True, False]
     """
     return softmax.ndim in (3, 4) and dim in (-1, softmax.ndim - 1)
 
@@ -182,7 +182,8 @@ def compute_weights_and_values(
 ) -> tuple[Tensor, Tensor]:
     """The weights inside of `scaled_dot_product_attention`, ``(n, heads, L, L)``, and the values that they weigh.
 
-    >>> weights_and_values(torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4), torch.ones(1, 1, 2, 4), is_causal=True)[0]
+    >>> zeros, ones = torch.zeros(1, 1, 2, 4), torch.ones(1, 1, 2, 4)
+    >>> compute_weights_and_values(zeros, zeros, ones, is_causal=True)[0]
     tensor([[[[1.0000, 0.0000],
               [0.5000, 0.5000]]]])
     """

@@ -56,7 +56,7 @@ class CheckedForward:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether that is what an error says; only CUDA's allocator has an error of its own for it.
 
-    >>> memory_ran_out(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    >>> is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
     True
     """
     said = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)

@@ -126,7 +126,7 @@ def is_vanishing(shapes: Iterable[LayerRecord]) -> bool:
 def split_layers(layers: Sequence[Layer]) -> tuple[list[Layer], dict[str, Layer]]:
     """What modules return, and by their keys the places of another kind.
 
-    >>> split([Layer("conv"), Layer(PIXELS)])[1].keys()
+    >>> split_layers([Layer("conv"), Layer(PIXELS)])[1].keys()
     dict_keys(['input pixels'])
     """
     modules, others = [layer for layer in layers if layer.is_module], [y for y in layers if not y.is_module]

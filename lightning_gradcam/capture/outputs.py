@@ -23,7 +23,7 @@ def list_float_tensors(output: Any) -> Iterator[Tensor]:
 def map_tensors(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """What a module returned, with every tensor exchanged; containers are copied, never changed.
 
-    >>> mapped((torch.ones(2), {"a": torch.zeros(1)}, None), lambda tensor: tensor + 1)
+    >>> map_tensors((torch.ones(2), {"a": torch.zeros(1)}, None), lambda tensor: tensor + 1)
     (tensor([2., 2.]), {'a': tensor([1.])}, None)
     """
     if isinstance(output, Tensor):

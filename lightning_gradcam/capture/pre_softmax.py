@@ -51,9 +51,9 @@ def find_softmax_input(result: Tensor, functions: Collection[str]) -> Tensor | N
     """What ``result`` was made of by one of these functions; None where that was not noted.
 
     >>> import torch
-    >>> with NotingEndings():
+    >>> with TrackSoftmaxInputs():
     ...     found = torch.tensor([[0.0, 3.0]]).softmax(1).squeeze(0)
-    >>> before(found, PROBABILITIES), before(torch.ones(2), PROBABILITIES)
+    >>> find_softmax_input(found, PROBABILITIES), find_softmax_input(torch.ones(2), PROBABILITIES)
     (tensor([0., 3.]), None)
     """
     name, given = _GIVEN.get(result, ("", None))  # type: ignore[no-untyped-call]  # PyTorch's has no types

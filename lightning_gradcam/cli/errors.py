@@ -12,7 +12,7 @@ class WrongCallError(Exception):
 def to_one_line(error: BaseException) -> str:
     r"""What an error says, in a line that a terminal can show.
 
-    >>> one_line(ValueError("a first\n\tand a \x1b[31msecond line"))
+    >>> to_one_line(ValueError("a first\n\tand a \x1b[31msecond line"))
     'a first and a ?[31msecond line'
     """
     return escape_terminal(" ".join(str(error).split()) or type(error).__name__)

@@ -32,7 +32,8 @@ def crop_padding(evidence: Tensor, share: Share) -> Tensor:
 
     Where it ends between cells, values are interpolated, as enlarging the whole map and cutting the padding off would.
 
-    >>> placed(torch.arange(4.0).reshape(1, 1, 4), (1.0, 0.5)), placed(torch.arange(4.0).reshape(1, 1, 4), (1.0, 0.625))
+    >>> evidence = torch.arange(4.0).reshape(1, 1, 4)
+    >>> crop_padding(evidence, (1.0, 0.5)), crop_padding(evidence, (1.0, 0.625))
     (tensor([[[0., 1.]]]), tensor([[[0.0000, 0.7500, 1.5833]]]))
     """
     for dimension, part in enumerate(share, start=1):

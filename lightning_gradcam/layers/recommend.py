@@ -60,8 +60,8 @@ EARLIER = 3
 def rank_candidates(shapes: Sequence[LayerRecord]) -> Candidates:
     """Rank places: what `auto` chooses, the ones before it on its grid, finer grids, and grids that are too coarse.
 
-    >>> shapes = [LayerShape(f"layer{i}", "ReLU", (1, 8, s, s), (s, s)) for i, s in enumerate((8, 4, 4))]
-    >>> print(candidates(shapes))
+    >>> shapes = [LayerRecord(f"layer{i}", "ReLU", (1, 8, s, s), (s, s)) for i, s in enumerate((8, 4, 4))]
+    >>> print(rank_candidates(shapes))
        layer   map  reach  made by  reason
     1  layer2  4x4  100%   ReLU     the last feature map on the way to the score
     2  layer1  4x4  100%   ReLU     earlier on the same grid

@@ -69,7 +69,7 @@ _REASON_TOKENS = "the last place where patch tokens are on the way to the score"
 def auto(shapes: Sequence[LayerRecord]) -> list[Layer]:
     """The last feature map with at least 16 cells, or with as many as the model has.
 
-    >>> shapes = [LayerShape(f"layer{i}", "ReLU", (1, 8, s, s), (s, s)) for i, s in enumerate((16, 8, 4, 2))]
+    >>> shapes = [LayerRecord(f"layer{i}", "ReLU", (1, 8, s, s), (s, s)) for i, s in enumerate((16, 8, 4, 2))]
     >>> auto(shapes)[0].name
     'layer2'
     """
@@ -137,7 +137,7 @@ def _in_stack(found: LayerRecord, shapes: Sequence[LayerRecord]) -> bool:
 def stages(shapes: Sequence[LayerRecord]) -> list[Layer]:
     """The last feature map of every resolution, the deepest first.
 
-    >>> shapes = [LayerShape(f"layer{i}", "ReLU", (1, 8, s, s), (s, s)) for i, s in enumerate((8, 8, 4, 2))]
+    >>> shapes = [LayerRecord(f"layer{i}", "ReLU", (1, 8, s, s), (s, s)) for i, s in enumerate((8, 8, 4, 2))]
     >>> [layer.name for layer in stages(shapes)]
     ['layer3', 'layer2', 'layer1']
     """

@@ -58,7 +58,7 @@ class GridInference:
         image: The images' spatial dimensions.
         rows: How many images there are.
 
-    >>> layouts = Layouts((224, 224), 2)
+    >>> layouts = GridInference((224, 224), 2)
     >>> [layouts.read(shape)[0] for shape in [(2, 512, 7, 7), (2, 7, 7, 768), (2, 50, 64), (2, 1000), (8, 49, 64)]]
     [(7, 7), (7, 7), (7, 7), None, None]
     """

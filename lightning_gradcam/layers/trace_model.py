@@ -57,8 +57,8 @@ def _traced(
 def merge_traces(traces: Sequence[Sequence[LayerRecord]]) -> tuple[LayerRecord, ...]:
     """One trace of several scores: it reaches what the first does, as far as the one that reaches least of it.
 
-    >>> one, other = (LayerShape("a", "ReLU", (1, 4, 8, 8), (8, 8), touched=t) for t in (0.5, 0.25))
-    >>> common([[one], [other]])[0].touched
+    >>> one, other = (LayerRecord("a", "ReLU", (1, 4, 8, 8), (8, 8), touched=t) for t in (0.5, 0.25))
+    >>> merge_traces([[one], [other]])[0].touched
     0.25
     """
     return tuple(replace(same[0], touched=min(s.touched for s in same)) for same in zip(*traces, strict=True))

@@ -127,7 +127,7 @@ def rollout(attention: Sequence[Tensor]) -> Tensor:
 def discard_smallest(attention: Tensor, ratio: float) -> Tensor:
     """Matrices ``(n, L, L)``, in each of which the smallest entries, that share of all, are zero.
 
-    >>> discarded(torch.tensor([[[0.1, 0.9], [0.4, 0.6]]]), 0.5)
+    >>> discard_smallest(torch.tensor([[[0.1, 0.9], [0.4, 0.6]]]), 0.5)
     tensor([[[0.0000, 0.9000],
              [0.0000, 0.6000]]])
     """
@@ -149,7 +149,7 @@ def relevance(attention: Sequence[AttentionMap]) -> Tensor:
 def read_attention(matrix: Tensor, tokens: Tokens, reader: str) -> Tensor:
     """The patches' part ``(n, *grid)`` of what reaches the token that the score is read from.
 
-    >>> read(torch.arange(9.0).reshape(1, 3, 3), Tokens((2,), extra=1), "auto")
+    >>> read_attention(torch.arange(9.0).reshape(1, 3, 3), Tokens((2,), extra=1), "auto")
     tensor([[1., 2.]])
     """
     from_class = reader == "class" or (reader == "auto" and tokens.extra > 0)

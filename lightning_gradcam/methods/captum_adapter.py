@@ -107,7 +107,7 @@ def max_over_channels(gradients: Tensor) -> Tensor:
 
     Simonyan et al. 2014, arXiv:1312.6034, section 3.1.
 
-    >>> strongest(torch.tensor([[[1.0, 2.0], [-3.0, 0.5]]]))
+    >>> max_over_channels(torch.tensor([[[1.0, 2.0], [-3.0, 0.5]]]))
     tensor([[3., 2.]])
     """
     return gradients.abs().amax(1)

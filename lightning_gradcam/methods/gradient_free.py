@@ -157,7 +157,7 @@ class Ablation:
 def make_masks(channels: Tensor, size: tuple[int, ...]) -> Tensor:
     """Channels ``(m, *s)`` enlarged to ``size``, each from 0 to 1, as ``(m, 1, *size)``; zero where one is constant.
 
-    >>> masks(torch.tensor([[1.0, 3.0], [2.0, 2.0]]), (3,))[:, 0]
+    >>> make_masks(torch.tensor([[1.0, 3.0], [2.0, 2.0]]), (3,))[:, 0]
     tensor([[0.0000, 0.5000, 1.0000],
             [0.0000, 0.0000, 0.0000]])
     """

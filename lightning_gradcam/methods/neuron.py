@@ -24,7 +24,7 @@ def to_neuron(neuron: object) -> Neuron | None:
         TypeError: It is no sequence of integers.
         ValueError: One of them is under 0, or there is a channel only.
 
-    >>> as_neuron([5, 2, 2])
+    >>> to_neuron([5, 2, 2])
     (5, 2, 2)
     """
     if neuron is None:
@@ -40,7 +40,7 @@ def to_neuron(neuron: object) -> Neuron | None:
 def name_method(method: str, neuron: Neuron | None) -> str:
     """How pictures and keys name a method of a neuron, or of the target.
 
-    >>> named("saliency", (5, 2, 2)), named("saliency", None)
+    >>> name_method("saliency", (5, 2, 2)), name_method("saliency", None)
     ('saliency of neuron 5 at 2, 2', 'saliency')
     """
     return method if neuron is None else f"{method} of neuron {neuron[0]} at {', '.join(map(str, neuron[1:]))}"

@@ -26,7 +26,7 @@ class ReLURules(TorchFunctionMode):
         rule: ``"guided"`` or ``"deconvolution"``.
 
     >>> x = torch.tensor([-1.0, 1.0, 1.0], requires_grad=True)
-    >>> with Rectifiers("deconvolution") as found:
+    >>> with ReLURules("deconvolution") as found:
     ...     gradient = torch.autograd.grad((x.relu() * torch.tensor([2.0, 2.0, -2.0])).sum(), x)
     >>> gradient, found.calls
     ((tensor([2., 2., 0.]),), 1)

@@ -51,7 +51,7 @@ def coerce_method(method: str | Method) -> Method:
 def describe_target(methods: Mapping[str, Method], target: str) -> str:
     """How titles go on after the methods' names; a method of a neuron has said what it explains.
 
-    >>> of_target({"gradcam": METHODS["gradcam"]}, "label")
+    >>> describe_target({"gradcam": METHODS["gradcam"]}, "label")
     ' of the label'
     """
     return "" if any(getattr(method, "neuron", None) for method in methods.values()) else f" of the {target}"
@@ -60,7 +60,7 @@ def describe_target(methods: Mapping[str, Method], target: str) -> str:
 def get_method_name(method: str | Method) -> str:
     """How pictures and keys name a method.
 
-    >>> method_name("gradcam"), method_name(METHODS["gradcam"]), method_name(METHODS["gradcam++"])
+    >>> get_method_name("gradcam"), get_method_name(METHODS["gradcam"]), get_method_name(METHODS["gradcam++"])
     ('gradcam', 'gradcam', 'gradcam++')
     """
     if isinstance(method, str):

@@ -26,7 +26,7 @@ def check_fill(fill: object) -> None:
 def make_fill(images: Tensor, fill: Fill) -> Tensor:
     """What is seen where images ``(n, C, *s)`` are hidden, of the same shape.
 
-    >>> filling(torch.tensor([[[1.0, 3.0]]]), "mean")
+    >>> make_fill(torch.tensor([[[1.0, 3.0]]]), "mean")
     tensor([[[2., 2.]]])
     """
     if fill == "mean":
@@ -40,7 +40,7 @@ def segment_image(image: Tensor, segments: Segments) -> Tensor:
     Raises:
         ValueError: A callable returned something else.
 
-    >>> segmented(torch.zeros(1, 3, 2, 4), 2)
+    >>> segment_image(torch.zeros(1, 3, 2, 4), 2)
     tensor([[[[0, 0, 1, 1],
               [0, 0, 1, 1]]]])
     """

@@ -78,7 +78,7 @@ _GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {
 def parse_variant(name: str) -> Variant | None:
     """The variant of a registered method that has this name, where there is one.
 
-    >>> variant_named("layercam, relu gradients, smoothed")
+    >>> parse_variant("layercam, relu gradients, smoothed")
     Variant(method='layercam', gradients='relu', smooth='principal')
     """
     method, *options = name.split(", ")

@@ -28,7 +28,7 @@ def find_normalization(holders: Sequence[Any]) -> tuple[Normalization | None, st
     ...     def __init__(self):
     ...         from torchvision.transforms import v2
     ...         self.transform = v2.Compose([v2.Normalize([0.5], [0.25])])
-    >>> find_pixels([Data()])
+    >>> find_normalization([Data()])
     (Normalization(mean=(0.5,), std=(0.25,)), 'Data.transform')
     """
     for holder in holders:

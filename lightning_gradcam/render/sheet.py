@@ -53,7 +53,7 @@ def to_drawable(evidence: Tensor, size: tuple[int, ...], tile: tuple[int, int], 
         tile: Height and width of a drawn image.
         own: Whether every map is scaled by itself.
 
-    >>> drawable(torch.arange(200.0).reshape(1, 10, 20), (10, 20), (10, 20), own=True).max()
+    >>> to_drawable(torch.arange(200.0).reshape(1, 10, 20), (10, 20), (10, 20), own=True).max()
     tensor(198.)
     """
     if tuple(evidence.shape[1:]) != size:
@@ -73,7 +73,7 @@ def draw_outline(tiles: Tensor, region: Tensor) -> Tensor:
 
     >>> region = torch.zeros(1, 5, 5, dtype=torch.bool)
     >>> region[0, 1:4, 1:4] = True
-    >>> outlined(torch.full((1, 3, 5, 5), 7, dtype=torch.uint8), region)[0, 0, 2]
+    >>> draw_outline(torch.full((1, 3, 5, 5), 7, dtype=torch.uint8), region)[0, 0, 2]
     tensor([  0, 255,   7, 255,   0], dtype=torch.uint8)
     """
     size = (tiles.shape[-2], tiles.shape[-1])

@@ -126,7 +126,7 @@ def compute_agreement(clean: Mapping[str, Tensor], attacked: Mapping[str, Tensor
     """The mean cosine of the ReLUed maps, over images whose maps are both readable, and over layers; else 1.
 
     >>> evidence = torch.tensor([[1.0, 0.0], [-1.0, -1.0]])
-    >>> agreement({"a": evidence}, {"a": torch.tensor([[3.0, 4.0], [1.0, 0.0]])})
+    >>> compute_agreement({"a": evidence}, {"a": torch.tensor([[3.0, 4.0], [1.0, 0.0]])})
     tensor(0.6000)
     """
     means = [_agreement(clean[key], attacked[key]) for key in clean]

@@ -185,7 +185,7 @@ class TRADESLoss:
 def kl_divergence(clean: Tensor, logits: Tensor) -> Tensor:
     r"""Kullback-Leibler divergence of the attacked from the clean prediction, ``(N,)`` from logits ``(N, K)``.
 
-    >>> float(divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]])))
+    >>> float(kl_divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]])))
     0.0
     """
     # Logarithms on both sides: with a probability that rounds to zero, the other form's gradient is NaN.

@@ -28,7 +28,7 @@ _NAMED = 3  # images
 class DriftAlarm:
     """The similarities of the looks so far, by the name of what was compared.
 
-    >>> alarm = Alarm()
+    >>> alarm = DriftAlarm()
     >>> import torch
     >>> for mean in (0.9, 0.92, 0.91, 0.9, 0.93, 0.4, 0.3):
     ...     said = alarm.notice("maps", torch.tensor([mean + 0.05, mean - 0.05]))

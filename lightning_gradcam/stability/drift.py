@@ -172,7 +172,7 @@ def select_logged(
     After a look, its numbers. Without one, only what someone waits for, since a missing value would end the run: the
     last one, or `FIRST` where there never was one; and where looks were given up, all maps count as degenerate.
 
-    >>> to_log({"drift": 0.25, "accuracy": 0.5}, {"drift", "val_loss"}, looked=False, gave_up=False)
+    >>> select_logged({"drift": 0.25, "accuracy": 0.5}, {"drift", "val_loss"}, looked=False, gave_up=False)
     {'drift': 0.25}
     """
     known = {name: FIRST[name.split("/")[0]] for name in awaited if name.split("/")[0] in FIRST}

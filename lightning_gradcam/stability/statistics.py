@@ -19,7 +19,7 @@ def bootstrap_bounds(values: Tensor, level: float = LEVEL, draws: int = DRAWS) -
         level: How often each bound is to hold.
         draws: How many samples of N images are drawn.
 
-    >>> low, high = bounds_of_mean(torch.tensor([0.9, 1.0, 0.8, 1.0]))
+    >>> low, high = bootstrap_bounds(torch.tensor([0.9, 1.0, 0.8, 1.0]))
     >>> 0.8 <= low < 0.925 < high <= 1.0
     True
     """

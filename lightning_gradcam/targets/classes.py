@@ -156,7 +156,7 @@ def class_target(classes: int | Sequence[int] | Tensor) -> ClassScore:
         TypeError: They are no integers.
         ValueError: They are negative.
 
-    >>> given([1, 0])(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), Probe(torch.rand(2, 1, 4, 4)))
+    >>> class_target([1, 0])(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), Probe(torch.rand(2, 1, 4, 4)))
     tensor([2., 3.])
     """
     tensor = torch.as_tensor(classes)
@@ -177,7 +177,8 @@ def freeze_classes(classes: Tensor) -> ClassScore:
 def select_rows(target: Target, rows: slice | Sequence[int]) -> Target:
     """The same target for some rows of its probe; only one that chooses for each image has to be cut.
 
-    >>> for_rows(given([2, 0, 1]), slice(1, 2))(torch.tensor([[5.0, 6.0, 7.0]]), Probe(torch.rand(1, 1, 4, 4)))
+    >>> target = select_rows(class_target([2, 0, 1]), slice(1, 2))
+    >>> target(torch.tensor([[5.0, 6.0, 7.0]]), Probe(torch.rand(1, 1, 4, 4)))
     tensor([5.])
     """
     return target.select_rows(rows) if isinstance(target, HoldableTarget) else target

@@ -173,7 +173,7 @@ _CHOICES = {"predicted": predicted, "label": label}
 def split_target(target: Target) -> Mapping[str, Target]:
     """What of a target is explained by itself, by the name that keys end in; "" is the end of a single score's.
 
-    >>> list(parts_of(TopK(2))), list(parts_of(lambda output, probe: output[:, 0]))
+    >>> list(split_target(TopK(2))), list(split_target(lambda output, probe: output[:, 0]))
     (['top 1', 'top 2'], [''])
     """
     return getattr(target, "parts", None) or {"": target}
@@ -193,7 +193,8 @@ def is_dynamic(target: Target) -> bool:
 def freeze_target(target: Target, explained: Mapping[str, Tensor]) -> Target:
     """The target that stays with what was explained, see `Explanation.explained`; itself where that was no class.
 
-    >>> held_to(TopK(1), {"top 1": torch.tensor([2])})(torch.tensor([[5.0, 6.0, 7.0]]), Probe(torch.rand(1, 1, 4, 4)))
+    >>> target = freeze_target(TopK(1), {"top 1": torch.tensor([2])})
+    >>> target(torch.tensor([[5.0, 6.0, 7.0]]), Probe(torch.rand(1, 1, 4, 4)))
     tensor([7.])
     """
     if not explained:

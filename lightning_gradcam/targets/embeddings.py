@@ -27,7 +27,7 @@ def find_embeddings(output: Any) -> Tensor:
         NotExplainableError: There are none.
 
     >>> import torch
-    >>> embeddings_of({"loss": torch.zeros(()), "embedding": torch.ones(1, 2)})
+    >>> find_embeddings({"loss": torch.zeros(()), "embedding": torch.ones(1, 2)})
     tensor([[1., 1.]])
     """
     found = _find(output)
@@ -149,7 +149,7 @@ def stack_pairs(probe: Probe) -> Probe:
         ValueError: The references are images of another shape.
 
     >>> import torch
-    >>> both_sides(Probe(torch.zeros(2, 1, 4, 4), references=torch.ones(2, 1, 4, 4))).references[:, 0, 0, 0]
+    >>> stack_pairs(Probe(torch.zeros(2, 1, 4, 4), references=torch.ones(2, 1, 4, 4))).references[:, 0, 0, 0]
     tensor([1., 1., 0., 0.])
     """
     references = probe.references

@@ -47,7 +47,7 @@ def require_logits(output: Any) -> Tensor:
     Raises:
         NotExplainableError: There are none.
 
-    >>> logits_of({"loss": torch.zeros(()), "logits": torch.tensor([[2.0]])})
+    >>> require_logits({"loss": torch.zeros(()), "logits": torch.tensor([[2.0]])})
     tensor([[-1.,  1.]])
     """
     logits = find_logits(output)

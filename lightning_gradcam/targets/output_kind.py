@@ -34,8 +34,8 @@ def find_output_kind(output: Any, probe: Probe) -> Answer:
 
     >>> import torch
     >>> probe = Probe(torch.rand(2, 3, 8, 8))
-    >>> answer_of(torch.rand(2, 5), probe), answer_of({"out": torch.rand(2, 5, 8, 8)}, probe), answer_of([], probe)
-    ('classes', 'pixels', 'other')
+    >>> [find_output_kind(output, probe) for output in (torch.rand(2, 5), {"out": torch.rand(2, 5, 8, 8)}, [])]
+    ['classes', 'pixels', 'other']
     """
     if find_logits(output) is not None:
         return "classes"

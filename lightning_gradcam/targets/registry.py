@@ -45,7 +45,7 @@ def coerce_target(target: str | int | Sequence[int] | Tensor | Target) -> Target
 def target_name(target: Target) -> str:
     """How pictures name a target.
 
-    >>> target_name(TARGETS["label"]), target_name(given(3))
+    >>> target_name(TARGETS["label"]), target_name(class_target(3))
     ('label', 'class 3')
     """
     return str(getattr(target, "name", None) or getattr(target, "__name__", type(target).__name__))

@@ -12,7 +12,7 @@ T = TypeVar("T")
 def unknown_name_error(noun: str, name: str, choices: Iterable[str]) -> ValueError:
     """The error for a name that is not there, with the closest ones that are.
 
-    >>> str(unknown("method", "grad-cam", ["gradcam", "hirescam"]))
+    >>> str(unknown_name_error("method", "grad-cam", ["gradcam", "hirescam"]))
     "Expected the name of a method, but got 'grad-cam'. Did you mean 'gradcam'? Choices: 'gradcam', 'hirescam'."
     """
     names = sorted(choices)

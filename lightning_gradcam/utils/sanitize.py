@@ -16,7 +16,7 @@ _OBEYED = re.compile(
 def escape_terminal(words: str) -> str:
     r"""One line for a terminal, with "?" for every character that it would obey instead of show.
 
-    >>> plain("a \x1b[31mname\nand \u202eanother")
+    >>> escape_terminal("a \x1b[31mname\nand \u202eanother")
     'a ?[31mname?and ?another'
     """
     return _OBEYED.sub("?", words)
@@ -27,7 +27,7 @@ def escape_markdown(words: str) -> str:
 
     Entities are read before GitHub looks for mentions, issues and addresses, so a space of no width breaks these up.
 
-    >>> in_markdown("<b>|@all #1")
+    >>> escape_markdown("<b>|@all #1")
     '&#60;b&#62;&#124;&#64;&#8203;all &#35;&#8203;1'
     """
     broken = re.sub(r"[@#]|:(?=//)|www(?=\.)|GH(?=-)", lambda found: found[0] + "\u200b", escape_terminal(words))
@@ -37,7 +37,7 @@ def escape_markdown(words: str) -> str:
 def escape_html(words: str) -> str:
     """The same for HTML, between tags and in quoted attributes.
 
-    >>> in_html('<b>"&')
+    >>> escape_html('<b>"&')
     '&lt;b&gt;&quot;&amp;'
     """
     return html.escape(escape_terminal(words))

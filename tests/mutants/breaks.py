@@ -139,11 +139,11 @@ BREAKS = {
         "moments are told apart by batches, not by steps",
     ),
     "looked already": run(
-        "self.looked_at != batches_done(trainer)):\n            step = max", "True):\n            step = max",
+        "self.looked_at != count_batches(trainer)):\n            step = max", "True):\n            step = max",
         "no moment is looked at twice",
     ),
     "between": callback(
-        "if self._run.logged_at != batches_done(trainer):", "if False:",
+        "if self._run.logged_at != count_batches(trainer):", "if False:",
         "epochs that end without a validation are looked at, too",
     ),
     "every n": Break(
@@ -203,7 +203,7 @@ BREAKS = {
     ),
     "rows joined": ranks("every[index][new:]", "every[index]", "rows that two processes explained are taken once"),
     "rows of targets": Break(
-        "explainer/chunking.py", "[for_rows(target, rows) for target in targets]", "targets",
+        "explainer/chunking.py", "[select_rows(target, rows) for target in targets]", "targets",
         "each row is explained for its class",
     ),
     "one probe for all": Break(
@@ -219,7 +219,7 @@ BREAKS = {
         "where one process fails, all are told",
     ),
     "each process has its memory": Break(
-        "explainer/chunking.py", "if not memory_ran_out(error) or not may_halve:", "if True:",
+        "explainer/chunking.py", "if not is_out_of_memory(error) or not may_halve:", "if True:",
         "where memory runs out, half as many images are explained at once",
     ),
     "measured together": Break(

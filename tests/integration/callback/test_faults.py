@@ -49,7 +49,7 @@ IMAGES = torch.rand(4, 3, 16, 16)
         ({"target": [0, 1]}, "gathered images come in no order"),
         ({"layers": 3}, "`layers` to be str or Module or Layer"),
         ({"forward": "model"}, "a callable, but got str"),
-        ({"pixels": ([0.5], [0.5])}, "`pixels` to be Pixels or None"),
+        ({"pixels": ([0.5], [0.5])}, "`pixels` to be Normalization or None"),
         ({"class_names": "abc"}, "`class_names` to be"),
         ({"every_n_epochs": 1.5}, "`every_n_epochs` to be int"),
         ({"film": 2.5}, "`film` to be int"),

@@ -39,7 +39,7 @@ def example(name):
 def test_one_table_and_one_picture(tmp_path):
     rows = example("adversarial").main(["--epochs=2", f"--out={tmp_path}"])
     assert [row.training for row in rows] == ["natural", "PGD", "TRADES", "consistency"]
-    assert all(0 <= value <= 1 for row in rows for value in (row.clean, row.pgd20, row.freeze, row.degenerate))
+    assert all(0 <= value <= 1 for row in rows for value in (row.clean, row.pgd20, row.held, row.degenerate))
     assert all(row.pgd20 <= row.clean for row in rows)
     assert json.loads((tmp_path / "adversarial.json").read_text("utf-8"))[3]["training"] == "consistency"
     assert (tmp_path / "adversarial.md").read_text("utf-8").count("\n") == 6

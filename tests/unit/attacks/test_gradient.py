@@ -364,7 +364,7 @@ def test_what_is_wrong_is_said():
         (ValueError, r"labels of shape \(N,\)", Probe(pixels, labels=torch.zeros(2, 12, 12).long()), "fgsm"),
         (
             ValueError,
-            r"in \[0, 1\], but got .*pixels=Pixels\(mean, std\)",
+            r"in \[0, 1\], but got .*pixels=Normalization\(mean, std\)",
             Probe(pixels * 4 - 2, labels=labels),
             "fgsm",
         ),

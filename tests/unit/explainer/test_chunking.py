@@ -142,7 +142,7 @@ def test_shares_are_of_one_size_and_joined_they_are_the_whole(images, processes)
     tensors = [[e.evidence["a"], e.logits, e.classes, e.map_status["a"]] for e in everyone]
     for i, mine in enumerate(everyone):
         joined = Ranks(World(tensors), i, processes).gather_rows(mine, images)
-        for key in ("evidence", "flaws"):
+        for key in ("evidence", "map_status"):
             assert torch.equal(getattr(joined, key)["a"], getattr(whole, key)["a"])
         assert torch.equal(joined.logits, whole.logits)
         assert torch.equal(joined.classes, whole.classes)

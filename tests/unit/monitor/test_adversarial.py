@@ -131,7 +131,7 @@ def test_portions_and_processes_attack_as_the_whole(images):
     ]
     for one, other in zip(tensors, others, strict=True):
         made[id(one)] = torch.stack([one, other])
-    for name in ("flaws", "explained", "scores"):
+    for name in ("map_status", "explained", "scores"):
         both = [getattr(part.explanation, name).values() for part in (first, mine[1])]
         made |= {id(one): torch.stack([one, other]) for one, other in zip(*both, strict=True)}
     joined = Ranks(Both("cpu"), 0, 2).gather_rows(first, 7)

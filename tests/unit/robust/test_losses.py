@@ -308,7 +308,7 @@ def test_eps_means_pixels_where_images_are_normalised(name):
     torch.manual_seed(0)
     normalised = type(loss)(**{**fields_of(loss), "pixels": NORM})
     torch.testing.assert_close(normalised(model, NORM.normalize(pixels), labels), expected, rtol=1e-6, atol=0)
-    with pytest.raises(ValueError, match=r"images in \[0, 1\].*pixels=Pixels"):
+    with pytest.raises(ValueError, match=r"images in \[0, 1\].*pixels=Normalization"):
         loss(model, NORM.normalize(pixels), labels)
 
 
@@ -330,7 +330,7 @@ def test_its_value_can_be_watched_in_validation(name, mode):
 
 def test_a_divergence_has_a_gradient_where_probabilities_round_to_zero():
     clean, logits = torch.tensor([[0.0, 300.0]]).requires_grad_(), torch.tensor([[300.0, 0.0]]).requires_grad_()
-    robust.losses.divergence(clean, logits).sum().backward()
+    robust.losses.kl_divergence(clean, logits).sum().backward()
     assert clean.grad.isfinite().all()
     assert logits.grad.isfinite().all()
     assert logits.grad.abs().max() > 0
@@ -416,7 +416,7 @@ def test_layers_are_decided_once_for_each_model(monkeypatch):
     for model in (one, other, one):
         loss(model, images, labels)
     assert asked == [2, 2]
-    assert [layer.name for layer in loss.places(one, images, labels)] == ["5"]
+    assert [layer.name for layer in loss.locations(one, images, labels)] == ["5"]
     both = ConsistencyLoss(ATTACK, layers=["2", "5"])
     assert 0 < both.step(one, images, labels).similarity < 1
     with pytest.raises(ValueError, match="Did you mean"):

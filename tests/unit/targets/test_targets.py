@@ -373,7 +373,7 @@ def test_explanations_with_parts_are_cut_and_joined():
     found = explain(model, probe, layers="5", target="label")
     halves = [found.map(lambda rows, at=at: rows[at]) for at in (slice(1), slice(1, None))]
     joined = Explanation.cat(halves)
-    for name in ("evidence", "flaws", "explained", "scores"):
+    for name in ("evidence", "map_status", "explained", "scores"):
         whole = getattr(found, name)
         assert all(torch.equal(getattr(joined, name)[end], tensor) for end, tensor in whole.items())
         assert len(whole) == 2
