@@ -35,7 +35,9 @@ def require_boxes(output: Any) -> Sequence[Boxes]:
     """
     boxes = find_boxes(output)
     if boxes is None:
-        raise unsupported_output("one mapping per image with 'boxes', 'labels' and 'scores'", output)
+        raise unsupported_output(
+            "Expected one mapping per image with 'boxes', 'labels' and 'scores' in the model's output", output
+        )
     return boxes
 
 

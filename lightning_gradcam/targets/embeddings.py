@@ -33,7 +33,7 @@ def find_embeddings(output: Any) -> Tensor:
     """
     embeddings = _find_matrix(output)
     if embeddings is None:
-        raise unsupported_output("embeddings of shape (N, D)", output)
+        raise unsupported_output("Expected embeddings of shape (N, D) in the model's output", output)
     return embeddings
 
 

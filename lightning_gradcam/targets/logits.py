@@ -53,7 +53,7 @@ def require_logits(output: Any) -> Tensor:
     logits = find_logits(output)
     if logits is None:
         raise unsupported_output(
-            "logits of shape (N, classes)",
+            "Expected logits of shape (N, classes) in the model's output",
             output,
             "Pass `target=`, a callable of (output, probe) that returns one score per image, or `forward=`, a callable "
             "of (model, probe) that returns logits.",

@@ -49,7 +49,9 @@ def require_pixel_scores(output: Any, dimensions: int) -> Tensor:
     """
     scores = find_pixel_scores(output, dimensions)
     if scores is None:
-        raise unsupported_output("scores of shape (N, classes, *spatial), one per class and pixel,", output)
+        raise unsupported_output(
+            "Expected scores of shape (N, classes, *spatial) in the model's output, one per class and pixel", output
+        )
     return scores
 
 

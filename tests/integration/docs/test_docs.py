@@ -20,11 +20,11 @@ from scipy import stats
 from benchmarks import adversarial, gate
 from lightning_gradcam import GradCAMCallback, Probe, attack_probe, explain
 from lightning_gradcam.methods import METHODS
+from tests.helpers.detectors import Spots
 from tests.helpers.lit import Bars, Lit, loader
 from tests.helpers.models import TinyViT
 from tests.regimes.dense import Masked, Segments
 from tests.regimes.page import PAGE, generated
-from tests.unit.targets.test_detection import Spots
 
 ROOT = Path(__file__).parents[3]
 RECIPES = re.findall(r"### (.*?)\n.*?```python recipe\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)

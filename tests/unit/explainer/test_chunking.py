@@ -15,23 +15,11 @@ from lightning_gradcam.monitor.distributed import Ranks
 from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.targets import TARGETS, class_target, freeze_classes
 from tests.helpers.lit import Lit, fit, weights
+from tests.helpers.memory import LimitedMemory
 from tests.helpers.models import TinyResNet, assert_close, perturbed
 from tests.helpers.recorder import flat
 
 CLASSES = torch.tensor([2, 0, 1, 1, 0, 2, 1])
-
-
-class Full:
-    """Memory for so many images and no more."""
-
-    def __init__(self, model, images):
-        self.model, self.images, self.passes = model, images, []
-        self.hook = model.register_forward_pre_hook(self.check)
-
-    def check(self, _module, args):
-        self.passes.append(len(args[0]))
-        if len(args[0]) > self.images:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
 
 def case(targets):
@@ -50,11 +38,11 @@ TARGET_SETS = {
 
 
 @pytest.mark.parametrize("name", TARGET_SETS)
-def test_where_memory_runs_out_half_as_many_are_explained_at_once(name):
+def test_chunks_halve_their_size_when_memory_runs_out(name):
     targets = TARGET_SETS[name]
     model, probe, plan = case(targets)
     whole = plan(model, probe, targets)
-    memory = Full(model, 2)
+    memory = LimitedMemory(model, 2)
     portions = ShardedExplainer(plan)
     for _ in range(2):
         for part, one in zip(portions(model, probe, targets), whole, strict=True):
@@ -66,23 +54,23 @@ def test_where_memory_runs_out_half_as_many_are_explained_at_once(name):
 
 
 @pytest.mark.parametrize(("at_once", "passes"), [(None, [7]), (3, [3, 3, 1]), (7, [7]), (99, [7])])
-def test_no_more_run_at_once_than_asked(at_once, passes):
+def test_chunks_are_not_larger_than_their_size(at_once, passes):
     targets = [TARGETS["label"]]
     model, probe, plan = case(targets)
-    memory = Full(model, 99)
+    memory = LimitedMemory(model, 99)
     ShardedExplainer(plan, chunks=Chunks(at_once))(model, probe, targets)
     assert memory.passes == passes
 
 
-def test_memory_for_no_image_is_said():
+def test_memory_too_small_for_one_image_raises():
     model, probe, plan = case([TARGETS["label"]])
-    Full(model, 0)
+    LimitedMemory(model, 0)
     with pytest.raises(NotExplainableError, match=r"too small to explain a single image \(CUDA out of memory"):
         ShardedExplainer(plan)(model, probe, [TARGETS["label"]])
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-def test_memory_of_the_cpu_runs_out_too(error):
+def test_chunks_recognize_cpu_memory_errors(error):
     model, probe, plan = case([TARGETS["label"]])
 
     def refuse(_module, args):
@@ -109,9 +97,7 @@ class Tight(Lit):
 @pytest.mark.parametrize(
     ("images", "message", "looks"), [(5, "looks explain 4 images at once", 3), (0, "Memory is too small", 0)]
 )
-def test_a_run_whose_memory_runs_out_ends_with_one_warning_and_the_same_weights(
-    tmp_path, monkeypatch, images, message, looks
-):
+def test_run_out_of_memory_warns_once_and_keeps_its_weights(tmp_path, monkeypatch, images, message, looks):
     monkeypatch.setattr(Tight, "images", images)
     monkeypatch.setattr("lightning_gradcam.layers.trace_model.TRACED_IMAGES", 12)  # the trace finds room
     callback = GradCAMCallback()
@@ -133,7 +119,7 @@ class World:
 
 
 @for_all(images=st.integers(1, 40), processes=st.integers(1, 9))
-def test_shares_are_of_one_size_and_joined_they_are_the_whole(images, processes):
+def test_shards_have_one_size_and_join_to_the_whole(images, processes):
     rows = torch.arange(images)
     whole = Explanation({"a": rows[:, None] * 1.0}, rows[:, None] * 2.0, rows, (1,), map_status={"a": rows.byte()})
     shares = [Ranks(None, i, processes).rows(images) for i in range(processes)]
@@ -148,7 +134,7 @@ def test_shares_are_of_one_size_and_joined_they_are_the_whole(images, processes)
         assert torch.equal(joined.classes, whole.classes)
 
 
-def test_a_strategy_that_is_not_served_is_named_before_training(tmp_path):
+def test_unsupported_strategy_is_named_before_training(tmp_path):
     class DeepSpeedStrategy(SingleDeviceStrategy):
         pass
 

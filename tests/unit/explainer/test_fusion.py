@@ -1,4 +1,4 @@
-"""One map from several layers, and from an image and its mirror image, against replicas."""
+"""Fusion: one map from several layers, and from an image and its mirror image, against replicas."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from torch.nn import functional as F
 
 from lightning_gradcam import GradCAMCallback, Layer, Probe, explain
 from lightning_gradcam.explainer.fusion import fuse_maps
-from lightning_gradcam.explainer.heatmaps import to_heatmaps
 from lightning_gradcam.explainer.map_status import MapStatus, find_status
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.targets import TARGETS
-from tests.helpers.lit import Bars, Lit, fit
+from tests.helpers.lit import fit
 from tests.helpers.models import TinyResNet, assert_close, perturbed, plain_cnn
 
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -51,7 +50,7 @@ def test_fusion_equals_its_replica(grids, fuse):
     assert 0 <= fused.min() <= fused.max() <= 1 + 1e-6
 
 
-def test_the_fused_map_comes_first_whatever_the_order_of_the_layers():
+def test_fused_map_comes_first_in_any_order_of_layers():
     model, images = perturbed(TinyResNet()), torch.randn(3, 3, 16, 16)
     for layers in (["layer2", "layer1"], ["layer1", "layer2"], [model.layer2, "layer1.shortcut", "layer1"]):
         found = explain(model, images, layers=layers, target=1, fuse="weighted")
@@ -86,14 +85,14 @@ def test_calls_of_one_layer_are_fused_in_their_order():
         assert found.layers["fused"].reason == "weighted of conv[0], conv"
 
 
-def test_the_deepest_layer_tells_why_nothing_can_be_read():
+def test_deepest_layer_gives_the_reason_if_all_are_degenerate():
     model, images = plain_cnn().eval(), torch.randn(2, 3, 12, 12)
     nn.init.zeros_(model[-1].weight)
     found = explain(model, images, layers=["2", "5"], target=0, fuse="max")
     assert found.degenerate["fused"] == ("no gradient", "no gradient")
 
 
-def test_fusing_one_layer_or_in_an_unknown_way_is_refused(tmp_path):
+def test_fusing_one_layer_or_by_an_unknown_rule_raises(tmp_path):
     model, images = plain_cnn(), torch.randn(2, 3, 12, 12)
     with pytest.raises(ValueError, match=r"Expected several layers for `fuse='mean'`.*`layers='stages'`"):
         explain(model, images, fuse="mean")
@@ -112,7 +111,7 @@ def mean_of_flips(model, images, classes, **kwargs):
     return {key: (straight.evidence[key] + mirrored.evidence[key].flip(-1)) / 2 for key in straight.evidence}
 
 
-def test_flips_are_the_mean_with_the_mirrored_images_for_the_same_class():
+def test_flips_average_mirrored_images_for_the_same_class():
     model, images = perturbed(plain_cnn()), torch.randn(8, 3, 12, 15)
     with torch.no_grad():
         model[-1].bias -= model(images).mean(0)  # so that more than one class is predicted
@@ -129,7 +128,7 @@ def test_flips_are_the_mean_with_the_mirrored_images_for_the_same_class():
     assert explain(model, images, layers="5", target=0, flips=True).degenerate["5"] == ("no gradient",) * 8
 
 
-def test_what_has_the_images_places_is_mirrored_with_them():
+def test_mirrored_probe_flips_whatever_is_spatial():
     masks, wide = torch.rand(2, 4, 5) > 0.5, torch.rand(2, 7, 4, 5)
     probe = Probe(
         torch.rand(2, 3, 4, 5), labels=torch.tensor([1, 0]), masks=masks, extras={"wide": wide, "x": wide[:, 0, 0]}
@@ -141,7 +140,7 @@ def test_what_has_the_images_places_is_mirrored_with_them():
     assert torch.equal(mirrored.labels, probe.labels)
 
 
-def test_the_callback_shows_the_fused_map_first_and_its_numbers_are_the_plain_ones(tmp_path):
+def test_callback_draws_the_fused_map_and_measures_the_layers(tmp_path):
     callback = GradCAMCallback(layers="stages", fuse="mean", flips=True, interpolation="nearest")
     trainer = fit(tmp_path, [callback])
     watch = callback.monitor
@@ -154,34 +153,7 @@ def test_the_callback_shows_the_fused_map_first_and_its_numbers_are_the_plain_on
     assert list(look.pictures) == ["fused", *stages]
 
 
-def test_nearest_shows_cells_and_bicubic_stays_in_range():
-    data = Bars(3)
-    images = torch.stack([data[i][0] for i in range(3)])
-    found = explain(perturbed(Lit()), images, layers="features", target=1)
-    cells = found.heatmaps(interpolation="nearest")["features"]
-    grid = found.maps["features"].shape[1:]
-    factor = [a // b for a, b in zip(images.shape[2:], grid, strict=True)]
-    blocks = cells[:, :: factor[0], :: factor[1]]
-    assert torch.equal(blocks.repeat_interleave(factor[0], 1).repeat_interleave(factor[1], 2), cells)
-    smooth = found.heatmaps(interpolation="bicubic")["features"]
-    assert smooth.amin() == 0
-    assert smooth.amax() == 1
-    scaled = found.heatmaps(interpolation="bicubic", scale=float(found.maps["features"].max()))["features"]
-    assert 0 <= scaled.min() <= scaled.max() <= 1
-    peak = torch.zeros(1, 8, 8)
-    peak[0, 3, 3] = 1  # what swings below zero beside it must not lift what is zero
-    shown = to_heatmaps(peak, torch.zeros(1), (64, 64), interpolation="bicubic")
-    assert not shown[0, 48:].any()
-    assert not torch.allclose(smooth, found.heatmaps()["features"], atol=1e-3)
-    with pytest.raises(
-        ValueError, match=r"of 2-dimensional maps to be 'bilinear', 'nearest', 'bicubic', but got 'area'"
-    ):
-        found.heatmaps(interpolation="area")
-    with pytest.raises(ValueError, match="of 1-dimensional maps to be 'bilinear', 'nearest', but got 'bicubic'"):
-        to_heatmaps(peak[0], torch.zeros(8), (9,), interpolation="bicubic")
-
-
-def test_a_plan_of_flips_is_prepared_once():
+def test_explainer_with_flips_is_prepared_once():
     model, images = perturbed(plain_cnn()), torch.randn(2, 3, 12, 12)
     plan = prepare(model, Probe(images), target=TARGETS["predicted"], layers=["2", "5"], fuse="max", flips=True)
     [found] = plan(model, Probe(images), [TARGETS["predicted"]])

@@ -61,7 +61,7 @@ def assert_same_as_autograd(model, layer, images, classes, *, of_max=1e-5, score
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_equals_captum_and_pytorch_grad_cam(name):
+def test_evidence_equals_captum_and_pytorch_grad_cam(name):
     make, layers, size = PEERS[name]
     images, classes = torch.randn(4, 3, size, size), torch.tensor([0, 3, 2, 1])
     model = perturbed(make(), images=images)
@@ -79,7 +79,7 @@ def test_equals_captum_and_pytorch_grad_cam(name):
 
 
 @pytest.mark.parametrize("layer", ["features.18", "features.19", "features.20"])
-def test_in_place_relu_behind_or_in_the_layer(layer):
+def test_in_place_relu_after_or_in_the_layer_changes_nothing(layer):
     # Peers disagree here with one another (values before or after the ReLU), so the oracle is a copy without in-place.
     model = perturbed(vgg11())
     assert_same_as_autograd(model, layer, torch.randn(2, 3, 64, 64), torch.tensor([4, 2]))
@@ -93,11 +93,11 @@ def test_in_place_relu_behind_or_in_the_layer(layer):
     (lambda: nn.Sequential(nn.Conv1d(2, 6, 5), nn.Tanh(), nn.Flatten(), nn.Linear(6 * 20, 3)), "1", (2, 24)),
     (lambda: nn.Sequential(nn.Conv3d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 90, 3)), "1", (1, 5, 7, 8)),
 ])  # fmt: skip
-def test_equals_full_autograd_in_one_two_and_three_dimensions(make, layer, shape):
+def test_evidence_equals_autograd_in_one_to_three_dimensions(make, layer, shape):
     assert_same_as_autograd(perturbed(make()), layer, torch.randn(3, *shape), torch.tensor([0, 2, 1]))
 
 
-def test_a_batch_equals_its_images_and_several_layers_equal_each_alone():
+def test_batches_and_several_layers_equal_single_ones():
     model, images = perturbed(TinyResNet()), torch.randn(4, 3, 16, 16)
     layers = ["layer2", "layer1", "layer2.bn2", "layer1.shortcut"]  # in no order, nested and parallel
     together = explain(model, images, layers=layers, target=[0, 1, 2, 3])
@@ -111,13 +111,13 @@ def test_a_batch_equals_its_images_and_several_layers_equal_each_alone():
             assert_close(single.evidence[layer], alone.evidence[layer][i : i + 1], 1e-5)
 
 
-def test_every_way_to_say_a_target():
+def test_target_accepts_names_numbers_tensors_and_callables():
     model, images = perturbed(plain_cnn()), torch.randn(3, 3, 12, 12)
     labels = torch.tensor([4, 0, 2])
     predicted = model(images).argmax(1)
     assert not torch.equal(predicted, labels)
     probe = Probe(images, labels=labels)
-    ways = [(probe, "predicted", predicted), (probe, "label", labels)]  # others: tests/test_targets.py
+    ways = [(probe, "predicted", predicted), (probe, "label", labels)]
     ways += [(images, target, torch.tensor([4, 0, 2])) for target in ([4, 0, 2], (4, 0, 2), labels, labels.int())]
     ways += [(images, 1, torch.tensor([1, 1, 1])), (images, torch.tensor(1), torch.tensor([1, 1, 1]))]
     for given, target, classes in ways:
@@ -145,7 +145,7 @@ def test_one_logit_is_a_binary_classifier():
 
 @pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_whatever_the_grad_mode_and_however_frozen(context, frozen):
+def test_evidence_is_the_same_in_any_grad_mode_and_if_frozen(context, frozen):
     model = perturbed(TinyResNet()).requires_grad_(not frozen)
     outside = torch.randn(2, 3, 16, 16)
     expected = plain_gradcam(*full_autograd(model, "layer2", outside, of_class([1, 3])))
@@ -161,7 +161,7 @@ def test_whatever_the_grad_mode_and_however_frozen(context, frozen):
 
 
 @pytest.mark.parametrize(("dtype", "of_max"), [(torch.bfloat16, 0.05), (torch.float64, 1e-6)])
-def test_maps_are_float32_whatever_the_precision(dtype, of_max):
+def test_maps_are_float32_in_any_precision(dtype, of_max):
     model, images = perturbed(TinyResNet()), torch.randn(2, 3, 16, 16)
     full = explain(model, images, layers="layer2", target=2)
     other = explain(copy.deepcopy(model).to(dtype), images.to(dtype), layers="layer2", target=2)
@@ -173,7 +173,7 @@ def test_maps_are_float32_whatever_the_precision(dtype, of_max):
     assert_close(cast.evidence["layer2"], full.evidence["layer2"], 0.05)
 
 
-def test_equations_are_float32_where_the_model_is_cast():
+def test_equations_are_float32_under_autocast():
     seen = []
 
     def method(activations, gradients):
@@ -185,7 +185,7 @@ def test_equations_are_float32_where_the_model_is_cast():
     assert_close(found.evidence["layer2.conv2"], plain_gradcam(*(tensor.double() for tensor in seen)), 1e-6)
 
 
-def test_what_is_wrong_is_said():
+def test_invalid_arguments_raise_with_a_reason():
     model, images = plain_cnn(), torch.randn(2, 3, 12, 12)
     for error, message, arguments in [
         (ValueError, r"Expected classes from 0 to 4, as the model has 5, but got 5", {"target": 5}),

@@ -22,8 +22,8 @@ from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.stability.drift import FIRST
 from lightning_gradcam.targets import TARGETS
 from tests.helpers.lit import BODIES, Bars, Lit, bodies, fit, loader, weights
+from tests.helpers.memory import LimitedMemory
 from tests.helpers.models import TinyResNet, assert_close, perturbed
-from tests.unit.explainer.test_chunking import Full
 from tests.unit.stability.test_similarity import expected
 
 NORM = Normalization((0.4, 0.4, 0.4), (0.25, 0.25, 0.25))
@@ -108,7 +108,7 @@ def test_portions_and_processes_attack_as_the_whole(images):
     plan, target = prepare(model, probe, layers="layer2", target=TARGETS["label"]), TARGETS["label"]
     whole = ShardedExplainer(plan).attacked(model, probe, target, PGD(0.1, 3))
     assert torch.equal(whole.images, attack_probe(model, probe, PGD(0.1, 3)).images)
-    Full(model, images)
+    LimitedMemory(model, images)
     parts = ShardedExplainer(plan).attacked(model, probe, target, PGD(0.1, 3))
     assert ((parts.images - whole.images).abs() < 1e-5).float().mean() > 0.99
     assert_close(parts.explanation.evidence["layer2"], whole.explanation.evidence["layer2"], 1e-2)

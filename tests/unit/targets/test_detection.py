@@ -1,4 +1,4 @@
-"""Detectors: the best box's score, and a map that lies where the model's own resizing and padding put the image."""
+"""Detectors: the best box's score, and a map that follows the model's own resizing and padding."""
 
 from __future__ import annotations
 
@@ -7,57 +7,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import detection
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from lightning_gradcam import BoxScore, NotExplainableError, Probe, explain
 from lightning_gradcam.targets.detection import as_list
-from lightning_gradcam.targets.padding import crop_padding, find_image_fraction
+from lightning_gradcam.targets.padding import find_image_fraction
+from tests.helpers.detectors import Spots, spotted
 from tests.helpers.models import assert_close, plain_gradcam
 from tests.helpers.recorder import flat, state_of
 
 CLASSES = 5
 
 
-class Spots(nn.Module):
-    """A detector of bright spots: resized and padded as torchvision does, one map, and a box for each cell over 0."""
-
-    def __init__(self, size: int, divisible: int = 32, stride: int = 8, pooled: bool = False) -> None:
-        super().__init__()
-        self.transform = GeneralizedRCNNTransform(size, 4 * size, [0.0], [1.0], size_divisible=divisible)
-        self.body = nn.Sequential(nn.Conv2d(1, 2, stride, stride, bias=False), nn.ReLU())
-        self.stride, self.pooled = stride, pooled
-        nn.init.constant_(self.body[0].weight, 1 / stride**2)
-        self.body[0].weight.data[1] *= -1  # a channel that is off
-
-    def forward(self, images):
-        originals = [tuple(image.shape[-2:]) for image in images]
-        seen, _ = self.transform(images)
-        maps = self.body(seen.tensors)
-        found = [self.boxes(scores[0] - scores[1]) for scores in maps]
-        return self.transform.postprocess(found, seen.image_sizes, originals)
-
-    def boxes(self, scores):
-        at = (scores > 0.5).nonzero()
-        corners = at.flip(1).float() * self.stride
-        labels = 1 + torch.arange(len(at)) % 2
-        return {
-            "boxes": torch.cat([corners, corners + self.stride], 1),
-            "labels": labels,
-            "scores": scores[scores > 0.5],
-        }
-
-
-def spotted(size, at):
-    images = torch.zeros(len(at), 1, *size)
-    for image, (y, x, h, w) in zip(images, at, strict=True):
-        image[:, y : y + h, x : x + w] = 1.0
-    return images
-
-
 @pytest.mark.parametrize(
     ("size", "asked"), [((40, 72), 60), ((72, 40), 100), ((50, 50), 90), ((33, 67), 75), ((64, 64), 64)]
 )
-def test_the_map_lies_on_the_spot_however_the_image_is_resized_and_padded(size, asked):
+def test_map_covers_the_spot_whatever_the_resizing_and_padding(size, asked):
     """Planted at three places; the centre of the evidence has to be the spot's, to less than a cell."""
     height, width = size
     side = min(size) // 4
@@ -75,7 +39,7 @@ def test_the_map_lies_on_the_spot_however_the_image_is_resized_and_padded(size, 
 
 
 @pytest.mark.parametrize(("size", "asked"), [((40, 72), 60), ((33, 67), 75), ((72, 40), 100)])
-def test_equals_a_float64_replica_that_enlarges_the_whole_and_cuts_the_padding_off(size, asked):
+def test_evidence_equals_a_replica_cropped_after_resizing(size, asked):
     model = Spots(asked).double()
     images = F.interpolate(torch.rand(2, 1, 5, 9, dtype=torch.float64), size, mode="bilinear")
     found = explain(model.float(), images.float()).evidence["body"]
@@ -102,7 +66,7 @@ def test_equals_a_float64_replica_that_enlarges_the_whole_and_cuts_the_padding_o
             assert_close(found[:, i, j], expected[:, 0, 0, 0].float(), 1e-5)
 
 
-def test_a_class_is_its_best_box_and_an_image_without_one_says_so():
+def test_class_is_explained_by_its_best_box_if_there_is_one():
     images = spotted((64, 64), [(0, 0, 8, 8), (0, 0, 8, 8)])
     images[0, :, 40:48, 40:48] = 0.9  # the second box of the first image
     model = Spots(64)
@@ -117,13 +81,13 @@ def test_a_class_is_its_best_box_and_an_image_without_one_says_so():
     assert explain(model, images, target=BoxScore(2)).classes.tolist() == [2, 2]
 
 
-def test_where_nothing_is_found_in_any_image_all_maps_say_so():
+def test_maps_say_no_gradient_if_no_image_has_a_box():
     found = explain(Spots(64), torch.zeros(2, 1, 64, 64))
     assert set(found.degenerate["body"]) == {"no gradient"}
     assert found.classes.tolist() == [0, 0]
 
 
-def test_a_target_on_boxes_is_a_callable():
+def test_callable_target_reads_boxes():
     images = spotted((64, 64), [(0, 0, 8, 8)])
 
     def all_of_class_one(output, probe):
@@ -139,15 +103,6 @@ def test_a_target_on_boxes_is_a_callable():
         )
 
 
-@pytest.mark.parametrize("share", [0.5, 0.7, 0.99, 1.0])
-def test_placing_keeps_what_rises_evenly_rising_evenly(share):
-    """Linear interpolation is exact where values are linear, up to the half cell at the border."""
-    evidence = (torch.arange(20.0) + 0.5).expand(1, 3, 20)
-    found = crop_padding(evidence, (1.0, share))[0, 0]
-    step = 20 * share / len(found)
-    assert_close(found, ((torch.arange(len(found)) + 0.5) * step).clamp(0.5, 19.5), 1e-5)
-
-
 MODELS = {
     "fasterrcnn_mobilenet_v3_large_320_fpn": {"min_size": 96, "max_size": 160, "box_detections_per_img": 40},
     "retinanet_resnet50_fpn": {"min_size": 96, "max_size": 160, "score_thresh": 0.001},
@@ -158,7 +113,7 @@ MODELS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
-def test_torchvisions_detectors_need_no_setting_and_are_left_as_they_were(name):
+def test_torchvision_detectors_work_and_stay_unchanged(name):
     images = torch.rand(2, 3, 60, 90)
     model = getattr(detection, name)(weights=None, weights_backbone=None, num_classes=CLASSES, **MODELS[name]).train()
     before = flat(state_of(model))

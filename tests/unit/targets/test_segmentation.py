@@ -70,7 +70,7 @@ def images():
 
 
 @pytest.mark.parametrize(("make", "layer"), [(TinyUNet, "deep"), (TinyUNet, "up"), (InDict, "net.deep")])
-def test_equals_pytorch_grad_cam_over_the_predicted_pixels(images, make, layer):
+def test_evidence_equals_pytorch_grad_cam_over_predicted_pixels(images, make, layer):
     model = unet(images, make)
 
     class Tensors(nn.Module):  # the peer knows no mapping
@@ -116,7 +116,7 @@ def replica(scores, classes, masks):
 
 
 @pytest.mark.parametrize("what", ["predicted", "label masks", "label classes", "one each"])
-def test_equals_a_float64_replica(images, what):
+def test_evidence_equals_a_float64_replica(images, what):
     model = unet(images)
     predicted = model(images).argmax(1)
     labels = torch.randint(1, K, predicted.shape)
@@ -135,7 +135,7 @@ def test_equals_a_float64_replica(images, what):
     assert_close(found.evidence["deep"], expected, 1e-5)
 
 
-def test_every_method_serves_pixels_and_a_batch_equals_its_images(images):
+def test_every_method_supports_pixels_in_batches_and_singly(images):
     model = unet(images)
     of_layers = [name for name, method in METHODS.items() if get_location(method) is None]
     methods = [name for name in of_layers if name != "cam"]  # the scores of pixels are no pooling of a map
@@ -146,7 +146,7 @@ def test_every_method_serves_pixels_and_a_batch_equals_its_images(images):
             assert_close(evidence, together.evidence[key][i : i + 1], 1e-4)
 
 
-def test_the_background_is_passed_over_unless_it_is_all_there_is_or_none_is_told():
+def test_background_is_skipped_unless_it_is_all_there_is():
     scores = torch.zeros(2, K, 2, 4)
     scores[:, 0] = 1.0
     scores[0, 3, 0, :2] = 5.0
@@ -158,7 +158,7 @@ def test_the_background_is_passed_over_unless_it_is_all_there_is_or_none_is_told
     assert SegmentationScore(3).select_pixels(scores, probe).sum((1, 2)).tolist() == [2, 0]
 
 
-def test_masks_finer_than_the_scores_are_read_at_the_middle_of_each():
+def test_finer_masks_are_sampled_at_the_center_of_each_cell():
     scores = torch.rand(1, K, 2, 2)
     labels = torch.zeros(1, 6, 6, dtype=torch.long)
     labels[0, 4, 1] = 2  # the middle of the lower left of four
@@ -168,12 +168,12 @@ def test_masks_finer_than_the_scores_are_read_at_the_middle_of_each():
     assert score(scores, probe) == scores[0, 2, 1, 0]
 
 
-def test_one_score_per_pixel_is_a_mask():
+def test_one_score_per_pixel_is_a_binary_mask():
     found = SegmentationScore(1)(torch.tensor([[[[2.0, -2.0, 4.0]]]]), Probe(torch.rand(1, 1, 1, 3)))
     assert found.tolist() == [3.0]  # half of 2 and of 4, against minus half for "no"
 
 
-def test_auto_is_the_last_map_before_the_scores_also_with_as_many_channels(images):
+def test_auto_selects_the_last_map_before_the_scores(images):
     layers = {
         make: prepare(unet(images, make), Probe(images), target=TARGETS["predicted"]).layers
         for make in (TinyUNet, InDict)
@@ -190,7 +190,7 @@ SEGMENTATION = {
 
 
 @pytest.mark.parametrize("name", SEGMENTATION)
-def test_torchvisions_models_need_no_setting(name):
+def test_torchvision_segmentation_models_work_by_default(name):
     make = getattr(torchvision.models.segmentation, name)
     images = torch.rand(2, 3, 64, 96)
     model = make(weights=None, weights_backbone=None, num_classes=K).eval()
@@ -203,12 +203,12 @@ def test_torchvisions_models_need_no_setting(name):
 
 
 @pytest.mark.parametrize(("target", "said"), [(K, "from 0 to 3"), (-1, "from 0"), ([0, 1], "one for each of 3")])
-def test_classes_that_are_not_there_are_refused(images, target, said):
+def test_classes_that_the_model_lacks_are_refused(images, target, said):
     with pytest.raises(ValueError, match=said):
         explain(unet(images), images, target=target)
 
 
-def test_flips_mirror_the_labels_mask_with_the_image(images):
+def test_flips_mirror_the_label_mask_with_the_image(images):
     model, labels = unet(images), torch.zeros(3, 16, 24, dtype=torch.long)
     labels[:, 2:9, 3:8] = 2
     found = explain(model, Probe(images, labels=labels), layers="deep", target="label", flips=True)
@@ -217,7 +217,7 @@ def test_flips_mirror_the_labels_mask_with_the_image(images):
     assert_close(found.evidence["deep"], (straight + turned.evidence["deep"].flip(-1)) / 2, 1e-6)
 
 
-def test_volumes_are_served_like_images():
+def test_volumes_are_explained_like_images():
     model = nn.Sequential(nn.Conv3d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv3d(6, K, 1))
     found = explain(model, torch.rand(2, 1, 6, 8, 10))
     assert found.evidence["1"].shape == (2, 6, 8, 10)
