@@ -165,7 +165,7 @@ class Baseline(BaselineData):
             ValueError: There is no such profile or threshold.
             IncompatibleError: The images are neither kept nor given.
         """
-        PROFILES.named(profile).with_thresholds(thresholds)
+        PROFILES.resolve(profile).with_thresholds(thresholds)
         if isinstance(candidate, nn.Module):
             images = self.probe if probe is None else _as_probe(probe)
             try:
@@ -208,7 +208,7 @@ def _as_probe(probe: Probe | tuple[Tensor, Tensor] | Tensor) -> Probe:
         probe = replace(Probe(probe[0]), labels=probe[1])
     if not isinstance(probe, Probe):
         raise TypeError(f"Expected a Probe, (images, labels) or images, but got {type(probe).__name__}.")
-    return probe.ordinary()
+    return probe.without_inference_tensors()
 
 
 def _target(target: Targets, probe: Probe) -> Target:

@@ -96,7 +96,11 @@ def find_enclosing_block(record: LayerRecord, records: Sequence[LayerRecord]) ->
 
 
 def find_last_map_before(block: str, record: LayerRecord, same_grid: Sequence[LayerRecord]) -> LayerRecord | None:
-    """Return the last map on a record's grid that was computed before it and outside the block."""
+    """Return the last map on a record's grid that was computed before it and outside the block.
+
+    ViT: ``norm1`` of the last block, before its attention. BoTNet: the last stage on the grid. Swin: None for the last
+    block of a stage, since no map lies outside of ``features``.
+    """
     earlier = [r for r in same_grid[: same_grid.index(record)] if not _is_inside(f"{r.name}.", block)]
     return earlier[-1] if earlier else None
 
@@ -104,8 +108,8 @@ def find_last_map_before(block: str, record: LayerRecord, same_grid: Sequence[La
 def is_stack_member(record: LayerRecord, records: Sequence[LayerRecord]) -> bool:
     """Return whether a sequence of tokens is the output of a block in a stack, which is not a branch of the stack.
 
-    The next block has the next number, and parts of the same names, as in ``nn.TransformerEncoder`` or in a stage of
-    Swin. The output of block 1 holds all tokens, although the encoder around it returns those of block 2.
+    The next block has the next number, and parts of the same names, as in ``nn.TransformerEncoder``. The output of
+    ``layers.0`` holds all tokens, although the encoder around it returns those of ``layers.1``.
     """
     if not record.tokens:
         return False

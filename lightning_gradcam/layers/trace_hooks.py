@@ -15,9 +15,9 @@ from lightning_gradcam.capture.layer import LayerRecord, is_vanishing
 from lightning_gradcam.capture.outputs import (
     get_version,
     list_float_tensors,
+    replace_inference_arguments,
     replace_tensor,
     with_grad,
-    without_inference_tensors,
 )
 from lightning_gradcam.layers.axis_tracking import AxisTracker
 from lightning_gradcam.layers.spatial_grid import GridInference, GridReading
@@ -56,7 +56,7 @@ class _Tracer:
 
     def enter_module(self, module: nn.Module, args: Any) -> Any:
         """Record a module's inputs before it runs (a forward pre-hook)."""
-        args = without_inference_tensors(module, args)
+        args = replace_inference_arguments(module, args)
         inputs = [(arg, get_version(arg)) for arg in args if isinstance(arg, Tensor)]
         self.open_calls.append((len(self.outputs), inputs))
         return args
