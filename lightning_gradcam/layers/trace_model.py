@@ -1,4 +1,4 @@
-"""What the layers of a model return, and which of them its answer depends on: a pass over the first images, traced."""
+"""Trace of a model: what its layers return for the first images, and which of them reach the score."""
 
 from __future__ import annotations
 
@@ -19,46 +19,53 @@ from lightning_gradcam.targets.embeddings import MutualTarget, compares_images, 
 from lightning_gradcam.targets.output_kind import Answer, find_output_kind, mark_outputs, sum_logits
 
 TRACED_ROWS = 2
-"""A trace looks at shapes and reach only; two images, since models that squeeze a batch of one exist."""
+"""Number of images in a trace, which needs shapes and gradients only; two, since some models squeeze a batch of one."""
 
 
 def trace_model(
     model: nn.Module, probe: Probe, forward: Forward, target: Target
 ) -> tuple[tuple[LayerRecord, ...], Any, Answer]:
-    """What the model's layers return for the first images and which of them reach the score, and the model's output."""
-    single = len(probe) == 1
-    pairs = compares_images(target, probe)
-    rows = probe[[0, 0]] if single else probe[:TRACED_ROWS]  # what has one row may be no feature of the one image
+    """Trace the model on the first images.
+
+    Returns:
+        What the layers return and which of them reach the score, the model's output, and its kind.
+    """
+    compares_pairs = compares_images(target, probe)
+    score = MutualTarget(target) if compares_pairs else target
+
+    def trace(images: Probe) -> tuple[tuple[LayerRecord, ...], Any, Answer]:
+        return _trace_images(model, stack_pairs(images) if compares_pairs else images, forward, score)
+
+    if len(probe) > 1:
+        return trace(probe[:TRACED_ROWS])
+    doubled = probe[[0, 0]]  # a tensor with one row, such as a table of positions, may not belong to the image
     try:
-        return _traced(model, stack_pairs(rows) if pairs else rows, forward, MutualTarget(target) if pairs else target)
-    except Exception:
-        if not single:
-            raise
-        rows = stack_pairs(probe) if pairs else probe  # the model, or the target, is made for one image
-        return _traced(model, rows, forward, MutualTarget(target) if pairs else target)
+        return trace(doubled)
+    except Exception:  # the model, or the target, works for one image only
+        return trace(probe)
 
 
-def _traced(
-    model: nn.Module, rows: Probe, forward: Forward, target: Target
+def _trace_images(
+    model: nn.Module, images: Probe, forward: Forward, target: Target
 ) -> tuple[tuple[LayerRecord, ...], Any, Answer]:
-    # All classes show what the gradient reaches: a label may be out of range, which is checked later.
-    of_class = bool(list_class_scores(target)) or isinstance(target, BoxScore)
-    score = sum_logits if of_class else target
+    # The sum of all classes shows what the gradient reaches: a label may be out of range, which is checked later.
+    scores_class = bool(list_class_scores(target)) or isinstance(target, BoxScore)
+    score = sum_logits if scores_class else target
     with isolated(model), fill_zero_parameters(model):
-        shapes, output = run_traced(model, rows, forward, lambda output: score(output, rows))
-        answer = find_output_kind(output, rows)
-        if answer == "boxes" and of_class:
-            small, _ = run_traced(model, rows, forward, lambda output: score_smallest_box(output, rows))
-            large, _ = run_traced(model, rows, forward, lambda output: score_largest_box(output, rows))
-            shapes = merge_traces([shapes, small, large])
-    return mark_outputs(shapes, output, rows), output, answer
+        records, output = run_traced(model, images, forward, lambda output: score(output, images))
+        output_kind = find_output_kind(output, images)
+        if output_kind == "boxes" and scores_class:
+            smallest, _ = run_traced(model, images, forward, lambda output: score_smallest_box(output, images))
+            largest, _ = run_traced(model, images, forward, lambda output: score_largest_box(output, images))
+            records = merge_traces([records, smallest, largest])
+    return mark_outputs(records, output, images), output, output_kind
 
 
 def merge_traces(traces: Sequence[Sequence[LayerRecord]]) -> tuple[LayerRecord, ...]:
-    """One trace of several scores: it reaches what the first does, as far as the one that reaches least of it.
+    """Merge traces of several scores into the first one, with the smallest reach of all at every layer.
 
-    >>> one, other = (LayerRecord("a", "ReLU", (1, 4, 8, 8), (8, 8), touched=t) for t in (0.5, 0.25))
-    >>> merge_traces([[one], [other]])[0].touched
+    >>> trace, smaller_reach = ([LayerRecord("a", "ReLU", (1, 4, 8, 8), (8, 8), touched=t)] for t in (0.5, 0.25))
+    >>> merge_traces([trace, smaller_reach])[0].touched
     0.25
     """
-    return tuple(replace(same[0], touched=min(s.touched for s in same)) for same in zip(*traces, strict=True))
+    return tuple(replace(calls[0], touched=min(r.touched for r in calls)) for calls in zip(*traces, strict=True))
