@@ -58,7 +58,7 @@ class ProbeSession:
     @property
     def settled(self) -> bool:
         """Whether no further batch could change the probe."""
-        return self.probe_source.settled(self.plan.classes if self.plan else None)
+        return self.probe_source.settled(self.plan.output_kind.num_logits if self.plan else None)
 
     def offer(self, batch: Any, source: str) -> None:
         """Take from a batch what serves; ``source`` is what the choices call it."""
@@ -90,7 +90,7 @@ class ProbeSession:
                 flips=self.config.flips,
             )
         )
-        self.config.display.check(self.plan.classes, probe.images.shape[1])
+        self.config.display.check(self.plan.output_kind.num_logits, probe.images.shape[1])
         if self.config.attack is not None:
             check_attackable(self.plan)
 
@@ -126,9 +126,9 @@ class ProbeSession:
         warnings.append(self.plan.note)
         probe = self._at_hand(module, precision)
         if self.probe_source.gathers:
-            probe, warning = drop_foreign_labels(probe, self.plan.classes)
+            probe, warning = drop_foreign_labels(probe, self.plan.output_kind.num_logits)
             warnings.append(warning)
-        masks = probe.has_masks and self.plan.answer == "pixels"
+        masks = self.plan.output_kind.reads_masks(probe)
         unlabelled = probe.classes is None and not probe.multilabel and not masks
         if self.config.target is TARGETS["label"] and unlabelled:
             raise NotExplainableError(
@@ -213,7 +213,7 @@ class ProbeSession:
         return attack.settled(probe.images) if isinstance(attack, (FGSM, PGD)) else attack
 
     def _display(self, probe: Probe, holders: Sequence[Any]) -> DisplayConfig:
-        display, count = self.config.display, self.plan.named if self.plan else None
+        display, count = self.config.display, self.plan.output_kind.num_classes if self.plan else None
         if display.pixels is None and probe.pixels is None:
             pixels, where = find_normalization(holders)
             if pixels is not None:

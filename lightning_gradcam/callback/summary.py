@@ -38,8 +38,8 @@ def summarize(watch: ProbeMonitor, wanted: Probe | int, source: str, sources: Ma
         said["fused"] = f"{plan.fuse} of the layers, at the size of the finest"
     if watch.attack is not None:
         said["attack"] = f"{short_repr(watch.attack)}, on pixels from 0 to 1"
-    if plan.named:
-        said["classes"] = f"{plan.named}, from the width of the model's output"
+    if plan.output_kind.num_classes:
+        said["classes"] = f"{plan.output_kind.num_classes}, from the width of the model's output"
     said["picture"] = watch.figures.note if watch.figures else "drawn by another process"
     if watch.attack is not None and len(probe.size) != 2:
         said["picture"] += "; attacked ones are measured and not drawn, as they are no photos"

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from lightning_gradcam.attacks import Attack, check_range, restore_pixels
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.explainer.explainer import Explainer
-from lightning_gradcam.explainer.explanation import FLAWS, UNASKED, Explanation
+from lightning_gradcam.explainer.explanation import Explanation
+from lightning_gradcam.explainer.map_status import MapStatus
 from lightning_gradcam.monitor.adversarial import (
     AttackedExplanation,
     freeze_to_clean,
@@ -79,13 +80,14 @@ class ProbeMonitor:
     ) -> None:
         self.probe, self.portions, self.target, self.display = probe, portions, target, display
         plan = self.plan = portions.plan
-        self.labels = probe.classes if plan.classes else None
-        self.multilabel = probe.multilabel and probe.labels is not None and probe.labels.shape[1] == plan.classes
+        num_logits = plan.output_kind.num_logits
+        self.labels = probe.classes if num_logits else None
+        self.multilabel = probe.multilabel and probe.labels is not None and probe.labels.shape[1] == num_logits
         self.attack, self.alarm = attack, DriftAlarm()
         self._near: dict[str, Tensor] = {}  # similarities to the baseline's maps
         self.reference_maps = {k: maps.to(probe.images.device) for k, maps in (reference_maps or {}).items()}
         self._check()
-        self.names = list(display.names or map(str, range(plan.named or 1)))
+        self.names = list(display.names or map(str, range(plan.output_kind.num_classes or 1)))
         self.track = DriftTracker(target, self.multilabel)
         self.film = Film(max(display.film, 2))
         self._shown = replace(
@@ -98,9 +100,10 @@ class ProbeMonitor:
     def _check(self) -> None:
         if not bool(self.probe.images.isfinite().all()):
             raise ValueError("Expected finite images in the probe, but some pixels are NaN or infinite.")
-        if self.labels is not None and self.plan.classes:
-            check_classes(self.labels, self.plan.classes)
-        self.display.check(self.plan.classes, self.probe.images.shape[1])
+        num_logits = self.plan.output_kind.num_logits
+        if self.labels is not None and num_logits:
+            check_classes(self.labels, num_logits)
+        self.display.check(num_logits, self.probe.images.shape[1])
         grids = {shape.name: shape.grid for shape in self.plan.shapes}
         for layer in self.plan.layers:
             kept = next((maps for key, maps in self.reference_maps.items() if key.split("/")[0] == layer.key), None)
@@ -164,9 +167,9 @@ class ProbeMonitor:
             )
         elif self.track.looks > 2:  # an untrained model may well have nothing to say
             for key, map_status in look.explanation.map_status.items():
-                codes = [code for code in map_status.tolist() if code != UNASKED]
+                codes = [code for code in map_status.tolist() if code != MapStatus.NO_LABEL]
                 if 0 not in codes and 2 * len(codes) > len(map_status):  # of few images, that may well be
-                    why = " and ".join(sorted(str(FLAWS[code]) for code in set(codes)))
+                    why = " and ".join(sorted(str(MapStatus(code).text) for code in set(codes)))
                     yield f"All maps of layer {key!r} are degenerate: {why}. Another layer may serve: `layers=`."
         yield from self._sudden(look)
 
@@ -190,8 +193,8 @@ class ProbeMonitor:
         """What looks must have in common to be compared."""
         layers = [layer.key for layer in self.plan.layers]
         target: list[Any] = [target_name(self.target)]
-        if not is_dynamic(self.target) and not (self.plan.answer == "pixels" and self.probe.has_masks):
-            logits = self.probe.images.new_empty(len(self.probe), self.plan.classes or 1)
+        if not is_dynamic(self.target) and not self.plan.output_kind.reads_masks(self.probe):
+            logits = self.probe.images.new_empty(len(self.probe), self.plan.output_kind.num_logits or 1)
             target += [part.choose(logits, self.probe).tolist() for part in list_class_scores(self.target)]
         how = {"methods": list(self.plan.methods), "fuse": self.plan.fuse, "flips": self.plan.flips}
         return {"layers": layers, **how, "target": target}
@@ -218,17 +221,14 @@ class ProbeMonitor:
 
 def check_attackable(plan: Explainer) -> None:
     """Raise a ValueError where the model has no logits, so that an attack has no loss to make larger."""
-    if not plan.classes:
+    if not plan.output_kind.num_logits:
         raise ValueError("Expected a model that returns logits (N, classes) for `attack=`, but it has none.")
 
 
 def resolve_target(target: Target | None, probe: Probe, plan: Explainer) -> Target:
     """``target``, or where it is None ("auto") the label where there is one, else the predicted class."""
     if target is None:
-        suits = probe.multilabel and probe.labels is not None and probe.labels.shape[1] == plan.classes
-        masks = probe.has_masks and plan.answer == "pixels"
-        labelled = (probe.classes is not None and plan.answer != "other") or suits or masks
-        target = TARGETS["label" if labelled else "predicted"]
-    elif list_class_scores(target) and plan.answer == "other":
+        target = TARGETS["label" if plan.output_kind.has_labels(probe) else "predicted"]
+    elif list_class_scores(target) and not plan.output_kind.has_classes:
         raise NotExplainableError("The model returns no logits (N, classes): pass `target=` or `forward=`.")
     return with_labels(target, probe)

@@ -210,7 +210,7 @@ BREAKS = {
     ),
     "rows joined": ranks("every[index][new:]", "every[index]", "rows that two processes explained are taken once"),
     "rows of targets": Break(
-        "explainer/chunking.py", "[select_rows(target, rows) for target in targets]", "targets",
+        "explainer/chunking.py", "[select_rows(target, chunk) for target in targets]", "targets",
         "each row is explained for its class",
     ),
     "one probe for all": Break(

@@ -207,7 +207,7 @@ def test_probabilities_of_unknown_make_are_named_once(tmp_path):
             scores = Lit.forward(self, images).exp()
             return scores / scores.sum(1, keepdim=True)
 
-    with pytest.warns(UserWarning, match="puts out probabilities") as said:
+    with pytest.warns(UserWarning, match="returns probabilities") as said:
         fit(tmp_path, [GradCAMCallback(probe=4)], make=ByHand)
     assert len([w for w in said if "GradCAM" in str(w.message)]) == 1
     with warnings.catch_warnings():
