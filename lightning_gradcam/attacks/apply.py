@@ -42,7 +42,7 @@ def attack_probe(
     >>> bool((attacked.images - probe.images).abs().max() <= 0.1 + 1e-6)
     True
     """
-    probe = probe.ordinary()
+    probe = probe.without_inference_tensors()
     classes = probe.classes if classes is None else classes
     if classes is None:
         raise ValueError("Expected a probe with labels of shape (N,): an attack moves away from them.")

@@ -208,7 +208,7 @@ def _as_probe(probe: Probe | tuple[Tensor, Tensor] | Tensor) -> Probe:
         probe = replace(Probe(probe[0]), labels=probe[1])
     if not isinstance(probe, Probe):
         raise TypeError(f"Expected a Probe, (images, labels) or images, but got {type(probe).__name__}.")
-    return probe.ordinary()
+    return probe.without_inference_tensors()
 
 
 def _target(target: Targets, probe: Probe) -> Target:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_gradcam.capture.attention import capture_attention
 from lightning_gradcam.capture.hooks import Hook, find_layer, is_traceable, named_layers, register_hooks
 from lightning_gradcam.capture.layer import Layer
-from lightning_gradcam.capture.outputs import list_float_tensors, replace_tensor, with_grad, without_inference_tensors
+from lightning_gradcam.capture.outputs import list_float_tensors, replace_inference_arguments, replace_tensor, with_grad
 from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.capture.restart import Restart
 from lightning_gradcam.errors import NotExplainableError
@@ -117,7 +117,7 @@ def _run_to_graph(
     every = named_layers(model) if before else {}
     taking = [m.register_forward_pre_hook for name, m in every.items() if is_traceable(name, m)]
     tapping = [(module.register_forward_hook, tap(layer)) for layer, module in modules if module is not None]
-    with register_hooks([*((register, without_inference_tensors) for register in taking), *tapping]):  # type: ignore[list-item]  # as above
+    with register_hooks([*((register, replace_inference_arguments) for register in taking), *tapping]):  # type: ignore[list-item]  # as above
         try:
             output = forward(model, probe)
         finally:

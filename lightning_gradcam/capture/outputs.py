@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_gradcam.utils.inference_mode import without_inference_tensors
+
 
 def list_float_tensors(output: Any) -> Iterator[Tensor]:
     """The floating-point tensors in what a module returned; the first is the one that is looked at."""
@@ -51,11 +53,9 @@ def get_version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def without_inference_tensors(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What a module is given, with copies of what was made in a `torch.inference_mode` that has ended (a pre-hook)."""
-    if torch.is_inference_mode_enabled():
-        return args
-    return tuple(arg.clone() if isinstance(arg, Tensor) and arg.is_inference() else arg for arg in args)
+def replace_inference_arguments(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Replace the inference tensors in a module's arguments, unless inference mode is still on (a forward pre-hook)."""
+    return args if torch.is_inference_mode_enabled() else without_inference_tensors(*args)
 
 
 def with_grad(tensor: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,9 +15,9 @@ from lightning_gradcam.capture.layer import Grid, LayerRecord, ToGrid, is_vanish
 from lightning_gradcam.capture.outputs import (
     get_version,
     list_float_tensors,
+    replace_inference_arguments,
     replace_tensor,
     with_grad,
-    without_inference_tensors,
 )
 from lightning_gradcam.layers.axis_tracking import AxisTracker, TensorOrigin
 from lightning_gradcam.layers.spatial_grid import GridInference
@@ -47,7 +47,7 @@ class _Tape:
 
     def enter(self, module: nn.Module, args: Any) -> Any:
         """Before a module runs."""
-        args = without_inference_tensors(module, args)
+        args = replace_inference_arguments(module, args)
         self.running.append((len(self.made), [(arg, get_version(arg)) for arg in args if isinstance(arg, Tensor)]))
         return args
 
