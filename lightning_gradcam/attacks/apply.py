@@ -66,7 +66,7 @@ def coerce_attack(attack: str | Attack) -> Attack:
         TypeError: It is neither a name nor callable.
     """
     if isinstance(attack, str):
-        return ATTACKS.named(attack)
+        return ATTACKS.resolve(attack)
     if not callable(attack):
         raise TypeError(
             "Expected an attack's name, or a callable of (pixel-space model, images in [0, 1], labels), but got "

@@ -165,7 +165,7 @@ class Baseline(BaselineData):
             ValueError: There is no such profile or threshold.
             IncompatibleError: The images are neither kept nor given.
         """
-        PROFILES.named(profile).with_thresholds(thresholds)
+        PROFILES.resolve(profile).with_thresholds(thresholds)
         if isinstance(candidate, nn.Module):
             images = self.probe if probe is None else _as_probe(probe)
             try:

@@ -49,7 +49,7 @@ def compare_baselines(
     Raises:
         ValueError: There is no such profile or threshold.
     """
-    chosen = PROFILES.named(profile).with_thresholds(thresholds)
+    chosen = PROFILES.resolve(profile).with_thresholds(thresholds)
     first, count = baselines[0], len(candidate)
     problem = next((p for b in baselines if (p := _hindrance(b, candidate))), "") or _too_few(baselines, chosen)
     if problem:

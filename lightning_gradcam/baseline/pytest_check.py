@@ -99,7 +99,7 @@ class BaselineCheck:
         from lightning_gradcam.baseline.report import MARKS
         from lightning_gradcam.errors import NotExplainableError
 
-        PROFILES.named(profile).with_thresholds(thresholds)
+        PROFILES.resolve(profile).with_thresholds(thresholds)
         path = self.place.baseline(self._own(name))
         if self.update:
             self._write(

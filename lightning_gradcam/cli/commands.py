@@ -87,7 +87,7 @@ def compare(asked: ParsedArgs) -> int:
     """``lightning-gradcam compare``."""
     options = asked.options
     try:
-        PROFILES.named(options.profile).with_thresholds(options.thresholds)
+        PROFILES.resolve(options.profile).with_thresholds(options.thresholds)
     except ValueError as error:
         raise WrongCallError(str(error)) from error
     _check_kinds(options.report)

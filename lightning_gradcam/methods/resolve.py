@@ -38,7 +38,7 @@ def coerce_method(method: str | Method) -> Method:
         ValueError: No method has that name, or it needs an extra that is not installed.
         TypeError: It is neither a name nor a callable of one or two arguments.
     """
-    found = METHODS.named(method) if isinstance(method, str) else method
+    found = METHODS.resolve(method) if isinstance(method, str) else method
     if not callable(found) or count_arguments(found) not in (1, 2):
         raise TypeError(
             "Expected a method's name, a callable of (activations, gradients), or one of (passes), but got "

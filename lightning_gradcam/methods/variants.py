@@ -37,7 +37,7 @@ class Variant:
     def __post_init__(self) -> None:
         if not isinstance(self.method, str):
             raise TypeError(f"Expected the name of a registered method, but got {self.method!r}: `METHODS.register`.")
-        equation = METHODS.named(self.method)
+        equation = METHODS.resolve(self.method)
         if self.gradients not in _GRADIENTS:
             raise ValueError(f"Expected `gradients` to be 'signed', 'relu' or 'abs', but got {self.gradients!r}.")
         if self.smooth not in (None, "principal"):
@@ -50,7 +50,7 @@ class Variant:
     @property
     def equation(self) -> LayerMethod:
         """What is varied."""
-        return METHODS.named(self.method)  # type: ignore[return-value]  # pass methods raise where they are called
+        return METHODS.resolve(self.method)  # type: ignore[return-value]  # pass methods raise where they are called
 
     @property
     def name(self) -> str:

@@ -174,7 +174,7 @@ def _of_class(scores: Tensor, classes: Tensor) -> Tensor:
 
 
 def _named(name: str) -> ClassScore:
-    score = TARGETS.named(name)
+    score = TARGETS.resolve(name)
     if not isinstance(score, ClassScore):
         raise ValueError(f"Expected `of` to be 'predicted', 'label', a class or a ClassScore, but got {name!r}.")
     return score
