@@ -19,7 +19,7 @@ from lightning_gradcam.explainer.fusion import Fuse, add_fused, average_mirrored
 from lightning_gradcam.explainer.padding import Share, crop_padding
 from lightning_gradcam.layers.checks import add_model_hints
 from lightning_gradcam.methods import is_pass_method
-from lightning_gradcam.methods.apply import apply_methods, uses_gradients
+from lightning_gradcam.methods.apply import apply_method, uses_gradients
 from lightning_gradcam.methods.resolve import Method
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
@@ -99,7 +99,7 @@ class Explainer:
         found: dict[str, Tensor] = {}
         places: dict[str, Layer] = {}
         for name, method in self.methods.items():
-            for layer, tensor in apply_methods(method, passes).items():
+            for layer, tensor in apply_method(method, passes).items():
                 key = layer if len(self.methods) == 1 else f"{layer}/{name}"
                 gradients = passes.gradients[layer] if uses_gradients(method) else None
                 place = passes.locations[layer]

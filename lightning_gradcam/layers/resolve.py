@@ -69,7 +69,7 @@ def list_non_layers(places: Iterable[str | None], shapes: Sequence[LayerRecord])
                 )
             found[place] = Layer(place, reason="all layers of attention together", to_grid=tokens[-1].to_grid)
         elif place is not None:
-            raise ValueError(f"Expected a method's `place` to be {PIXELS!r} or {ATTENTION!r}, but got {place!r}.")
+            raise ValueError(f"Expected a method's `location` to be {PIXELS!r} or {ATTENTION!r}, but got {place!r}.")
     return list(found.values())
 
 
