@@ -20,7 +20,7 @@ from lightning_gradcam.baseline.profiles import (
     format_quantile_name,
 )
 from lightning_gradcam.baseline.report import Finding, Report, Status, WorstImage
-from lightning_gradcam.explainer.explanation import degenerate_share
+from lightning_gradcam.explainer.map_status import degenerate_share
 from lightning_gradcam.render.side_by_side import draw_strips
 from lightning_gradcam.stability import SIMILARITIES, similarity
 from lightning_gradcam.stability.statistics import bootstrap_bounds

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.capture.layer import Layer
-from lightning_gradcam.explainer.explanation import FLAWS, Explanation
+from lightning_gradcam.explainer.explanation import Explanation
+from lightning_gradcam.explainer.map_status import MapStatus
 from lightning_gradcam.probe.normalization import Normalization
 
 
@@ -112,7 +113,7 @@ def _check_explanation(found: Explanation) -> None:
         _check(fits, evidence, torch.float32, "evidence")
         flaws = found.map_status[key]
         _check(flaws.shape == evidence.shape[:1], flaws, torch.uint8, "flaws")
-        if int(flaws.max()) >= len(FLAWS):
+        if int(flaws.max()) >= len(MapStatus):
             raise ValueError("flaws")
 
 

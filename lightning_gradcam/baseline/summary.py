@@ -12,7 +12,7 @@ from lightning_gradcam.baseline.data import BaselineData
 from lightning_gradcam.baseline.html import render_page, render_table
 from lightning_gradcam.baseline.profiles import LEAST_IMAGES
 from lightning_gradcam.baseline.text import align_columns, format_markdown_table, format_number, format_percent
-from lightning_gradcam.explainer.explanation import degenerate_share
+from lightning_gradcam.explainer.map_status import degenerate_share
 from lightning_gradcam.render.side_by_side import draw_pairs
 from lightning_gradcam.targets.logits import predictions
 from lightning_gradcam.utils.sanitize import escape_terminal

@@ -14,8 +14,9 @@ from lightning_gradcam.capture.isolation import isolated
 from lightning_gradcam.capture.layer import Layer, LayerRecord, split_layers
 from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.errors import NotExplainableError
-from lightning_gradcam.explainer.explanation import UNASKED, Explanation, find_status
+from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.fusion import Fuse, add_fused, average_mirrored, sort_by_execution
+from lightning_gradcam.explainer.map_status import MapStatus, find_status
 from lightning_gradcam.explainer.padding import Share, crop_padding
 from lightning_gradcam.layers.checks import add_model_hints
 from lightning_gradcam.methods import is_pass_method
@@ -71,9 +72,9 @@ class Explainer:
             order = sort_by_execution(self.layers, self.shapes)
             found = [add_fused(each, list(self.methods), order, self.fuse) for each in found]
         if any(compares_images(score, probe) for score in scores):
-            found = [each.sides() for each in found]
+            found = [each.split_pairs() for each in found]
         each = iter(found)
-        return [Explanation.together({part: next(each) for part in split_target(target)}) for target in targets]
+        return [Explanation.merge_scores({part: next(each) for part in split_target(target)}) for target in targets]
 
     def _explain(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
         keep = any(is_pass_method(method) for method in self.methods.values())
@@ -110,7 +111,7 @@ class Explainer:
         chosen = find_choice(target, output, probe)
         classes = None if chosen is None or chosen.dtype == torch.bool or chosen.ndim > 1 else chosen
         if classes is not None:
-            found = {key: codes.masked_fill(classes < 0, UNASKED) for key, codes in found.items()}
+            found = {key: codes.masked_fill(classes < 0, MapStatus.NO_LABEL) for key, codes in found.items()}
         scores = target(output, probe).detach().float()
         return Explanation(
             evidence=evidence,

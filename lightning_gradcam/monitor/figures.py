@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.explainer.explainer import Explainer
-from lightning_gradcam.explainer.explanation import REFERENCE, UNASKED, Explanation
+from lightning_gradcam.explainer.explanation import REFERENCE, Explanation
+from lightning_gradcam.explainer.map_status import MapStatus
 from lightning_gradcam.methods.resolve import describe_target
 from lightning_gradcam.monitor.adversarial import AttackedExplanation
 from lightning_gradcam.monitor.display import DisplayConfig
@@ -125,7 +126,7 @@ class FigureBuilder:
         return draw_rows(sheet, rows, drawn.logits, own_scales=self.display.scale == "shared", **said)
 
     def _row(self, drawn: Explanation, key: str) -> MapRow:
-        name, part = key[len(drawn.layers[key].key) + 1 :], drawn.part(key)
+        name, part = key[len(drawn.layers[key].key) + 1 :], drawn.find_score_name(key)
         return MapRow(
             name or "image",
             drawn.evidence[key],
@@ -139,7 +140,7 @@ class FigureBuilder:
         self, drawn: Explanation, keys: Sequence[str], found: Mapping[str, Tensor], moment: str, first: bool
     ) -> list[str | Tensor]:
         map_status, font = torch.cat([drawn.map_status[each] for each in keys]), self.sheet.font
-        degenerate = (map_status > 0) & (map_status != UNASKED)
+        degenerate = (map_status > 0) & (map_status != MapStatus.NO_LABEL)
         suffix = "" if keys[0] == next(iter(drawn.evidence)) else f"/{keys[0]}"
         facts: list[str | Tensor]
         if first:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from lightning_gradcam.attacks import Attack, check_range, restore_pixels
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.explainer.explainer import Explainer
-from lightning_gradcam.explainer.explanation import FLAWS, UNASKED, Explanation
+from lightning_gradcam.explainer.explanation import Explanation
+from lightning_gradcam.explainer.map_status import MapStatus
 from lightning_gradcam.monitor.adversarial import (
     AttackedExplanation,
     freeze_to_clean,
@@ -164,9 +165,9 @@ class ProbeMonitor:
             )
         elif self.track.looks > 2:  # an untrained model may well have nothing to say
             for key, map_status in look.explanation.map_status.items():
-                codes = [code for code in map_status.tolist() if code != UNASKED]
+                codes = [code for code in map_status.tolist() if code != MapStatus.NO_LABEL]
                 if 0 not in codes and 2 * len(codes) > len(map_status):  # of few images, that may well be
-                    why = " and ".join(sorted(str(FLAWS[code]) for code in set(codes)))
+                    why = " and ".join(sorted(str(MapStatus(code).text) for code in set(codes)))
                     yield f"All maps of layer {key!r} are degenerate: {why}. Another layer may serve: `layers=`."
         yield from self._sudden(look)
 

@@ -18,7 +18,7 @@ from lightning_gradcam.attacks import PGD
 from lightning_gradcam.capture.capture import capture
 from lightning_gradcam.capture.forward import default_forward
 from lightning_gradcam.capture.layer import Layer
-from lightning_gradcam.explainer.explanation import find_status
+from lightning_gradcam.explainer.map_status import find_status
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.layers import Layers
 from lightning_gradcam.layers.trace_model import TRACED_ROWS

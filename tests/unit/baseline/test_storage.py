@@ -25,7 +25,7 @@ from lightning_gradcam.baseline import storage as vault
 from lightning_gradcam.baseline.data import serialize
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.errors import UnreadableError
-from lightning_gradcam.explainer.explanation import FLAWS
+from lightning_gradcam.explainer.map_status import MapStatus
 
 EXAMPLES = 1000
 
@@ -226,7 +226,7 @@ def test_one_fact_that_lies(name, value, tmp_path):
         ("images", torch.rand(3, 3, 4, 4), {"pixels": {"mean": [0.5, 0.5], "std": [1, 1]}}),
         ("images", torch.rand(3, 0, 4, 4), {}),
         ("evidence.0", torch.zeros(3, 0, 2), {}),
-        ("flaws.0", torch.full((3,), len(FLAWS), dtype=torch.uint8), {}),
+        ("flaws.0", torch.full((3,), len(MapStatus), dtype=torch.uint8), {}),
         ("logits", torch.zeros(3), {}),
         ("logits", torch.zeros(3, 2).double(), {}),
     ],

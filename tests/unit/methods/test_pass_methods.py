@@ -70,7 +70,7 @@ def test_what_is_wrong_is_said():
     rolled.location = "here"
     with pytest.raises(ValueError, match="a method's `location` to be 'input pixels' or 'all attention'"):
         explain(model, images, method=rolled)
-    with pytest.raises(ValueError, match="methods that are read at layers beside `fuse='max'`"):
+    with pytest.raises(ValueError, match="Expected only methods that explain layers with `fuse='max'`"):
         explain(model, images, layers="stages", fuse="max", method=["gradcam", brightness])
 
 

@@ -377,4 +377,4 @@ def test_explanations_with_parts_are_cut_and_joined():
         whole = getattr(found, name)
         assert all(torch.equal(getattr(joined, name)[end], tensor) for end, tensor in whole.items())
         assert len(whole) == 2
-    assert found.part("5/label 2") == "label 2"
+    assert found.find_score_name("5/label 2") == "label 2"
