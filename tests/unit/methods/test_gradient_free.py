@@ -173,7 +173,7 @@ def test_chunks_change_nothing_and_wrong_ones_are_named(method):
         explain(model, images, layers="layer2", method=method(chunk), target=1).evidence for chunk in (99, 3)
     )
     assert_close(small["layer2"], whole["layer2"], 1e-5)
-    with pytest.raises(ValueError, match="`chunk` to be a number of passes from 1, but got 0"):
+    with pytest.raises(ValueError, match="`chunk` to be a positive integer, but got 0"):
         method(chunk=0)
 
 
