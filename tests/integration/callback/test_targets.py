@@ -223,9 +223,9 @@ def test_what_cannot_be_is_said_before_training(tmp_path):
         fit(tmp_path, [GradCAMCallback(target=TopK(4), probe=bars())])
     with pytest.raises(MisconfigurationException, match="Expected `references`"):
         fit(tmp_path, [GradCAMCallback(target="cosine", probe=bars())])
-    with pytest.raises(ValueError, match="one score and one image, but got '3 best classes, each'"):
+    with pytest.raises(ValueError, match="one score for one image, but got '3 best classes, each'"):
         Baseline.record(Lit(), bars(), target="topk")
-    with pytest.raises(ValueError, match="one score and one image"):
+    with pytest.raises(ValueError, match="one score for one image"):
         Baseline.record(Lit(), bars(), target=Margin())
 
 

@@ -109,7 +109,7 @@ def test_images_of_a_baseline_are_normalised_as_this_run_does_it(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"baseline": "hash"}, r"hash of its images only: give them again .*or record it with"),
+        ({"baseline": "hash"}, r"only the hash of its images\. Pass the same images .*or record the baseline"),
         ({"baseline": "missing.safetensors"}, "cannot be read: No such file"),
         ({"baseline": "images", "probe": (torch.rand(2, 3, 16, 16), torch.tensor([0, 1]))}, "no `probe` beside"),
         ({"baseline": "images", "layers": "features.2"}, "no `layers` beside `baseline`"),
