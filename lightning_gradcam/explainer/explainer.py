@@ -18,7 +18,7 @@ from lightning_gradcam.explainer.fusion import Fuse, add_fused, average_mirrored
 from lightning_gradcam.explainer.map_status import MapStatus, find_status
 from lightning_gradcam.layers.checks import add_model_hints
 from lightning_gradcam.methods import is_pass_method
-from lightning_gradcam.methods.apply import apply_methods, uses_gradients
+from lightning_gradcam.methods.apply import apply_method, uses_gradients
 from lightning_gradcam.methods.resolve import Method
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
@@ -115,7 +115,7 @@ class Explainer:
         layers: dict[str, Layer] = {}
         map_status: dict[str, Tensor] = {}
         for name, method in self.methods.items():
-            for layer_key, tensor in apply_methods(method, captured).items():
+            for layer_key, tensor in apply_method(method, captured).items():
                 key = layer_key if len(self.methods) == 1 else f"{layer_key}/{name}"
                 layers[key] = captured.locations[layer_key]
                 evidence[key] = self.output_kind.locate(tensor) if layers[key].is_module else tensor

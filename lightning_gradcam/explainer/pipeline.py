@@ -114,7 +114,7 @@ def prepare(
         locations = _resolve_locations(model, layers, methods, trace.records, fuse)
     output_kind = trace.output_kind.for_target(target)
     note = output_kind.validate(target, trace.output, probe)
-    call = replace(call, notes=has_softmax_input(trace.output))
+    call = replace(call, tracks_softmax=has_softmax_input(trace.output))
     explainer = Explainer(locations, methods, call, trace.records, output_kind, fuse, flips, note)
     if has_premise(methods.values()):
         _check_premise(explainer, model, probe[:TRACED_IMAGES], target)

@@ -68,7 +68,7 @@ class BoxScore(ClassTarget):
 
     def __post_init__(self) -> None:
         if isinstance(self.of, str):
-            score = TARGETS.named(self.of)
+            score = TARGETS.resolve(self.of)
             if not isinstance(score, ClassScore):
                 raise ValueError(f"Expected `of` to be 'predicted', 'label' or a class, but got {self.of!r}.")
             object.__setattr__(self, "of", score)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.capture.pre_softmax import NORMALISATIONS, find_softmax_input
+from lightning_gradcam.capture.pre_softmax import NORMALIZATIONS, find_softmax_input
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
@@ -117,7 +117,7 @@ class EmbeddingNorm:
     def _compute_norms(output: Any) -> Tensor:
         """Return the norms, ``(n,)``, before a last `F.normalize`."""
         embeddings = find_embeddings(output)
-        unnormalized = find_softmax_input(embeddings, NORMALISATIONS)
+        unnormalized = find_softmax_input(embeddings, NORMALIZATIONS)
         norms: Tensor = (embeddings if unnormalized is None else unnormalized).norm(dim=1)
         return norms
 

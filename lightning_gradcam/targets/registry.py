@@ -36,7 +36,7 @@ def coerce_target(target: str | int | Sequence[int] | Tensor | Target) -> Target
         TypeError: ``target`` is of another type.
     """
     if isinstance(target, str):
-        return TARGETS.named(target)
+        return TARGETS.resolve(target)
     if callable(target) and not isinstance(target, Tensor):
         return target
     return class_target(target)

@@ -183,7 +183,7 @@ def _gather_class(scores: Tensor, classes: Tensor) -> Tensor:
 
 def _get_class_score(name: str) -> ClassScore:
     """Return the registered class score of that name."""
-    score = TARGETS.named(name)
+    score = TARGETS.resolve(name)
     if not isinstance(score, ClassScore):
         raise ValueError(f"Expected `of` to be 'predicted', 'label', a class or a ClassScore, but got {name!r}.")
     return score

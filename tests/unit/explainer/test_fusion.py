@@ -144,13 +144,13 @@ def test_callback_draws_the_fused_map_and_measures_the_layers(tmp_path):
     callback = GradCAMCallback(layers="stages", fuse="mean", flips=True, interpolation="nearest")
     trainer = fit(tmp_path, [callback])
     watch = callback.monitor
-    assert next(iter(watch.track.previous.maps)) == "fused"
+    assert next(iter(watch.tracker.previous.maps)) == "fused"
     assert watch.signature["fuse"] == "mean"
     assert watch.signature["flips"] is True
-    stages = [layer.key for layer in watch.plan.layers]
+    stages = [layer.key for layer in watch.explainer.layers]
     assert {f"gradcam/drift/{key}" for key in stages} | {"gradcam/drift"} <= set(trainer.callback_metrics)
-    look = watch.look(trainer.lightning_module, "now")
-    assert list(look.pictures) == ["fused", *stages]
+    look = watch.take_snapshot(trainer.lightning_module, "now")
+    assert list(look.figures) == ["fused", *stages]
 
 
 def test_explainer_with_flips_is_prepared_once():
