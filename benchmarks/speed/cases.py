@@ -76,7 +76,7 @@ class Case:
     @property
     def tokens(self) -> bool:
         """True if that module returns tokens instead of a map of channels."""
-        return any(shape.tokens for shape in self.plan.shapes if shape.name == self.layer.name)
+        return any(shape.tokens for shape in self.plan.records if shape.name == self.layer.name)
 
     @property
     def classes(self) -> Tensor:

@@ -93,7 +93,7 @@ def contestants(case: Case, peers: Mapping[str, str]) -> dict[str, Contestant]:
     if "captum" in peers:
         found["captum: gradcam"] = captum
     stages = prepare(case.model, case.probe, target=case.monitor.target, layers="stages")
-    earliest = sort_by_execution(stages.layers, stages.shapes)[0].name
+    earliest = sort_by_execution(stages.layers, stages.records)[0].name
     return {**found, BARE: partial(bare, earliest=earliest), STAGES: ours(stages)}
 
 

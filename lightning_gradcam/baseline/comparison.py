@@ -21,7 +21,7 @@ from lightning_gradcam.baseline.profiles import (
 )
 from lightning_gradcam.baseline.report import Finding, Report, Status, WorstImage
 from lightning_gradcam.baseline.verdict import MeanEstimate, judge
-from lightning_gradcam.explainer.map_status import degenerate_share
+from lightning_gradcam.explainer.map_status import compute_degenerate_fraction
 from lightning_gradcam.render.side_by_side import draw_strips
 from lightning_gradcam.stability import SIMILARITIES, similarity
 from lightning_gradcam.targets.logits import predictions
@@ -98,7 +98,7 @@ def _assess_maps(
         if metric != profile.metric
     }
     degenerate, candidate_degenerate = (
-        float(degenerate_share(data.explanation.map_status[key])) for data in (baselines[0], candidate)
+        float(compute_degenerate_fraction(data.explanation.map_status[key])) for data in (baselines[0], candidate)
     )
     measurements = {
         **other_similarities,

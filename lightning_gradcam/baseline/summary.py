@@ -18,7 +18,7 @@ from lightning_gradcam.baseline.text import (
     format_number,
     format_percent,
 )
-from lightning_gradcam.explainer.map_status import degenerate_share
+from lightning_gradcam.explainer.map_status import compute_degenerate_fraction
 from lightning_gradcam.render.side_by_side import draw_pairs
 from lightning_gradcam.targets.logits import predictions
 from lightning_gradcam.utils.sanitize import escape_terminal
@@ -88,7 +88,7 @@ def _list_facts(baseline: BaselineData) -> list[tuple[str, str]]:
     ]
     for key, evidence in explanation.evidence.items():
         reason = explanation.layers[key].reason
-        degenerate = float(degenerate_share(explanation.map_status[key]))
+        degenerate = float(compute_degenerate_fraction(explanation.map_status[key]))
         maps = f"maps {'×'.join(map(str, evidence.shape[1:]))}, {format_percent(degenerate)} degenerate"
         facts.append((f"layer {key}", maps + (f" ({reason})" if reason else "")))
     return [

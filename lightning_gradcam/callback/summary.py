@@ -46,7 +46,7 @@ def describe_probe(monitor: ProbeMonitor, probe_source: ProbeSource) -> str:
 
 def describe_layers(explainer: Explainer) -> dict[str, str]:
     """Return, for each layer, why it was chosen, its kind and the size of its map."""
-    records = {record.name: record for record in explainer.shapes}
+    records = {record.name: record for record in explainer.records}
     lines = {}
     for layer in explainer.layers:
         record = records.get(layer.name)

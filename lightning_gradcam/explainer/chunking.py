@@ -19,7 +19,7 @@ class _Result(Protocol):
     """A result per image that can be concatenated."""
 
     @classmethod
-    def cat(cls, parts: Sequence[Any]) -> Self: ...
+    def cat(cls, results: Sequence[Any], /) -> Self: ...
 
 
 Result = TypeVar("Result", bound=_Result)

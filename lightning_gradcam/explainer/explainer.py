@@ -36,7 +36,7 @@ class Explainer:
         layers: The layers that are explained; methods that need none have a location of another kind.
         methods: The methods by name.
         forward: Calls the model.
-        shapes: The trace that the layers were selected from.
+        records: The trace that the layers were selected from.
         output_kind: The kind of the model's output, and so the meaning of a class.
         fuse: The rule that fuses the maps of several layers into one, if any.
         flips: Whether mirrored images are explained, too.
@@ -46,7 +46,7 @@ class Explainer:
     layers: tuple[Layer, ...]
     methods: Mapping[str, Method]
     forward: Forward
-    shapes: tuple[LayerRecord, ...]
+    records: tuple[LayerRecord, ...]
     output_kind: OutputKind
     fuse: Fuse | None = None
     flips: bool = False
@@ -133,7 +133,7 @@ class Explainer:
 
     def _add_fused(self, explanations: Sequence[Explanation], fuse: Fuse) -> list[Explanation]:
         """Insert the fused maps of all layers."""
-        order = sort_by_execution(self.layers, self.shapes)
+        order = sort_by_execution(self.layers, self.records)
         return [add_fused(explanation, list(self.methods), order, fuse) for explanation in explanations]
 
 

@@ -97,14 +97,14 @@ class Explanation:
         return Explanation(**{f.name: _merge([getattr(self, f.name)], lambda t: change(t[0])) for f in fields(self)})
 
     @staticmethod
-    def cat(parts: Sequence[Explanation]) -> Explanation:
+    def cat(explanations: Sequence[Explanation]) -> Explanation:
         """Concatenate explanations of consecutive images of a probe.
 
         >>> one = Explanation({"a": torch.ones(1, 2, 2)}, torch.zeros(1, 3), None, (4, 4))
         >>> Explanation.cat([one, one]).evidence["a"].shape
         torch.Size([2, 2, 2])
         """
-        by_field = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Explanation)}
+        by_field = {f.name: [getattr(explanation, f.name) for explanation in explanations] for f in fields(Explanation)}
         return Explanation(**{name: _merge(values, torch.cat) for name, values in by_field.items()})
 
     @staticmethod

@@ -59,13 +59,13 @@ def find_status(evidence: Tensor, gradients: Tensor | None = None) -> Tensor:
     return code.masked_fill_(~flat.isfinite().all(1), MapStatus.NOT_FINITE)
 
 
-def degenerate_share(codes: Tensor) -> Tensor:
+def compute_degenerate_fraction(codes: Tensor) -> Tensor:
     """Return the fraction of degenerate maps among the images that have a label, 0-dimensional.
 
     Args:
         codes: ``(N,)`` uint8, each a `MapStatus`.
 
-    >>> degenerate_share(torch.tensor([0, 3, MapStatus.NO_LABEL]))
+    >>> compute_degenerate_fraction(torch.tensor([0, 3, MapStatus.NO_LABEL]))
     tensor(0.5000)
     """
     has_label = codes != MapStatus.NO_LABEL

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_gradcam.attacks import Attack, attack_probe
 from lightning_gradcam.explainer.explainer import Explainer
 from lightning_gradcam.explainer.explanation import Explanation
-from lightning_gradcam.explainer.map_status import degenerate_share
+from lightning_gradcam.explainer.map_status import compute_degenerate_fraction
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.stability import mean_and_error, spearman, ssim, topk_overlap
@@ -97,7 +97,7 @@ def measure_attack(clean: Explanation, attacked: Explanation, labels: Tensor | N
             values = measure(maps, attacked.maps[key])
             numbers[f"{name}{suffix}"] = mean_and_error(values)[0]
             numbers[f"{name}_held{suffix}"] = mean_and_error(values.masked_fill(~is_kept, torch.nan))[0]
-        numbers[f"adv_degenerate{suffix}"] = degenerate_share(attacked.map_status[key])
+        numbers[f"adv_degenerate{suffix}"] = compute_degenerate_fraction(attacked.map_status[key])
     if labels is not None and attacked.logits.shape[1]:
         numbers["adv_accuracy"] = (predictions(attacked.logits)[1] == labels).float().mean()
     return numbers

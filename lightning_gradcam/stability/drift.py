@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.explainer.explanation import Explanation
-from lightning_gradcam.explainer.map_status import degenerate_share
+from lightning_gradcam.explainer.map_status import compute_degenerate_fraction
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.stability import gini, mean_and_error, spearman
 from lightning_gradcam.targets import freeze_target, is_dynamic
@@ -131,7 +131,7 @@ class DriftTracker:
             values[f"drift{suffix}"] = 1 - self.similarities.get(key, unknown)
             values[f"drift_from_start{suffix}"] = 1 - start_similarities.get(key, unknown)
             values[f"concentration{suffix}"] = gini(maps[key])
-            numbers[f"degenerate{suffix}"] = degenerate_share(current.map_status[key])
+            numbers[f"degenerate{suffix}"] = compute_degenerate_fraction(current.map_status[key])
         if current.logits.shape[1]:
             values["confidence"], predicted = predictions(current.logits, self.is_multilabel)
             if labels is not None:

@@ -115,7 +115,7 @@ def row(name: str, plan: Explainer) -> str:
     """A line of the table: what was chosen in the smallest member of a family."""
     family, last = FAMILIES[name]
     [layer] = plan.layers
-    shape = next(s for s in plan.shapes if s.name == layer.name)
+    shape = next(s for s in plan.records if s.name == layer.name)
     chosen = f"`{layer.name}` | {shape.kind} | {'×'.join(map(str, shape.grid or ()))}"
     return f"| {family} | `{name}` | {chosen} | {COMMON.get(name, f'`{last}`')} |\n"
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_gradcam import explain
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
-from lightning_gradcam.explainer.map_status import MapStatus, degenerate_share, find_status
+from lightning_gradcam.explainer.map_status import MapStatus, compute_degenerate_fraction, find_status
 from lightning_gradcam.utils.numerics import CONSTANT
 from tests.helpers.models import examples
 
@@ -101,6 +101,8 @@ def test_find_status_returns_uint8():
     assert codes.tolist() == [MapStatus.NO_GRADIENT] * 2
 
 
-def test_degenerate_share_leaves_out_images_without_a_label():
-    assert degenerate_share(torch.tensor([MapStatus.NO_LABEL] * 2)) == 0
-    assert degenerate_share(torch.tensor([0, 0, MapStatus.CONSTANT, MapStatus.NO_LABEL])) == torch.tensor(1 / 3)
+def test_degenerate_fraction_leaves_out_images_without_a_label():
+    assert compute_degenerate_fraction(torch.tensor([MapStatus.NO_LABEL] * 2)) == 0
+    assert compute_degenerate_fraction(torch.tensor([0, 0, MapStatus.CONSTANT, MapStatus.NO_LABEL])) == torch.tensor(
+        1 / 3
+    )

@@ -80,7 +80,7 @@ def taken(model, layer, signals, classes):
 
 def read(model, signals=None):
     """How every layer is read, by its name; None where it has no places or they cannot be told."""
-    shapes = located(model, torch.randn(3, 2, 100) if signals is None else signals).shapes
+    shapes = located(model, torch.randn(3, 2, 100) if signals is None else signals).records
     return {s.name: s.to_grid if s.grid else None for s in shapes if len(s.shape) == 3}
 
 

@@ -58,7 +58,7 @@ def vgg11():
 def test_auto_finds_the_last_feature_map(make, size, name, kind, grid):
     found = plan(make(), size)
     [layer] = found.layers
-    shape = next(s for s in found.shapes if s.name == layer.name)
+    shape = next(s for s in found.records if s.name == layer.name)
     assert (layer.name, shape.kind, shape.grid) == (name, kind, grid)
     assert layer.reason.startswith("the last feature map on the way to the score")
 
@@ -97,7 +97,7 @@ def test_neither_poolings_nor_dropout_nor_what_misses_the_score_is_chosen():
     found = plan(Odd(), 12)
     assert [layer.name for layer in found.layers] == ["body.1"]
     assert [layer.name for layer in plan(Odd(), 12, "stages").layers] == ["body.1"]
-    assert next(s for s in found.shapes if s.name == "unused").reaches is False
+    assert next(s for s in found.records if s.name == "unused").reaches is False
 
 
 KINDS = ("Conv2d", "ReLU", "Bottleneck", "MaxPool2d", "AdaptiveAvgPool2d", "Flatten", "Dropout", "Identity", "DropPath")
