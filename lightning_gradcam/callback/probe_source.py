@@ -33,7 +33,7 @@ class ProbeSource:
 
     def settled(self, classes: int | None) -> bool:
         """Whether no further batch could change them, as far as the number of classes is known."""
-        return self._gatherer is None or self._gatherer.settled(classes)
+        return self._gatherer is None or self._gatherer.is_complete(classes)
 
     def offer(self, batch: Any, source: str) -> None:
         """Take from a batch what serves; ``source`` is what the choices call it."""

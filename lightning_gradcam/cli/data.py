@@ -81,7 +81,7 @@ def _from_loaders(named: ImportSpec, count: int, pixels: Normalization | None) -
             gatherer.add(batch)
             seen += 1
             progress.add(len(read_batch(batch) or [None]))
-            enough = gatherer.settled(None if names is None else len(names))
+            enough = gatherer.is_complete(None if names is None else len(names))
             if enough or progress.done >= count * LOOKED_AT:
                 break
     if not len(gatherer):

@@ -65,7 +65,7 @@ class Explainer:
             found = self._explain(model, probe, scores)
             if self.flips:
                 same = [freeze_target_as(score, each.explained) for score, each in zip(scores, found, strict=True)]
-                mirrored = self._explain(model, probe.mirrored(), same)
+                mirrored = self._explain(model, probe.mirror(), same)
                 found = [average_mirrored(*pair) for pair in zip(found, mirrored, strict=True)]
         if self.fuse:
             order = sort_by_execution(self.layers, self.shapes)

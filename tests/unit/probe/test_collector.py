@@ -122,7 +122,7 @@ def test_gathered_as_the_rule_says_with_as_many_classes_as_there_are(batches, si
         start += len(batch)
         now = gatherer.probe().images[:, 0, 0, 0].tolist()
         assert settled in (None, now)  # no further batch could change the choice
-        settled = now if gatherer.settled(7) else None
+        settled = now if gatherer.is_complete(7) else None
     probe, expected = gatherer.probe(), choose(labels, size)
     assert probe.images[:, 0, 0, 0].long().tolist() == sorted(expected, key=lambda i: (labels[i], expected.index(i)))
     assert probe.labels.tolist() == sorted(labels[i] for i in expected)
@@ -146,7 +146,7 @@ def test_what_is_gathered_is_a_copy_and_labels_lie_in_a_row():
 
 def test_without_labels_the_first_images_are_kept_and_other_batches_passed_over():
     gatherer = ProbeCollector(3)
-    assert not gatherer.settled(5)
+    assert not gatherer.is_complete(5)
     first = torch.rand(2, 3, 5, 5)
     for batch in (
         torch.zeros(3, dtype=torch.long),  # no images
@@ -158,7 +158,7 @@ def test_without_labels_the_first_images_are_kept_and_other_batches_passed_over(
     ):
         gatherer.add(batch)
     assert torch.equal(gatherer.probe().images, torch.cat([first, first[:1] + 1]))
-    assert gatherer.settled(5)
+    assert gatherer.is_complete(5)
     gatherer.add(first + 2)
     assert torch.equal(gatherer.probe().images[2:], first[:1] + 1)
 

@@ -142,7 +142,7 @@ def test_a_file_that_is_no_image_and_a_preprocess_beside_a_probe(tmp_path):
     (tmp_path / "a.png").write_text("no image")
     with pytest.raises(ValueError, match=r"a\.png cannot be read"):
         explain(plain_cnn(), tmp_path / "a.png")
-    with pytest.raises(ValueError, match="no `preprocess` beside a Probe"):
+    with pytest.raises(ValueError, match="no `preprocess` with a Probe"):
         explain(plain_cnn(), Probe(torch.rand(1, 3, 8, 8)), preprocess=Normalization(MEAN, STD))
     with pytest.raises(ValueError, match="Expected `size`"):
         Preprocess(MEAN, STD, size=0)
