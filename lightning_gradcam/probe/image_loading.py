@@ -93,7 +93,7 @@ def as_probe(images: Images, model: nn.Module | None = None, preprocess: Preproc
     if isinstance(images, Probe):
         if preprocess is not None:
             raise ValueError(
-                "Expected no `preprocess` with a Probe, whose images must be preprocessed already. Preprocess the images "
+                "Expected no `preprocess` with a Probe, whose images must be preprocessed already. Preprocess them "
                 "before creating the Probe."
             )
         return images.without_inference_tensors()

@@ -25,7 +25,7 @@ def write_atomic(path: str | os.PathLike[str], content: bytes) -> None:
     try:
         with open(draft, "xb") as file:
             if target.exists():
-                shutil.copymode(target, draft)  # a baseline may hold confidential images
+                shutil.copymode(target, draft)  # keeps the permissions, which may protect confidential images
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
