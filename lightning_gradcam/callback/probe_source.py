@@ -35,7 +35,7 @@ class ProbeSource:
 
     def is_complete(self, classes: int | None) -> bool:
         """Return whether no further batch could change the images, for a model with this number of classes."""
-        return self._collector is None or self._collector.settled(classes)
+        return self._collector is None or self._collector.is_complete(classes)
 
     def add_batch(self, batch: Any, name: str) -> None:
         """Collect images from a batch; ``name`` is the kind of batch in the summary."""

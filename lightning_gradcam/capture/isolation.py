@@ -75,7 +75,7 @@ def _preserve_random_state(parameters: Sequence[nn.Parameter]) -> Iterator[None]
     devices = sorted({d for d in {p.device for p in parameters} if d.type not in ("cpu", "meta")}, key=str)
     accelerators = [(torch.get_device_module(device), device) for device in devices]
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    states = [module.get_rng_state(*_device_arguments(device)) for module, device in accelerators]
+    states = [module.get_rng_state(*_list_device_arguments(device)) for module, device in accelerators]
     try:
         reseed(*devices)
         yield
@@ -84,7 +84,7 @@ def _preserve_random_state(parameters: Sequence[nn.Parameter]) -> Iterator[None]
         np.random.set_state(numpy)
         torch.set_rng_state(cpu)
         for (module, device), state in zip(accelerators, states, strict=True):
-            module.set_rng_state(state, *_device_arguments(device))
+            module.set_rng_state(state, *_list_device_arguments(device))
 
 
 def reseed(*devices: torch.device) -> None:
@@ -99,7 +99,7 @@ def reseed(*devices: torch.device) -> None:
                 module.manual_seed(SEED)
 
 
-def _device_arguments(device: torch.device) -> tuple[torch.device, ...]:
+def _list_device_arguments(device: torch.device) -> tuple[torch.device, ...]:
     return () if device.type == "mps" else (device,)  # there is one MPS device, and its functions take no device
 
 

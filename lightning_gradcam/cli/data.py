@@ -87,7 +87,7 @@ def _load_from_loaders(spec: ImportSpec, count: int, normalization: Normalizatio
             collector.add(batch)
             batch_count += 1
             progress.add(len(read_batch(batch) or [None]))
-            if collector.settled(class_count) or progress.done >= count * SCAN_FACTOR:
+            if collector.is_complete(class_count) or progress.done >= count * SCAN_FACTOR:
                 break
     if not len(collector):
         raise UsageError(

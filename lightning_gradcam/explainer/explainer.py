@@ -128,7 +128,7 @@ class Explainer:
     ) -> list[Explanation]:
         """Explain the mirrored images for the same classes, and average the evidence."""
         frozen = [_freeze(score, straight) for score, straight in zip(scores, explanations, strict=True)]
-        mirrored = self._explain_scores(model, probe.mirrored(), frozen)
+        mirrored = self._explain_scores(model, probe.mirror(), frozen)
         return [average_mirrored(*pair) for pair in zip(explanations, mirrored, strict=True)]
 
     def _add_fused(self, explanations: Sequence[Explanation], fuse: Fuse) -> list[Explanation]:

@@ -325,7 +325,7 @@ def test_integers_that_are_no_labels_are_put_aside(tmp_path):
             return nn.functional.cross_entropy(self(batch[0]), batch[-1])
 
     callback = GradCAMCallback()
-    with pytest.warns(UserWarning, match="run from 1.. to 1.., but the model has 3 classes"):
+    with pytest.warns(UserWarning, match="range from 1.. to 1.., but the model has 3 classes"):
         fit(tmp_path, [callback], make=Third, val=DataLoader(Indexed(36), 12))
     assert callback.monitor.labels is None
 

@@ -133,7 +133,7 @@ def test_mirrored_probe_flips_whatever_is_spatial():
     probe = Probe(
         torch.rand(2, 3, 4, 5), labels=torch.tensor([1, 0]), masks=masks, extras={"wide": wide, "x": wide[:, 0, 0]}
     )
-    mirrored = probe.mirrored()
+    mirrored = probe.mirror()
     assert torch.equal(mirrored.masks, masks.flip(-1))
     assert torch.equal(mirrored.extras["wide"], wide.flip(-1))
     assert torch.equal(mirrored.extras["x"], wide[:, 0, 0])

@@ -15,9 +15,9 @@ from lightning_gradcam.capture.isolation import isolated
 from lightning_gradcam.capture.layer import ATTENTION
 from lightning_gradcam.errors import ForwardError
 from lightning_gradcam.methods.attention import discard_smallest
+from tests.helpers.model_state import everything
 from tests.helpers.models import TinyViT, assert_close, perturbed
 from tests.helpers.pass_replicas import PASS_REPLICAS, matrices
-from tests.unit.capture.test_isolation import everything
 
 
 def of_class_one(output, probe):

@@ -16,8 +16,8 @@ from lightning_gradcam.capture.restart import Restart
 from lightning_gradcam.errors import ForwardError
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
 from lightning_gradcam.explainer.map_status import find_status
+from tests.helpers.model_state import HOOKS
 from tests.helpers.models import TinyResNet, TinyViT, assert_close, perturbed, plain_cnn
-from tests.unit.capture.test_isolation import HOOKS
 
 CLASSES = torch.tensor([0, 2, 1])
 

@@ -11,9 +11,9 @@ from torch import nn
 from lightning_gradcam import Baseline, NotExplainableError, Probe, ScoreCAM, explain
 from lightning_gradcam.capture.layer import ATTENTION, PIXELS
 from lightning_gradcam.methods import EQUATIONS, METHODS, get_location
+from tests.helpers.model_state import everything
 from tests.helpers.models import TinyViT, assert_close, perturbed, plain_cnn
 from tests.helpers.pass_replicas import PASS_REPLICAS
-from tests.unit.capture.test_isolation import everything
 
 
 def brightness(passes):

@@ -23,6 +23,7 @@ from lightning_gradcam.methods import (
     Saliency,
     SmoothGrad,
 )
+from tests.helpers.model_state import everything
 from tests.helpers.models import TinyResNet, TinyVGG, assert_close, perturbed, plain_cnn
 from tests.helpers.pixel_replicas import (
     NOISE,
@@ -35,7 +36,6 @@ from tests.helpers.pixel_replicas import (
     deconvolution,
     guided,
 )
-from tests.unit.capture.test_isolation import everything
 
 SMALL = {
     "integrated_gradients": IntegratedGradients(STEPS),

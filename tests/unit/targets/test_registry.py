@@ -77,7 +77,7 @@ def test_every_target_is_the_same_in_chunks_fused_and_mirrored(name):
     for each in found.evidence:
         assert_close(cut.evidence[each], found.evidence[each], 1e-5)
         assert torch.equal(cut.map_status[each], found.map_status[each])
-    mirrored = explain(model, probe.mirrored(), layers=["2", "5"], target=freeze_target(target, found.explained))
+    mirrored = explain(model, probe.mirror(), layers=["2", "5"], target=freeze_target(target, found.explained))
     straight = explain(model, probe, layers=["2", "5"], target=name)
     for end in split_target(target):
         both = straight.evidence[key("2", end)] + mirrored.evidence[key("2", end)].flip(-1)

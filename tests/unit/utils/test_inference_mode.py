@@ -7,7 +7,7 @@ import torch
 from lightning_gradcam.utils.inference_mode import without_inference_tensors
 
 
-def test_inference_tensors_are_copied_also_inside_inference_mode():
+def test_inference_tensors_are_copied_inside_inference_mode():
     with torch.inference_mode():
         images = torch.ones(2)
         [copy] = without_inference_tensors(images)
