@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +18,7 @@ from lightning_gradcam.probe.types import Target
 from lightning_gradcam.render.attack_sheet import AttackSheet
 from lightning_gradcam.render.canvas import restore_images
 from lightning_gradcam.render.filmstrip import Film
+from lightning_gradcam.render.legend import Heading
 from lightning_gradcam.render.multi_map_sheet import MapRow, arrange_with_names, draw_rows
 from lightning_gradcam.render.sheet import Sheet
 from lightning_gradcam.stability import spearman
@@ -54,14 +53,14 @@ class FigureBuilder:
         self.photos, self.note = restore_images(probe.images, display.pixels or probe.pixels)
         self.duel: AttackSheet | None = None
         if attack and len(probe.size) == 2:
-            self.duel = AttackSheet.of(probe, self.photos, names, display.colormap, display.interpolation)
+            self.duel = AttackSheet.from_probe(probe, self.photos, names, display.colormap, display.interpolation)
         names_of_rows = name_rows(plan, target, probe)
         several = arrange_with_names(names_of_rows, self.photos) if len(names_of_rows) > 1 else None
-        self.sheet = Sheet.of(probe, self.photos, names, display.colormap, several, display.interpolation)
+        self.sheet = Sheet.from_probe(probe, self.photos, names, display.colormap, several, display.interpolation)
         self.references: Sheet | None = None
         if compares_images(target, probe) and probe.references is not None:
             theirs = restore_images(probe.references, display.pixels or probe.pixels)[0]
-            self.references = Sheet.of(probe, theirs, names, display.colormap, several, display.interpolation)
+            self.references = Sheet.from_probe(probe, theirs, names, display.colormap, several, display.interpolation)
         self._largest: dict[str, Tensor] = {}
 
     def draw(
@@ -107,22 +106,22 @@ class FigureBuilder:
         title = self._title(drawn, key, key[len(drawn.layers[key].key) + 1 :])
         both = (drawn, attacked.explanation)
         agree = spearman(drawn.maps[key], attacked.explanation.maps[key])
-        return self.duel.draw(both, key, images, agree, title=title, facts=facts, scale=self.scale(key))
+        return self.duel.draw(both, key, images, agree, Heading(title, facts), scale=self.scale(key))
 
     def _draw_sheet(
         self, drawn: Explanation, keys: Sequence[str], found: Mapping[str, Tensor], moment: str, first: bool
     ) -> Tensor:
         key, sheet = keys[0], self.sheet
         if drawn.region is not None and drawn.classes is not None:
-            sheet = replace(sheet, region=(drawn.region, drawn.classes))
-        facts = self._facts(drawn, keys, found, moment, first)
-        title = self._title(drawn, key)
-        scores = next(iter(drawn.scores.values()), None)
-        said: Mapping[str, Any] = {"title": title, "facts": facts, "scores": scores}
+            sheet = sheet.with_region(drawn.region, drawn.classes)
+        heading = Heading(self._title(drawn, key), self._facts(drawn, keys, found, moment, first))
+        scores, logits = next(iter(drawn.scores.values()), None), drawn.logits
         if len(keys) == 1:
-            return sheet.draw(drawn.evidence[key], drawn.map_status[key], drawn.logits, scale=self.scale(key), **said)
+            evidence, map_status = drawn.evidence[key], drawn.map_status[key]
+            return sheet.draw(evidence, map_status, logits, heading, scale=self.scale(key), scores=scores)
         rows = [self._row(drawn, each) for each in keys]
-        return draw_rows(sheet, rows, drawn.logits, own_scales=self.display.scale == "shared", **said)
+        has_row_scales = self.display.scale == "shared"
+        return draw_rows(sheet, rows, logits, heading, has_row_scales=has_row_scales, scores=scores)
 
     def _row(self, drawn: Explanation, key: str) -> MapRow:
         name, part = key[len(drawn.layers[key].key) + 1 :], drawn.part(key)
@@ -143,10 +142,11 @@ class FigureBuilder:
         suffix = "" if keys[0] == next(iter(drawn.evidence)) else f"/{keys[0]}"
         facts: list[str | Tensor]
         if first:
-            facts = [font.once(f"{moment} · first look")]
+            facts = [font.encode_uncached(f"{moment} · first look")]
         else:
             drift, error = found[f"drift{suffix}"], found[f"drift_error{suffix}"]
-            facts = [font.once(f"{moment} · drift "), font.fixed(drift, 1, 2), " ± ", font.fixed(error, 1, 2)]
+            drift_codes, error_codes = (font.encode_number(value, 1, 2) for value in (drift, error))
+            facts = [font.encode_uncached(f"{moment} · drift "), drift_codes, " ± ", error_codes]
         if drawn.region is not None and drawn.region.ndim == 3:
             facts.append(" · outlined: the pixels of the class")
         counts = font.encode([f" · {i} of {len(map_status)} maps degenerate" for i in range(len(map_status) + 1)])
