@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from lightning_gradcam import Explanation, Normalization, Probe, explain
 from lightning_gradcam.loggers import to_image
 from lightning_gradcam.methods import EQUATIONS, METHODS
+from lightning_gradcam.render.legend import Heading
 from lightning_gradcam.render.multi_map_sheet import MapRow, arrange_with_names, draw_rows
 from lightning_gradcam.render.photos import restore_photos
 from lightning_gradcam.render.sheet import Sheet
@@ -38,13 +39,14 @@ def draw(explanation: Explanation, layer: str, probe: Probe, data: Scenes) -> to
     """One picture of all methods at one layer, ``(3, height, width)`` uint8."""
     names = [key.removeprefix(f"{layer}/") for key in explanation.evidence]
     photos, _ = restore_photos(probe.images, PIXELS)
-    sheet = Sheet.of(probe, photos, data.classes, arrangement=arrange_with_names(names, photos))
+    sheet = Sheet.from_probe(probe, photos, data.classes, arrangement=arrange_with_names(names, photos))
     rows = [
         MapRow(name, explanation.evidence[f"{layer}/{name}"], explanation.map_status[f"{layer}/{name}"])
         for name in names
     ]
     grid = "×".join(map(str, rows[0].evidence.shape[1:]))
-    return draw_rows(sheet, rows, explanation.logits, title=f"{layer} · {grid} · {len(rows)} methods of the label")
+    heading = Heading(f"{layer} · {grid} · {len(rows)} methods of the label")
+    return draw_rows(sheet, rows, explanation.logits, heading)
 
 
 AT_PIXELS = [name for name, method in METHODS.items() if getattr(method, "requires", None) == "captum"]
@@ -56,10 +58,10 @@ def draw_pixels(model: nn.Module, probe: Probe, data: Scenes, layer: str) -> tor
     names = ["gradcam", *AT_PIXELS]
     explanation = explain(model, probe, layers=layer, method=names, target="label")
     photos, _ = restore_photos(probe.images, PIXELS)
-    sheet = Sheet.of(probe, photos, data.classes, arrangement=arrange_with_names(names, photos))
+    sheet = Sheet.from_probe(probe, photos, data.classes, arrangement=arrange_with_names(names, photos))
     keys = {name: next(key for key in explanation.evidence if key.endswith(f"/{name}")) for name in names}
     rows = [MapRow(name, explanation.evidence[key], explanation.map_status[key]) for name, key in keys.items()]
-    return draw_rows(sheet, rows, explanation.logits, title="input pixels · for the label")
+    return draw_rows(sheet, rows, explanation.logits, Heading("input pixels · for the label"))
 
 
 def main(epochs: int = 4, images: int = 800, root: str = "docs/images") -> None:

@@ -6,7 +6,6 @@ python examples/segmentation.py
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from torchvision.transforms import v2
 
 from lightning_gradcam import Normalization, Probe, explain
 from lightning_gradcam.loggers import to_image
+from lightning_gradcam.render.legend import Heading
 from lightning_gradcam.render.multi_map_sheet import MapRow, arrange_with_names, draw_rows
 from lightning_gradcam.render.photos import restore_photos
 from lightning_gradcam.render.sheet import Sheet
@@ -109,12 +109,12 @@ def draw(model: nn.Module, probe: Probe) -> Tensor:
     # The gradient of some pixels' scores differs from place to place, so it is not averaged, as Grad-CAM would.
     found = explain(model, probe, layers=list(layers), target="label", method="hirescam")
     photos, _ = restore_photos(probe.images, PIXELS)
-    sheet = Sheet.of(probe, photos, CLASSES, arrangement=arrange_with_names(list(layers.values()), photos))
+    sheet = Sheet.from_probe(probe, photos, CLASSES, arrangement=arrange_with_names(list(layers.values()), photos))
     if found.region is not None and found.classes is not None:
-        sheet = replace(sheet, region=(found.region, found.classes))
+        sheet = sheet.with_region(found.region, found.classes)
     rows = [MapRow(name, found.evidence[layer], found.map_status[layer]) for layer, name in layers.items()]
-    title = "U-Net · HiResCAM of the label's pixels, which are outlined"
-    return draw_rows(sheet, rows, found.logits, title=title)
+    heading = Heading("U-Net · HiResCAM of the label's pixels, which are outlined")
+    return draw_rows(sheet, rows, found.logits, heading)
 
 
 def main(epochs: int = 5, images: int = 500, root: str = "docs/images") -> None:

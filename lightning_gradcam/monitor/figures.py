@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -21,6 +21,7 @@ from lightning_gradcam.probe.types import Target
 from lightning_gradcam.render.attack_sheet import AttackSheet
 from lightning_gradcam.render.canvas import restore_images
 from lightning_gradcam.render.filmstrip import Film, Frame
+from lightning_gradcam.render.legend import Heading
 from lightning_gradcam.render.multi_map_sheet import MapRow, arrange_with_names, draw_rows
 from lightning_gradcam.render.sheet import Sheet
 from lightning_gradcam.stability import spearman
@@ -77,7 +78,9 @@ class FigureBuilder:
         self.film = Film(max(display.film, 2))
         self.attack_sheet: AttackSheet | None = None
         if is_attacked and len(probe.size) == 2:
-            self.attack_sheet = AttackSheet.of(probe, self.photos, class_names, display.colormap, display.interpolation)
+            self.attack_sheet = AttackSheet.from_probe(
+                probe, self.photos, class_names, display.colormap, display.interpolation
+            )
         row_names = name_rows(explainer, target, probe)
         self._arrangement = arrange_with_names(row_names, self.photos) if len(row_names) > 1 else None
         self.sheet = self._build_sheet(self.photos)
@@ -88,7 +91,7 @@ class FigureBuilder:
 
     def _build_sheet(self, photos: Tensor) -> Sheet:
         colormap, interpolation = self.display.colormap, self.display.interpolation
-        return Sheet.of(self.probe, photos, self.class_names, colormap, self._arrangement, interpolation)
+        return Sheet.from_probe(self.probe, photos, self.class_names, colormap, self._arrangement, interpolation)
 
     def draw(
         self, explanation: Explanation, caption: Caption, attacked: AttackedExplanation | None
@@ -129,8 +132,10 @@ class FigureBuilder:
             key,
             images,
             spearman(explanation.maps[key], attacked.explanation.maps[key]),
-            title=self._write_title(explanation, key, _get_row_name(explanation, key)),
-            facts=self._encode_facts(explanation, [key], caption),
+            Heading(
+                self._write_title(explanation, key, _get_row_name(explanation, key)),
+                self._encode_facts(explanation, [key], caption),
+            ),
             scale=self.get_scale(key),
         )
 
@@ -138,17 +143,15 @@ class FigureBuilder:
         """Draw all maps of one layer."""
         key, sheet = keys[0], self.sheet
         if explanation.region is not None and explanation.classes is not None:
-            sheet = replace(sheet, region=(explanation.region, explanation.classes))
-        texts: Mapping[str, Any] = {
-            "title": self._write_title(explanation, key),
-            "facts": self._encode_facts(explanation, keys, caption),
-            "scores": next(iter(explanation.scores.values()), None),
-        }
+            sheet = sheet.with_region(explanation.region, explanation.classes)
+        heading = Heading(self._write_title(explanation, key), self._encode_facts(explanation, keys, caption))
+        scores, logits = next(iter(explanation.scores.values()), None), explanation.logits
         if len(keys) == 1:
             evidence, map_status = explanation.evidence[key], explanation.map_status[key]
-            return sheet.draw(evidence, map_status, explanation.logits, scale=self.get_scale(key), **texts)
+            return sheet.draw(evidence, map_status, logits, heading, scale=self.get_scale(key), scores=scores)
         rows = [self._build_row(explanation, key) for key in keys]
-        return draw_rows(sheet, rows, explanation.logits, own_scales=self.display.scale == "shared", **texts)
+        has_row_scales = self.display.scale == "shared"
+        return draw_rows(sheet, rows, logits, heading, has_row_scales=has_row_scales, scores=scores)
 
     def _build_row(self, explanation: Explanation, key: str) -> MapRow:
         name, score = _get_row_name(explanation, key), explanation.find_score_name(key)
@@ -167,11 +170,16 @@ class FigureBuilder:
         is_degenerate = (map_status > 0) & (map_status != MapStatus.NO_LABEL)
         facts: list[str | Tensor]
         if caption.is_first:
-            facts = [font.once(f"{caption.moment} · first snapshot")]
+            facts = [font.encode_uncached(f"{caption.moment} · first snapshot")]
         else:
             suffix = "" if keys[0] == next(iter(explanation.evidence)) else f"/{keys[0]}"
             drift, error = caption.measured[f"drift{suffix}"], caption.measured[f"drift_error{suffix}"]
-            facts = [font.once(f"{caption.moment} · drift "), font.fixed(drift, 1, 2), " ± ", font.fixed(error, 1, 2)]
+            facts = [
+                font.encode_uncached(f"{caption.moment} · drift "),
+                font.encode_number(drift, 1, 2),
+                " ± ",
+                font.encode_number(error, 1, 2),
+            ]
         if explanation.region is not None and explanation.region.ndim == 3:
             facts.append(" · outlined: the pixels of the class")
         counts = font.encode([f" · {i} of {len(map_status)} maps degenerate" for i in range(len(map_status) + 1)])

@@ -1,15 +1,14 @@
-"""What images look like in a picture, by the number of their spatial dimensions: signals, photos, volumes."""
+"""Canvases: the way images are drawn, by their number of spatial dimensions: signals, photos or volumes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias
 
 from torch import Tensor
 
 from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.render.colors import ColorTable
-from lightning_gradcam.render.font import Font
 from lightning_gradcam.render.photos import Photos, restore_photos
 from lightning_gradcam.render.signals import Signals, restore_signals
 from lightning_gradcam.render.volumes import Volumes, restore_volumes
@@ -17,55 +16,68 @@ from lightning_gradcam.utils.interpolation import Interpolation
 
 
 class Canvas(Protocol):
-    """Images at the size of their tiles, and how evidence is shown on them.
+    """Images as tiles of a figure, on which evidence is drawn.
 
-    What one of them is called, and what the foot of a picture has to say about them, are ``noun`` and ``legend``.
+    The class attributes ``noun`` and ``footnote`` are the name of one image and a remark for the footer of the figure.
     """
 
     noun: ClassVar[str]
-    legend: ClassVar[str]
+    footnote: ClassVar[str]
 
     @property
-    def photos(self) -> Tensor:
-        """``(N, 3, h, w)`` uint8: the images as a person sees them."""
+    def image_tiles(self) -> Tensor:
+        """The images without evidence, ``(N, 3, h, w)`` uint8."""
 
     @property
-    def words(self) -> int:
-        """The row of a tile around which it says why a map is degenerate."""
+    def color_table(self) -> ColorTable:
+        """The colors of evidence."""
 
-    def freeze_view(self, evidence: Tensor, /) -> Canvas:
-        """What this evidence chooses to show; the same for any evidence from there on."""
+    @property
+    def message_row(self) -> int:
+        """The row of pixels of an overlay on which the status of a degenerate map is centered."""
 
-    def overlays(
+    def freeze_view(self, evidence: Tensor) -> Canvas:
+        """Return the canvas that shows, for any evidence, the view that this evidence selects."""
+
+    def draw_overlays(
         self, evidence: Tensor, map_status: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
     ) -> Tensor:
-        """Tiles with evidence ``(N, 3, h, w)`` uint8."""
+        """Draw the images with evidence.
+
+        Args:
+            evidence: ``(N, *s)`` signed.
+            map_status: ``(N,)`` as in `Explanation`.
+            scale: The evidence that has the last color; None scales each map separately.
+            interpolation: How maps are enlarged.
+
+        Returns:
+            Tiles ``(N, 3, h, w)`` uint8; those of signals are higher than the images.
+        """
 
 
-class CanvasType(Protocol):
-    """What makes the canvas of images with one number of spatial dimensions."""
+CanvasType: TypeAlias = type[Signals] | type[Photos] | type[Volumes]
+"""``measure_view(images)`` returns the height and width of a view and the number of views of each image;
+``from_images(images, style)`` builds the canvas of images that `restore_images` returned."""
 
-    def extent(self, photos: Tensor) -> tuple[int, int, int]:
-        """Height and width of a view of ``(N, C, *spatial)`` images, and how many views of each a sheet shows."""
-
-    def of(self, photos: Tensor, size: tuple[int, int], views: int, ramp: ColorTable, font: Font, /) -> Canvas:
-        """Draw images as `restore_images` gives them, with so many views of each, of that height and width."""
-
-
-KINDS: Mapping[int, CanvasType] = {1: Signals, 2: Photos, 3: Volumes}
-"""By the number of spatial dimensions."""
+CANVAS_TYPES: Mapping[int, CanvasType] = {1: Signals, 2: Photos, 3: Volumes}
+"""Canvas types by the number of spatial dimensions."""
 
 
 def restore_images(images: Tensor, pixels: Normalization | None = None) -> tuple[Tensor, str]:
-    """Images ``(N, C, *spatial)`` as the model takes them to what `Canvas.of` draws, and how that was done.
+    """Convert model inputs to images that a canvas can draw. (Waits for the device.)
 
-    (Waits for the device.)
+    Args:
+        images: ``(N, C, *spatial)``.
+        pixels: The normalization of the images, to be inverted.
+
+    Returns:
+        The restored images ``(N, C, *spatial)`` and a description of the conversion.
     """
     if images.ndim == 3:
-        return restore_signals(images)  # stretched anyway, so their normalisation makes no difference
+        return restore_signals(images)  # rescales each channel, so the normalization makes no difference
     return (restore_photos if images.ndim == 4 else restore_volumes)(images, pixels)
 
 
-def find_canvas_type(photos: Tensor) -> CanvasType:
-    """What draws images ``(N, C, *spatial)``."""
-    return KINDS[photos.ndim - 2]
+def find_canvas_type(images: Tensor) -> CanvasType:
+    """Return the canvas type of images ``(N, C, *spatial)``."""
+    return CANVAS_TYPES[images.ndim - 2]

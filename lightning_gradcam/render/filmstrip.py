@@ -1,4 +1,4 @@
-"""The picture of a whole run: looks across, images down."""
+"""Filmstrip: the figure of a whole run, one column per snapshot and one row per image."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.utils import make_grid
 
 from lightning_gradcam.probe.probe import Probe
+from lightning_gradcam.render.arrangement import GAP, WIDTH, Arrangement, scale_tile
 from lightning_gradcam.render.canvas import find_canvas_type
-from lightning_gradcam.render.captions import GAP, draw_footer, draw_header, stack_parts
 from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.render.font import paint
-from lightning_gradcam.render.sheet import WIDTH, Arrangement, Sheet, scale_tile
+from lightning_gradcam.render.legend import Heading
+from lightning_gradcam.render.sheet import Sheet
+from lightning_gradcam.render.tiles import draw_grid, pad_to_height
 from lightning_gradcam.utils.interpolation import Interpolation
 
-ROWS = 10
-_WORDS = 13  # at most, in the column that names the labels
+MAX_IMAGES = 10
+"""Rows of the figure."""
+
+_MAX_LABEL_LENGTH = 13  # characters of the column of labels
+_MAX_TILE_WIDTH = 128
+_CHARACTER_WIDTH = 7  # pixels, as wide as the font is
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What one look leaves for the film: its name, and evidence, map_status and logits of its images."""
+    """The record of one snapshot: its name, and the evidence, status and logits of its images."""
 
     name: str
     evidence: Tensor
@@ -35,46 +40,52 @@ class Frame:
 
 @dataclass
 class Film:
-    """The looks of a run, evenly thinned out: at most twice as many are held as are shown.
+    """The snapshots of a run, evenly thinned out: at most twice as many are stored as are drawn.
+
+    Args:
+        length: Number of snapshots to draw.
+        frames: The stored snapshots.
+        snapshot_count: Number of snapshots so far.
+        stride: Every how many snapshots one is stored.
 
     >>> film = Film(length=4)
     >>> for epoch in range(12):
     ...     film.add(Frame(str(epoch), torch.ones(1, 4, 4), torch.zeros(1), torch.zeros(1, 2)))
-    >>> [frame.name for frame in film.shown()]
+    >>> [frame.name for frame in film.select_frames()]
     ['0', '4', '8', '11']
     """
 
     length: int = 8
     frames: list[Frame] = field(default_factory=list)
-    seen: int = 0
+    snapshot_count: int = 0
     stride: int = 1
 
     def add(self, frame: Frame) -> None:
-        """Take a look in, as the latest, and thin out where there are too many."""
-        if (self.seen - 1) % self.stride != 0:
-            self.frames = self.frames[:-1]  # held only while it was the latest
+        """Append the latest snapshot, and thin out the stored ones if there are too many."""
+        if (self.snapshot_count - 1) % self.stride != 0:
+            self.frames = self.frames[:-1]  # stored only while it was the latest
         self.frames = [*self.frames, frame]
-        self.seen += 1
+        self.snapshot_count += 1
         if len(self.frames) > 2 * self.length:
             self.stride *= 2
-            self.frames = self.frames[::2]  # first and latest among them: their number is odd
+            self.frames = self.frames[::2]  # keeps the first and the latest, as the number of frames is odd
 
-    def shown(self) -> list[Frame]:
-        """The looks of the picture, evenly spread, first and latest among them."""
+    def select_frames(self) -> list[Frame]:
+        """Return the snapshots to draw, evenly spaced, including the first and the latest."""
         count = min(self.length, len(self.frames))
         return [self.frames[i] for i in torch.linspace(0, len(self.frames) - 1, count).round().long().tolist()]
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain containers of CPU tensors."""
+        """Return the state as plain containers of CPU tensors."""
         frames = [
             {"name": f.name, "evidence": f.evidence.cpu(), "flaws": f.map_status.cpu(), "logits": f.logits.cpu()}
             for f in self.frames
         ]
-        return {"seen": self.seen, "stride": self.stride, "frames": frames}
+        return {"seen": self.snapshot_count, "stride": self.stride, "frames": frames}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Go on from `state_dict`, on ``device``."""
-        self.seen, self.stride = state["seen"], state["stride"]
+        """Restore the state from `state_dict`, with tensors on ``device``."""
+        self.snapshot_count, self.stride = state["seen"], state["stride"]
         tensors = ("evidence", "flaws", "logits")
         self.frames = [Frame(f["name"], *(f[name].to(device) for name in tensors)) for f in state["frames"]]
 
@@ -82,7 +93,7 @@ class Film:
     def draw(
         self,
         probe: Probe,
-        photos: Tensor,
+        images: Tensor,
         names: Sequence[str],
         colormap: str,
         *,
@@ -90,68 +101,67 @@ class Film:
         scale: Tensor | None,
         interpolation: Interpolation = "bilinear",
     ) -> Tensor:
-        """The picture, ``(3, height, width)`` uint8; up to ten images, of as many classes as there are.
+        """Draw up to ten images, of as many classes as possible.
 
         Args:
             probe: The images and their labels.
-            photos: ``(N, C, *spatial)``: the images as `restore` gives them. Of volumes, the slice is shown in which
-                the last look found the most evidence.
-            names: What the classes are called.
+            images: ``(N, C, *spatial)`` as `restore_images` returns them. Of a volume, the slice with the most evidence
+                in the latest snapshot is shown.
+            names: The class names.
             colormap: A matplotlib colormap.
-            title: The head line.
-            scale: The evidence that has the last colour, in all images of all looks; None scales each by itself.
+            title: The first line.
+            scale: The evidence that has the last color in all images of all snapshots; None scales each separately.
             interpolation: How maps are enlarged.
+
+        Returns:
+            ``(3, height, width)`` uint8.
         """
-        frames = self.shown()
-        rows = _spread(probe)
-        words = 0 if probe.classes is None else min(max(map(len, names)), _WORDS)
-        width = min((WIDTH - words * 7 - 3 * GAP) // (len(frames) + 1) - GAP, 128)
-        size = scale_tile(find_canvas_type(photos).extent(photos)[:2], width)
-        sheet = Sheet.of(probe[rows], photos[rows], names, colormap, Arrangement(len(frames) + 1, size), interpolation)
-        sheet = sheet.freeze_view(frames[-1].evidence[rows])
-        columns = _level([sheet.photos, *(_cell(sheet, frame, rows, scale) for frame in frames)])
-        ordered = torch.stack(columns, dim=1).flatten(0, 1)
-        grid = make_grid(ordered, nrow=len(columns), padding=GAP, pad_value=PAPER[0])
-        over = _names_over(sheet, [sheet.canvas.noun, *(frame.name for frame in frames)])
-        body = torch.cat([over, grid], dim=1)
-        if words:
-            known = sheet.font.encode(list(names), words)
-            body = torch.cat([_names_beside(sheet, known, columns[0].shape[2], over.shape[1]), body], dim=2)
-        foot_line = draw_footer(
-            sheet.font, sheet.ramp, scale, bool(words), body.shape[2], sheet.canvas, sheet.most(frames[-1].evidence)
-        )
-        return stack_parts([draw_header(title, (), sheet.font, sheet.bold, foot_line.shape[-1]), body, foot_line])
+        frames, indices = self.select_frames(), _choose_images(probe)
+        label_length = 0 if probe.classes is None else min(max(map(len, names)), _MAX_LABEL_LENGTH)
+        columns = len(frames) + 1
+        width = (WIDTH - label_length * _CHARACTER_WIDTH - 3 * GAP) // columns - GAP
+        size = scale_tile(find_canvas_type(images).measure_view(images)[:2], min(width, _MAX_TILE_WIDTH))
+        arrangement = Arrangement(columns, size)
+        sheet = Sheet.from_probe(probe[indices], images[indices], names, colormap, arrangement, interpolation)
+        sheet = sheet.freeze_view(frames[-1].evidence[indices])
+
+        tiles = pad_to_height([sheet.image_tiles, *(_draw_frame(sheet, frame, indices, scale) for frame in frames)])
+        grid = draw_grid(torch.stack(tiles, dim=1).flatten(0, 1), columns)
+        column_names = _draw_column_names(sheet, [sheet.canvas.noun, *(frame.name for frame in frames)])
+        body = torch.cat([column_names, grid], dim=1)
+        if label_length:
+            label_codes = sheet.font.encode(list(names), label_length)
+            labels = _draw_labels(sheet, label_codes, tiles[0].shape[2], column_names.shape[1])
+            body = torch.cat([labels, body], dim=2)
+        return sheet.add_legend(body, Heading(title), scale, sheet.describe_last_color(frames[-1].evidence))
 
 
-def _spread(probe: Probe) -> list[int]:
-    """Rows for the film: one of each class before a second one of any. (Waits for the device.)"""
+def _choose_images(probe: Probe) -> list[int]:
+    """Return the images to draw, by index: one of each class before a second one of any. (Waits for the device.)"""
     labels = [0] * len(probe) if probe.classes is None else probe.classes.tolist()
-    turn = [labels[:i].count(label) for i, label in enumerate(labels)]
-    return sorted(sorted(range(len(probe)), key=lambda i: (turn[i], i))[:ROWS])
+    occurrence = [labels[:i].count(label) for i, label in enumerate(labels)]
+    return sorted(sorted(range(len(probe)), key=lambda i: (occurrence[i], i))[:MAX_IMAGES])
 
 
-def _cell(sheet: Sheet, frame: Frame, rows: Sequence[int], scale: Tensor | None) -> Tensor:
-    tiles = sheet.overlays(frame.evidence[rows], frame.map_status[rows], scale)
-    return torch.cat([tiles, sheet.captions(frame.logits[rows], with_label=False)], dim=2)
+def _draw_frame(sheet: Sheet, frame: Frame, indices: Sequence[int], scale: Tensor | None) -> Tensor:
+    """Draw the overlays and predictions of one snapshot, ``(n, 3, h, w)`` uint8."""
+    overlays = sheet.draw_overlays(frame.evidence[indices], frame.map_status[indices], scale)
+    return torch.cat([overlays, sheet.captions.draw(frame.logits[indices], with_label=False)], dim=2)
 
 
-def _level(columns: Sequence[Tensor]) -> list[Tensor]:
-    """Columns of tiles ``(n, 3, h, w)``, all as high as the highest."""
-    height = max(tiles.shape[2] for tiles in columns)
-    return [F.pad(tiles, (0, 0, 0, height - tiles.shape[2]), value=PAPER[0]) for tiles in columns]
-
-
-def _names_over(sheet: Sheet, names: Sequence[str]) -> Tensor:
-    width = sheet.photos.shape[-1]
-    coverage = sheet.font.draw(sheet.font.encode(list(names), sheet.characters))
-    coverage = F.pad(coverage, (GAP, width - coverage.shape[-1]))
+def _draw_column_names(sheet: Sheet, names: Sequence[str]) -> Tensor:
+    """Draw the names of the columns above the grid, ``(3, h, w)`` uint8."""
+    coverage = sheet.font.draw(sheet.font.encode(list(names), sheet.captions.characters))
+    coverage = F.pad(coverage, (GAP, sheet.captions.width - coverage.shape[-1]))
     return F.pad(paint(torch.cat(list(coverage), dim=1), INK, PAPER), (0, GAP, 0, 0), value=PAPER[0])
 
 
-def _names_beside(sheet: Sheet, known: Tensor, cell: int, above: int) -> Tensor:
-    assert sheet.labels is not None
-    coverage = sheet.font.draw(known[sheet.labels.clamp(0, len(known) - 1)])
-    top = (sheet.photos.shape[-2] - coverage.shape[-2]) // 2
-    coverage = F.pad(coverage, (GAP, GAP, top, cell + GAP - top - coverage.shape[-2]))
+def _draw_labels(sheet: Sheet, label_codes: Tensor, cell_height: int, above: int) -> Tensor:
+    """Draw the labels at the left of the grid, ``(3, h, w)`` uint8, at the middles of the images."""
+    labels = sheet.captions.labels
+    assert labels is not None
+    coverage = sheet.font.draw(label_codes[labels.clamp(0, len(label_codes) - 1)])
+    top = (sheet.image_tiles.shape[-2] - coverage.shape[-2]) // 2
+    coverage = F.pad(coverage, (GAP, GAP, top, cell_height + GAP - top - coverage.shape[-2]))
     coverage = F.pad(torch.cat(list(coverage)), (0, 0, above, GAP))
     return paint(coverage, INK, PAPER)

@@ -1,4 +1,4 @@
-"""One image with its evidence, for those who want a picture outside of training."""
+"""Overlay of one image with its evidence, for use outside of training."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_gradcam.probe.image_loading import ImageLike, to_pixels
-from lightning_gradcam.render import colors
-from lightning_gradcam.render.colors import ColorTable, to_gray
+from lightning_gradcam.render.colors import ColorTable, blend_heatmaps, to_gray
 from lightning_gradcam.render.photos import to_rgb
 from lightning_gradcam.utils.interpolation import resize
 
@@ -49,53 +48,53 @@ def overlay(
     colormap: str = "inferno",
     as_pil: bool = False,
 ) -> Any:
-    """Lay evidence over an image, in the colours of this package's pictures.
+    """Draw a heatmap over an image, in the colors of this package's figures.
 
-    The image becomes grey, so that colour means evidence and nothing else; the more evidence, the more opaque its
-    colour, which takes its shade from the image, so that the object stays visible.
+    The image becomes gray, so that color means evidence and nothing else. The more evidence, the more opaque its
+    color, which takes its shade from the image, so that the object stays visible.
 
     Args:
-        image: A tensor ``(C, H, W)``, an array ``(H, W, C)`` or ``(H, W)``, both uint8, or floats in [0, 1]; a PIL
-            image; or the name of a file.
-        heatmap: ``(h, w)`` in [0, 1], as `Explanation.heatmaps` has them; of another size, it is enlarged.
-        alpha: How opaque the most evidence is, from 0, which shows none, to 1.
+        image: A tensor ``(C, H, W)`` or an array ``(H, W, C)`` or ``(H, W)``, of uint8 or of floats in [0, 1]; a PIL
+            image; or the path of a file.
+        heatmap: ``(h, w)`` in [0, 1], as `Explanation.heatmaps` returns it, resized to the image.
+        alpha: The opacity of the most evidence, from 0 (invisible) to 1.
         colormap: A matplotlib colormap.
-        as_pil: Whether a PIL image is returned.
+        as_pil: Whether to return a PIL image.
 
     Returns:
-        uint8: for a tensor one of ``(3, H, W)`` on its device, else an array ``(H, W, 3)``; or a PIL image.
+        uint8: for a tensor, a tensor ``(3, H, W)`` on its device; otherwise an array ``(H, W, 3)``; or a PIL image.
 
     Raises:
-        TypeError: The image, or the heatmap, is of no known kind.
-        ValueError: A number is out of its range, a shape is another, or matplotlib knows no such colormap.
+        TypeError: The image or the heatmap has an unsupported type.
+        ValueError: A value is out of range, a shape does not fit, or matplotlib does not have the colormap.
 
     Example:
-        >>> drawn = overlay(np.full((4, 6, 3), 255, np.uint8), np.array([[0.0, 1.0]]))
-        >>> drawn.shape, drawn[0, 0].tolist(), drawn[0, 5].tolist()
+        >>> blended = overlay(np.full((4, 6, 3), 255, np.uint8), np.array([[0.0, 1.0]]))
+        >>> blended.shape, blended[0, 0].tolist(), blended[0, 5].tolist()
         ((4, 6, 3), [217, 217, 217], [255, 255, 185])
     """
     if not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
         raise ValueError(f"Expected `alpha` from 0 to 1, but got {alpha!r}.")
     pixels = to_pixels(image).float()
     if pixels.ndim != 3:
-        raise ValueError(f"Expected one image (C, H, W), but got {tuple(pixels.shape)}.")
-    heat = _heat(heatmap, pixels)
-    drawn = colors.lay_over(to_gray(to_rgb(pixels[None])), heat, ColorTable.named(colormap, pixels.device, alpha))[0]
+        raise ValueError(f"Expected one `image` (C, H, W), but got {tuple(pixels.shape)}.")
+    color_table = ColorTable.from_colormap(colormap, pixels.device, alpha)
+    blended = blend_heatmaps(to_gray(to_rgb(pixels[None])), _prepare_heatmap(heatmap, pixels), color_table)[0]
     if isinstance(image, Tensor) and not as_pil:
-        return drawn
-    array = drawn.permute(1, 2, 0).cpu().numpy()
+        return blended
+    array = blended.permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(array) if as_pil else np.ascontiguousarray(array)
 
 
-def _heat(heatmap: Tensor | np.ndarray[Any, Any], pixels: Tensor) -> Tensor:
-    """``(1, H, W)`` in [0, 1], at the size of the pixels ``(C, H, W)``."""
+def _prepare_heatmap(heatmap: Tensor | np.ndarray[Any, Any], pixels: Tensor) -> Tensor:
+    """Validate a heatmap and resize it to pixels ``(C, H, W)``: ``(1, H, W)`` in [0, 1]."""
     if not isinstance(heatmap, (Tensor, np.ndarray)):
-        raise TypeError(f"Expected a heatmap as a tensor or an array, but got {type(heatmap).__name__}.")
+        raise TypeError(f"Expected `heatmap` to be a tensor or an array, but got {type(heatmap).__name__}.")
     heat = torch.as_tensor(heatmap, device=pixels.device).float()
     if heat.ndim != 2:
-        raise ValueError(f"Expected a heatmap (h, w) of one image, but got {tuple(heat.shape)}.")
+        raise ValueError(f"Expected `heatmap` of shape (h, w), for one image, but got {tuple(heat.shape)}.")
     low, high = torch.stack(heat.aminmax()).tolist()
     if not (low >= 0 and high <= 1):
-        raise ValueError(f"Expected a heatmap in [0, 1], as `heatmaps()` gives them, but got {low:.3g} to {high:.3g}.")
+        raise ValueError(f"Expected `heatmap` in [0, 1], as `heatmaps()` returns it, but got {low:.3g} to {high:.3g}.")
     size = (pixels.shape[1], pixels.shape[2])
     return heat[None] if tuple(heat.shape) == size else resize(heat[None], size)

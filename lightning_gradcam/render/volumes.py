@@ -1,4 +1,4 @@
-"""Volumes as the slices that hold the most evidence. Depth is the first spatial dimension."""
+"""Volumes as the slices with the most evidence. Depth is the first spatial dimension."""
 
 from __future__ import annotations
 
@@ -11,164 +11,170 @@ from torch.nn import functional as F
 
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
 from lightning_gradcam.probe.normalization import Normalization
-from lightning_gradcam.render.colors import INK, PAPER, ColorTable, lay_over, to_bytes, to_gray
+from lightning_gradcam.render.arrangement import SEAM
+from lightning_gradcam.render.colors import INK, PAPER, ColorTable, blend_heatmaps, to_bytes, to_gray
 from lightning_gradcam.render.font import Font, paint
-from lightning_gradcam.render.photos import SEAM, fit_tiles, restore_photos
+from lightning_gradcam.render.photos import restore_photos
+from lightning_gradcam.render.tiles import FixedView, TileStyle, fit_tiles
 from lightning_gradcam.utils.interpolation import Interpolation
 
-SLICES = 3
-"""Of one volume, beside one another."""
+MAX_SLICES = 3
+"""Slices of one volume, next to each other."""
 
 
 @dataclass(frozen=True)
 class Volumes:
-    """Volumes of which slices are chosen by their evidence.
+    """Canvas of volumes whose slices are selected by their evidence, see `Canvas`.
 
     Args:
         volumes: ``(N, 1 or 3, D, H, W)`` uint8.
-        size: Height and width of one slice in the picture.
-        count: How many slices of each.
-        ramp: Colours of evidence.
-        font: For their numbers.
+        style: Size, number and colors of the slices, and the font of their numbers.
     """
 
     volumes: Tensor
-    size: tuple[int, int]
-    count: int
-    ramp: ColorTable
-    font: Font
+    style: TileStyle
     noun: ClassVar[str] = "volume"
-    legend: ClassVar[str] = "   the slices with the most evidence"
+    footnote: ClassVar[str] = "   the slices with the most evidence"
 
     @staticmethod
-    def extent(photos: Tensor) -> tuple[int, int, int]:
-        """Height and width of a slice of volumes ``(N, C, D, H, W)``, and how many are shown of each."""
-        depth, height, width = photos.shape[2:]
-        return height, width, min(SLICES, depth)
+    def measure_view(volumes: Tensor) -> tuple[int, int, int]:
+        """Return the height and width of a slice of volumes ``(N, C, D, H, W)`` and the number of slices shown."""
+        depth, height, width = volumes.shape[2:]
+        return height, width, min(MAX_SLICES, depth)
 
     @staticmethod
-    def of(photos: Tensor, size: tuple[int, int], views: int, ramp: ColorTable, font: Font, /) -> Volumes:
-        """Volumes ``(N, C, D, H, W)`` uint8, with so many slices of each."""
-        return Volumes(photos, size, views, ramp, font)
+    def from_images(volumes: Tensor, style: TileStyle) -> Volumes:
+        """Build the canvas of volumes ``(N, C, D, H, W)`` uint8."""
+        return Volumes(volumes, style)
 
     @property
-    def photos(self) -> Tensor:
-        """The middle slices, as long as there is no evidence."""
-        return self.freeze_view(self.volumes.new_zeros(len(self.volumes), 1, 1, 1, dtype=torch.float32)).photos
+    def image_tiles(self) -> Tensor:
+        """The middle slices, as without evidence."""
+        return self.freeze_view(self.volumes.new_zeros(len(self.volumes), 1, 1, 1, dtype=torch.float32)).image_tiles
 
     @property
-    def words(self) -> int:
-        """The row of a tile that says why a map is degenerate."""
-        return self.size[0] // 2
+    def color_table(self) -> ColorTable:
+        """The colors of evidence."""
+        return self.style.color_table
 
-    def freeze_view(self, evidence: Tensor, /) -> Slices:
-        """The slices that this evidence chooses."""
-        chosen = choose_slices(evidence, self.volumes.shape[2], self.count)
-        return Slices.of(self, chosen)
+    @property
+    def message_row(self) -> int:
+        """The middle of a slice."""
+        return self.style.size[0] // 2
 
-    def overlays(
+    def freeze_view(self, evidence: Tensor) -> Slices:
+        """Cut out the slices that this evidence selects."""
+        return Slices.from_volumes(self, choose_slices(evidence, self.volumes.shape[2], self.style.views))
+
+    def draw_overlays(
         self, evidence: Tensor, map_status: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
     ) -> Tensor:
-        """The slices with most evidence, with it, ``(N, 3, h, w)`` uint8."""
-        return self.freeze_view(evidence).overlays(evidence, map_status, scale, interpolation)
+        """Draw the slices with the most evidence, ``(N, 3, h, w)`` uint8."""
+        return self.freeze_view(evidence).draw_overlays(evidence, map_status, scale, interpolation)
 
 
 @dataclass(frozen=True)
-class Slices:
-    """The same slices of each volume whatever the evidence.
+class Slices(FixedView):
+    """Canvas of selected slices of volumes, see `Canvas`.
 
     Args:
-        photos: ``(N, 3, h, w)`` uint8, slices beside one another and their numbers below.
-        under: ``(N * count, 1, h, w)`` slices in grey in [0, 1].
-        chosen: ``(N, count)`` which, from 0.
-        depth: How many slices there are.
-        ramp: Colours of evidence.
+        image_tiles: ``(N, 3, h, w)`` uint8, the slices of a volume next to each other, with their numbers below.
+        gray: ``(N * count, 1, h, w)`` the slices in gray in [0, 1], under the evidence.
+        indices: ``(N, count)`` indices of the slices.
+        depth: Number of slices of a volume.
+        color_table: Colors of evidence.
     """
 
-    photos: Tensor
-    under: Tensor
-    chosen: Tensor
+    image_tiles: Tensor
+    gray: Tensor
+    indices: Tensor
     depth: int
-    ramp: ColorTable
+    color_table: ColorTable
     noun: ClassVar[str] = Volumes.noun
-    legend: ClassVar[str] = "   the slice with the most evidence at the end"
+    footnote: ClassVar[str] = "   the slice with the most evidence at the end"
 
     @staticmethod
-    def of(volumes: Volumes, chosen: Tensor) -> Slices:
-        """Cut slices out of volumes."""
-        rows = torch.arange(len(chosen), device=chosen.device)[:, None]
-        cut = volumes.volumes.movedim(2, 1)[rows, chosen].flatten(0, 1)
-        shown = fit_tiles(cut.expand(-1, 3, -1, -1) / 255, volumes.size)
-        depth = volumes.volumes.shape[2]
-        numbers = paint(_numbers(chosen, depth, volumes.size[1], volumes.font), INK, PAPER)
-        photos = _beside(torch.cat([to_bytes(shown * 255), numbers], dim=2), volumes.count)
-        return Slices(photos, to_gray(shown), chosen, depth, volumes.ramp)
+    def from_volumes(canvas: Volumes, indices: Tensor) -> Slices:
+        """Cut the slices with indices ``(N, count)`` out of volumes."""
+        volumes, style = canvas.volumes, canvas.style
+        batch = torch.arange(len(indices), device=indices.device)[:, None]
+        slices = volumes.movedim(2, 1)[batch, indices].flatten(0, 1)
+        tiles = fit_tiles(slices.expand(-1, 3, -1, -1) / 255, style.size)
+        depth = volumes.shape[2]
+        numbers = paint(_draw_numbers(indices, depth, style.size[1], style.font), INK, PAPER)
+        image_tiles = _join_slices(torch.cat([to_bytes(tiles * 255), numbers], dim=2), style.views)
+        return Slices(image_tiles, to_gray(tiles), indices, depth, style.color_table)
 
     @property
-    def words(self) -> int:
-        """The row of a tile that says why a map is degenerate."""
-        return self.under.shape[-2] // 2
+    def message_row(self) -> int:
+        """The middle of a slice."""
+        return self.gray.shape[-2] // 2
 
-    def freeze_view(self, _: Tensor, /) -> Slices:
-        """The same whatever the evidence."""
-        return self
-
-    def overlays(
+    def draw_overlays(
         self, evidence: Tensor, map_status: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
     ) -> Tensor:
-        """Slices with evidence, ``(N, 3, h, w)`` uint8."""
-        size = (self.depth, *self.under.shape[-2:])
-        heat = [  # one volume after another: all of them, enlarged, could take more memory than training
+        """Draw the slices with evidence, ``(N, 3, h, w)`` uint8."""
+        size = (self.depth, *self.gray.shape[-2:])
+        heat = [  # one volume at a time: all of them enlarged could take more memory than training
             to_heatmaps(evidence[i : i + 1], map_status[i : i + 1], size, scale, interpolation)[0].index_select(
-                0, chosen
+                0, indices
             )
-            for i, chosen in enumerate(self.chosen)
+            for i, indices in enumerate(self.indices)
         ]
-        return _beside(lay_over(self.under, torch.cat(heat), self.ramp), self.chosen.shape[1])
+        return _join_slices(blend_heatmaps(self.gray, torch.cat(heat), self.color_table), self.indices.shape[1])
 
 
 def restore_volumes(images: Tensor, pixels: Normalization | None = None) -> tuple[Tensor, str]:
-    """Images ``(N, C, D, H, W)`` to ``(N, 1 or 3, D, H, W)`` uint8 as `restore_photos` does, and how that was done."""
+    """Convert images ``(N, C, D, H, W)`` to ``(N, 1 or 3, D, H, W)`` uint8 as `restore_photos` does.
+
+    Returns:
+        The volumes and a description of the conversion.
+    """
     photos, note = restore_photos(images.flatten(2, 3), pixels)
     if images.shape[1] != 3:
-        photos = photos[:, :1]  # grey; bytes, since volumes are large
-    photos = to_bytes(photos * 255).reshape(len(images), -1, *images.shape[2:])
-    count, size = min(SLICES, images.shape[2]), "×".join(map(str, images.shape[2:]))
-    return photos, f"{note}; of {size} volumes {count} of the {images.shape[2]} slices, those with the most evidence"
+        photos = photos[:, :1]  # gray: one channel, and as bytes, since volumes are large
+    volumes = to_bytes(photos * 255).reshape(len(images), -1, *images.shape[2:])
+    count, size = min(MAX_SLICES, images.shape[2]), "×".join(map(str, images.shape[2:]))
+    return volumes, f"{note}; of {size} volumes {count} of the {images.shape[2]} slices, those with the most evidence"
 
 
 def choose_slices(evidence: Tensor, depth: int, count: int) -> Tensor:
-    """The slices with the most evidence ``(N, count)``, in order, for volumes ``depth`` slices deep.
+    """Return the indices ``(N, count)`` of the slices with the most evidence, in ascending order.
 
-    Evidence is measured cell by cell, and what lies between is interpolated: so it is summed over each layer of cells
-    across the depth, and the middle slice of a layer stands for it. (Of maps shallower than ``count`` cells, as many
-    layers are interpolated.) Among equals the middle of the volume goes first.
+    Evidence is computed per cell and interpolated in between, so it is summed over each layer of cells along the
+    depth, and the middle slice of a layer represents it. (Maps with fewer than ``count`` layers are interpolated to
+    that number.) Ties are broken in favor of the middle of the volume.
+
+    Args:
+        evidence: ``(N, d, h, w)`` signed.
+        depth: Number of slices of a volume.
+        count: Number of slices to choose.
 
     >>> evidence = torch.tensor([0.0, 9.0, 0.0, 0.0, 5.0, 4.0, 0.0, 0.0]).reshape(1, 8, 1, 1)
     >>> choose_slices(evidence, depth=32, count=3)
     tensor([[ 6, 18, 22]])
     """
-    planes = evidence.relu().nan_to_num(0, 0, 0).sum((2, 3))
-    cells = min(max(planes.shape[1], count), depth)
-    planes = F.interpolate(planes[:, None], size=cells, mode="linear", align_corners=False)[:, 0]
-    middle_first = (torch.arange(cells, device=planes.device) * 2 - cells + 1).abs().argsort(stable=True)
-    best = planes[:, middle_first].argsort(dim=1, descending=True, stable=True)[:, :count]
+    sums = evidence.relu().nan_to_num(0, 0, 0).sum((2, 3))
+    cells = min(max(sums.shape[1], count), depth)
+    sums = F.interpolate(sums[:, None], size=cells, mode="linear", align_corners=False)[:, 0]
+    middle_first = (torch.arange(cells, device=sums.device) * 2 - cells + 1).abs().argsort(stable=True)
+    best = sums[:, middle_first].argsort(dim=1, descending=True, stable=True)[:, :count]
     return (middle_first[best].sort(1).values * 2 + 1) * depth // (2 * cells)
 
 
-def _numbers(chosen: Tensor, depth: int, width: int, font: Font) -> Tensor:
-    """Coverage ``(N * count, font height, width)`` of "slice 12 of 32", counted from 1, or as much as there is room."""
+def _draw_numbers(indices: Tensor, depth: int, width: int, font: Font) -> Tensor:
+    """Draw "slice 12 of 32", counted from 1, or as much as fits: coverage ``(N * count, font height, width)``."""
     digits = len(str(depth))
-    number = font.fixed(chosen.flatten() + 1, digits, 0)
-    for before, behind in (("slice ", f" of {depth}"), ("", f" of {depth}"), ("", f"/{depth}")):
-        if (len(before) + digits + len(behind)) * font.width <= width:
+    number = font.encode_number(indices.flatten() + 1, digits, 0)
+    for prefix, suffix in (("slice ", f" of {depth}"), ("", f" of {depth}"), ("", f"/{depth}")):
+        if (len(prefix) + digits + len(suffix)) * font.width <= width:
             break
-    words = [font.encode([word])[0].expand(len(number), -1) for word in (before, behind)]
-    coverage = font.draw(torch.cat([words[0], number, words[1]], dim=1))[..., :width]
+    prefix_codes, suffix_codes = (font.encode([text])[0].expand(len(number), -1) for text in (prefix, suffix))
+    coverage = font.draw(torch.cat([prefix_codes, number, suffix_codes], dim=1))[..., :width]
     return F.pad(coverage, (0, width - coverage.shape[-1]))
 
 
-def _beside(slices: Tensor, count: int) -> Tensor:
-    """``(N * count, 3, h, w)`` to ``(N, 3, h, count * (w + seam) - seam)``."""
-    apart = F.pad(slices, (0, SEAM), value=PAPER[0])
-    return apart.reshape(-1, count, *apart.shape[1:]).movedim(1, 3).flatten(3)[..., :-SEAM]
+def _join_slices(slices: Tensor, count: int) -> Tensor:
+    """Join ``(N * count, 3, h, w)`` to ``(N, 3, h, count * (w + seam) - seam)``."""
+    padded = F.pad(slices, (0, SEAM), value=PAPER[0])
+    return padded.reshape(-1, count, *padded.shape[1:]).movedim(1, 3).flatten(3)[..., :-SEAM]

@@ -10,7 +10,7 @@ import torch
 from lightning_gradcam import GradCAMCallback, Probe, explain
 from lightning_gradcam.monitor.figures import Caption
 from lightning_gradcam.probe.batch import read_batch
-from lightning_gradcam.render.sheet import draw_outline
+from lightning_gradcam.render.outline import draw_outline
 from tests.helpers.lit import fit
 from tests.regimes.dense import Masked, Segments, masked
 

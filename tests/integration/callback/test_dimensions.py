@@ -19,7 +19,7 @@ from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.monitor.display import DisplayConfig
 from lightning_gradcam.monitor.monitor import ProbeMonitor
 from lightning_gradcam.monitor.sharding import ShardedExplainer
-from lightning_gradcam.render.captions import GAP
+from lightning_gradcam.render.arrangement import GAP
 from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.targets import TARGETS
 from tests.helpers.lit import BODIES, LitBodies, bodies, fit

@@ -10,7 +10,7 @@ from lightning_gradcam import GradCAMCallback, GuidedBackprop, IntegratedGradien
 from lightning_gradcam.callback.compat import MisconfigurationException
 from lightning_gradcam.capture.layer import PIXELS
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
-from lightning_gradcam.render.sheet import PEAKS, SAID, to_drawable
+from lightning_gradcam.render.pixel_maps import PEAK_DESCRIPTION, PEAK_FRACTION, to_drawable
 from tests.helpers.lit import CLASSES, Bars, Lit, fit
 from tests.helpers.models import read
 
@@ -56,7 +56,7 @@ def test_titles_say_whose_neuron_it_is(tmp_path):
     assert watch.explainer.methods.keys() == {"guided_backprop of neuron 3 at 2, 2"}
     look = watch.take_snapshot(Lit(), "now")
     sheet, picture = watch.figures.sheet, look.figures["features.4"]
-    from lightning_gradcam.render.captions import GAP
+    from lightning_gradcam.render.arrangement import GAP
     from lightning_gradcam.render.colors import INK, PAPER
 
     font = sheet.bold
@@ -67,35 +67,37 @@ def test_titles_say_whose_neuron_it_is(tmp_path):
 def test_a_hot_pixel_leaves_the_others_to_be_seen():
     maps = torch.rand(3, 40, 40)
     maps[0, 5, 5] = 1e6
-    shown = to_drawable(maps, (40, 40), (40, 40), own=True)
+    shown = to_drawable(maps, (40, 40), (40, 40), per_image_scale=True)
     none = torch.zeros(3, dtype=torch.uint8)
     assert to_heatmaps(maps, none, (40, 40))[0].median() < 1e-3
     assert to_heatmaps(shown, none, (40, 40))[0].median() > 0.4
     cut = (shown < maps).flatten(1).sum(1)
-    assert (cut == PEAKS * 1600 - 1).all()  # the least of the strongest stays what it is
-    assert torch.equal(to_drawable(maps, (40, 40), (40, 40), own=False), maps)
-    assert torch.equal(to_drawable(maps, (80, 80), (40, 40), own=True), maps)  # a layer's
+    assert (cut == PEAK_FRACTION * 1600 - 1).all()  # the least of the strongest stays what it is
+    assert torch.equal(to_drawable(maps, (40, 40), (40, 40), per_image_scale=False), maps)
+    assert torch.equal(to_drawable(maps, (80, 80), (40, 40), per_image_scale=True), maps)  # a layer's
     lonely = torch.zeros(1, 40, 40)
     lonely[0, 3, 3] = 2.0
-    assert torch.equal(to_drawable(lonely, (40, 40), (40, 40), own=True), lonely)
+    assert torch.equal(to_drawable(lonely, (40, 40), (40, 40), per_image_scale=True), lonely)
     # Every pixel counts where a tile has room for a few only.
     checks = (torch.arange(40)[:, None] + torch.arange(40)) % 4 == 0
-    small = to_drawable(checks.float()[None], (40, 40), (10, 10), own=False)
+    small = to_drawable(checks.float()[None], (40, 40), (10, 10), per_image_scale=False)
     torch.testing.assert_close(small[0, 1:-1, 1:-1], torch.full((8, 8), 0.25), rtol=0.1, atol=0)
 
 
-def test_the_foot_says_what_the_last_colour_means():
+def test_the_foot_says_what_the_last_color_means():
     from lightning_gradcam import Probe
-    from lightning_gradcam.render.captions import draw_footer
+    from lightning_gradcam.render.legend import Heading, draw_footer
     from lightning_gradcam.render.photos import restore_photos
     from lightning_gradcam.render.sheet import Sheet
 
     data = Bars(3)
     probe = Probe(torch.stack([data[i][0] for i in range(3)]), labels=data.labels)
-    sheet = Sheet.of(probe, restore_photos(probe.images)[0], CLASSES)
+    sheet = Sheet.from_probe(probe, restore_photos(probe.images)[0], CLASSES)
     found = explain(Lit().eval(), probe, method=["gradcam", "saliency"], layers="features.4")
     fine, coarse = found.evidence[f"{PIXELS}/saliency"], found.evidence["features.4/gradcam"]
-    assert (sheet.most(fine), sheet.most(coarse)) == (SAID, "")
-    picture = sheet.draw(fine, found.map_status[f"{PIXELS}/saliency"], found.logits, title="pixels")
-    said = draw_footer(sheet.font, sheet.ramp, None, True, picture.shape[-1], sheet.canvas, SAID)
+    assert (sheet.describe_last_color(fine), sheet.describe_last_color(coarse)) == (PEAK_DESCRIPTION, "")
+    picture = sheet.draw(fine, found.map_status[f"{PIXELS}/saliency"], found.logits, Heading("pixels"))
+    said = draw_footer(
+        sheet.canvas, sheet.font, picture.shape[-1], scale=None, has_marks=True, last_color=PEAK_DESCRIPTION
+    )
     assert torch.equal(picture[:, -said.shape[1] :], said)

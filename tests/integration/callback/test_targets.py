@@ -44,7 +44,7 @@ def watched(target, probe, make=Lit, **how):
 
 def line_below(picture, sheet, y, x):
     """What stands in the caption line that begins at a place, dark on light."""
-    strip = picture[:, y + 1 : y + 1 + sheet.font.height, x + 1 : x + 1 + sheet.characters * sheet.font.width]
+    strip = picture[:, y + 1 : y + 1 + sheet.font.height, x + 1 : x + 1 + sheet.captions.characters * sheet.font.width]
     return read(sheet.font, strip, INK, PAPER).rstrip()
 
 
@@ -53,14 +53,14 @@ def test_the_best_classes_are_rows_that_name_their_class_in_each_image():
     watch, model = watched("topk", probe)
     look = watch.take_snapshot(model, "start")
     picture, sheet = look.figures["features"], watch.figures.sheet
-    height, line, sure = sheet.photos.shape[-2], sheet.font.height + 2, look.explanation.logits.softmax(1)
+    height, line, sure = sheet.image_tiles.shape[-2], sheet.font.height + 2, look.explanation.logits.softmax(1)
     order = look.explanation.logits.argsort(1, descending=True)
     for i in (0, 5):
-        [(y, x)] = find(picture, sheet.photos[i])
+        [(y, x)] = find(picture, sheet.image_tiles[i])
         below = y + height
         for rank in range(3):
             key = f"features/top {rank + 1}"
-            tile = sheet.overlays(look.explanation.evidence[key], look.explanation.map_status[key])[i]
+            tile = sheet.draw_overlays(look.explanation.evidence[key], look.explanation.map_status[key])[i]
             assert torch.equal(picture[:, below + 2 : below + 2 + height, x : x + tile.shape[2]], tile)
             chosen = int(order[i, rank])
             said = line_below(picture, sheet, below + 2 + height, x)
@@ -78,9 +78,9 @@ def test_several_labels_are_rows_with_the_probability_of_each_class():
         list(look.explanation.evidence)
         == [f"features/label {n}" for n in range(1, 4)][: int(probe.labels.sum(1).max())]
     )
-    own, height = look.explanation.logits.sigmoid(), sheet.photos.shape[-2]
+    own, height = look.explanation.logits.sigmoid(), sheet.image_tiles.shape[-2]
     for i, labels in enumerate(probe.labels.tolist()):
-        [(y, x)] = find(picture, sheet.photos[i])
+        [(y, x)] = find(picture, sheet.image_tiles[i])
         said = line_below(picture, sheet, y + 2 * height + 2, x)
         first = labels.index(1) if 1 in labels else None
         assert said.split() == ([] if first is None else [NAMES[first], f"{round(float(own[i, first]) * 100)}%"])
@@ -98,12 +98,12 @@ def test_of_a_pair_both_photos_are_shown_with_their_maps_and_the_score():
     look = watch.take_snapshot(model, "start")
     assert list(look.figures) == ["features"]
     picture, sheet, other = look.figures["features"], watch.figures.sheet, watch.figures.references
-    height = sheet.photos.shape[-2]
+    height = sheet.image_tiles.shape[-2]
     for i in (0, 3):
-        [(y, x)] = find(picture, sheet.photos[i])
+        [(y, x)] = find(picture, sheet.image_tiles[i])
         for key, theirs, top in (("features", sheet, y), ("features/reference", other, y + 2 * height + 4)):
-            tile = theirs.overlays(look.explanation.evidence[key], look.explanation.map_status[key])[i]
-            assert torch.equal(picture[:, top : top + height, x : x + tile.shape[2]], theirs.photos[i])
+            tile = theirs.draw_overlays(look.explanation.evidence[key], look.explanation.map_status[key])[i]
+            assert torch.equal(picture[:, top : top + height, x : x + tile.shape[2]], theirs.image_tiles[i])
             assert torch.equal(picture[:, top + height + 2 : top + 2 * height + 2, x : x + tile.shape[2]], tile)
         said = line_below(picture, sheet, y + 4 * height + 6, x)
         assert said.split() == ["score", f"{float(look.explanation.scores[''][i]):.2f}"] or said.startswith("score-")
@@ -197,7 +197,7 @@ def test_one_line_explains_each_label_of_multilabel_images(tmp_path):
     callback = GradCAMCallback(probe=6)
     trainer = fit(tmp_path, [callback], make=MultiLabel, train=several(12), val=several(9, 1))
     assert callback.monitor.target.name == "labels, each"
-    assert callback.monitor.figures.sheet.multilabel
+    assert callback.monitor.figures.sheet.captions.multilabel
     assert {"gradcam/drift", "gradcam/drift/features/label_2"} <= set(trainer.logged_metrics)
 
 

@@ -7,11 +7,9 @@ import torch
 
 from lightning_gradcam import PGD, Probe
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
+from lightning_gradcam.render.arrangement import GAP, SEAM, WIDTH
 from lightning_gradcam.render.attack_sheet import AttackSheet
-from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import INK, PAPER
-from lightning_gradcam.render.photos import SEAM
-from lightning_gradcam.render.sheet import WIDTH
 from lightning_gradcam.stability import spearman
 from lightning_gradcam.targets.logits import predictions
 from tests.helpers.lit import Bars
@@ -31,7 +29,7 @@ def lines(duel, picture, y, x, wrong):
     """The two lines of a caption below the tiles of a photo at (y, x)."""
     font = duel.sheet.font
     ink, paper = (PAPER, INK) if wrong else (INK, PAPER)
-    top, width = y + duel.sheet.photos.shape[-2] + 1, 2 * duel.sheet.photos.shape[-1] + SEAM - 2
+    top, width = y + duel.sheet.image_tiles.shape[-2] + 1, 2 * duel.sheet.image_tiles.shape[-1] + SEAM - 2
     return [
         read(font, picture[:, top + i * font.height : top + (i + 1) * font.height, x + 1 : x + 1 + width], ink, paper)
         for i in (0, 1)
@@ -45,13 +43,13 @@ def test_every_image_stands_clean_and_attacked_with_its_maps_and_words(count):
     picture = look.figures["features"]
     assert picture.shape[2] <= WIDTH
     assert picture.dtype == torch.uint8
-    size = duel.sheet.photos.shape[-1]
+    size = duel.sheet.image_tiles.shape[-1]
     before, after = (predictions(e.logits) for e in (clean, attacked))
-    overlays = duel.sheet.overlays(clean.evidence["features"], clean.map_status["features"])
+    overlays = duel.sheet.draw_overlays(clean.evidence["features"], clean.map_status["features"])
     agree = spearman(clean.maps["features"], attacked.maps["features"])
     assert (before[1] != after[1]).any() or count == 1
     for i in {0, count // 2, count - 1}:
-        [(y, x)] = find(picture, duel.sheet.photos[i])
+        [(y, x)] = find(picture, duel.sheet.image_tiles[i])
         assert torch.equal(picture[:, y : y + size, x + size + SEAM : x + 2 * size + SEAM], overlays[i])
         step = 2 * size + SEAM + GAP
         label = int(watch.labels[i])
@@ -71,12 +69,12 @@ def test_every_image_stands_clean_and_attacked_with_its_maps_and_words(count):
 
 def test_the_change_of_the_map_is_red_for_more_and_blue_for_less():
     watch, look = drawn()
-    duel, size = watch.figures.duel, watch.figures.duel.sheet.photos.shape[-2:]
+    duel, size = watch.figures.duel, watch.figures.duel.sheet.image_tiles.shape[-2:]
     both = (look.explanation, look.attacked.explanation)
     change = torch.stack(
         [to_heatmaps(e.evidence["features"], e.map_status["features"], tuple(size)) for e in both]
     ).diff(dim=0)[0]
-    tile = duel._change(both, "features", tuple(size), None).float()
+    tile = duel._draw_map_change(both, "features", None).float()
     redness = tile[:, 0] - tile[:, 2]
     assert (redness[change > 0.1] > 5).all()
     assert (redness[change < -0.1] < -5).all()
@@ -84,21 +82,21 @@ def test_the_change_of_the_map_is_red_for_more_and_blue_for_less():
     assert (change < -0.1).any()
     strong, weak = change > 0.6, (change > 0.1) & (change < 0.3)
     assert not strong.any() or redness[strong].mean() > redness[weak].mean()
-    same = duel._change((both[0], both[0]), "features", tuple(size), None)
+    same = duel._draw_map_change((both[0], both[0]), "features", None)
     assert torch.equal(same[:, 0], same[:, 2])  # no change, no colour
 
 
 def test_what_was_added_is_enlarged_as_far_as_the_range_goes():
     watch, look = drawn()
-    duel, size = watch.figures.duel, tuple(watch.figures.duel.sheet.photos.shape[-2:])
+    duel, size = watch.figures.duel, tuple(watch.figures.duel.sheet.image_tiles.shape[-2:])
     twins = NORM.restore(look.attacked.images).clamp(0, 1)
-    tile, gain = duel._noise(twins, size)
+    tile, gain = duel._draw_noise(twins)
     change = twins - NORM.restore(watch.probe.images)
     assert gain == int(0.5 / change.abs().max())
     factor = size[0] // change.shape[-1]
     shown = tile[:, :, factor // 2 :: factor, factor // 2 :: factor].float() / 255
     assert (shown - (0.5 + gain * change)).abs().max() < 0.003
-    none, gain = duel._noise(NORM.restore(watch.probe.images), size)
+    none, gain = duel._draw_noise(NORM.restore(watch.probe.images))
     assert (none.float() - 127.5).abs().max() <= 0.5
 
 
@@ -115,7 +113,7 @@ def test_the_head_counts_and_averages():
     assert found == pytest.approx(float(watch.tracker.last["adv_similarity"]), abs=0.006)
     assert 0 < int(fooled.sum()) < 6
     agree = torch.where(fooled, -0.5, 0.25)
-    codes = watch.figures.duel._attack_line(both, "features", agree)
+    codes = watch.figures.duel._describe_attack(both, "features", agree)
     words = "".join(c if isinstance(c, str) else "".join(font.characters[i] for i in c) for c in codes)
     assert f"maps agree {'-' if agree.mean() < 0 else ' '}{abs(agree.mean()):.2f}, where" in words
     assert "where the prediction held  0.25" in words

@@ -7,12 +7,12 @@ import torch
 
 from lightning_gradcam.explainer.map_status import MapStatus
 from lightning_gradcam.probe.probe import Probe
+from lightning_gradcam.render.arrangement import GAP, WIDTH, arrange
 from lightning_gradcam.render.canvas import restore_images
-from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import PAPER
 from lightning_gradcam.render.filmstrip import Film, Frame
-from lightning_gradcam.render.sheet import WIDTH, arrange
-from tests.helpers.canvases import NAMES, drawn, sheet_of
+from lightning_gradcam.render.legend import Heading
+from tests.helpers.canvases import NAMES, draw_sheet, make_sheet
 
 SHAPES = [(1, 3), (2, 50), (4, 4000), (9, 60), (300, 20), (1, 1, 8, 8), (3, 2, 30, 20), (1, 200, 5, 60), (2, 40, 32, 9)]
 
@@ -21,8 +21,8 @@ SHAPES = [(1, 3), (2, 50), (4, 4000), (9, 60), (300, 20), (1, 1, 8, 8), (3, 2, 3
 @pytest.mark.parametrize("count", [1, 3, 16])
 def test_every_shape_and_count_fits(shape, count):
     images, evidence = torch.randn(count, *shape), torch.randn(count, *(3,) * (len(shape) - 1))
-    sheet, film = sheet_of(images), Film(8)
-    picture = drawn(sheet, evidence, facts=["facts " * 40], scale=torch.tensor(1e-20))
+    sheet, film = make_sheet(images), Film(8)
+    picture = draw_sheet(sheet, evidence, Heading("t", ["facts " * 40]), scale=torch.tensor(1e-20))
     for look in range(9):
         film.add(
             Frame(f"epoch {look}", evidence, torch.arange(count) % len(MapStatus), torch.zeros(count, 3 * (look % 2)))
@@ -39,12 +39,12 @@ def test_every_shape_and_count_fits(shape, count):
 
 def test_the_foot_says_what_is_shown():
     for images, words in (
-        (torch.rand(3, 1, 30), "colour and curve: evidence along the signal"),
+        (torch.rand(3, 1, 30), "color and curve: evidence along the signal"),
         (torch.rand(3, 1, 9, 8, 8), "the slices with the most evidence"),
     ):
-        sheet = sheet_of(images)
+        sheet = make_sheet(images)
         wanted = sheet.font.draw(sheet.font.encode([words])[0])
-        picture = drawn(sheet, torch.rand(3, *(4,) * (images.ndim - 2)))
+        picture = draw_sheet(sheet, torch.rand(3, *(4,) * (images.ndim - 2)))
         strip = (PAPER[0] - picture[0, -GAP - sheet.font.height : -GAP].float()) / (PAPER[0] - 115)
         places = range(strip.shape[1] - wanted.shape[1] + 1)
         assert any((strip[:, x : x + wanted.shape[1]] - wanted).abs().max() < 0.02 for x in places)

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from lightning_gradcam.explainer.map_status import find_status
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.render.captions import GAP
+from lightning_gradcam.render.arrangement import GAP
 from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.render.filmstrip import Film, Frame
 from lightning_gradcam.render.font import Font
@@ -37,7 +37,7 @@ def test_looks_are_thinned_out_evenly(length, count):
         assert len(set(gaps[:-1])) <= 1  # even, but for the latest
         assert all(gaps[-1] <= gap for gap in gaps[:-1])
         assert len(held) >= min(look + 1, length)  # and no thinner than that
-        shown = [int(f.name) for f in film.shown()]
+        shown = [int(f.name) for f in film.select_frames()]
         assert (shown[0], shown[-1]) == (0, look)
         assert len(shown) == min(length, len(held))
         assert set(shown) <= set(held)

@@ -36,9 +36,9 @@ def test_what_was_encoded_before_is_there_already_but_not_what_is_said_once():
     font = Font.load()
     assert font.encode(["drift", "±"]) is font.encode(["drift", "±"])
     assert font.encode(["drift"], 4) is not font.encode(["drift"], 5)
-    kept = len(font._known)
-    assert [words(font.once(f"epoch {look}")) for look in range(9)] == [f"epoch {look}" for look in range(9)]
-    assert len(font._known) == kept
+    kept = len(font._cache)
+    assert [words(font.encode_uncached(f"epoch {look}")) for look in range(9)] == [f"epoch {look}" for look in range(9)]
+    assert len(font._cache) == kept
 
 
 @torch.inference_mode()
@@ -64,13 +64,13 @@ def python_fixed(value: float, whole: int, decimals: int) -> str:
 def test_fixed_equals_python(value, whole, decimals):
     if math.isfinite(value):
         assume(abs(value * 10**decimals % 1 - 0.5) > 1e-9)  # on the edge, Python rounds what was written in binary
-    assert words(FONT.fixed(torch.tensor(value), whole, decimals)) == python_fixed(value, whole, decimals)
+    assert words(FONT.encode_number(torch.tensor(value), whole, decimals)) == python_fixed(value, whole, decimals)
 
 
 def test_fixed_takes_many_numbers_and_rounds():
-    many = FONT.fixed(torch.tensor([[0.0, 9.96], [99.94, torch.nan]]), 2, 1)
+    many = FONT.encode_number(torch.tensor([[0.0, 9.96], [99.94, torch.nan]]), 2, 1)
     assert [[words(codes) for codes in row] for row in many] == [[" 0.0", "10.0"], ["99.9", "   –"]]
-    assert words(FONT.fixed(torch.tensor(0.996) * 100, 3, 0)) == "100"
+    assert words(FONT.encode_number(torch.tensor(0.996) * 100, 3, 0)) == "100"
 
 
 @examples(300)
@@ -79,11 +79,11 @@ def test_scientific_equals_python(value):
     value = float(torch.tensor(value))
     mantissa = float(f"{value:.12e}".split("e")[0])
     assume(abs(mantissa * 10 % 1 - 0.5) > 1e-6)
-    assert words(FONT.scientific(torch.tensor(value))) == f"{value:.1e}"
+    assert words(FONT.encode_scientific(torch.tensor(value))) == f"{value:.1e}"
 
 
 def test_lines_are_put_together_and_drawn_as_the_face_draws_them():
-    line = FONT.line(["loss ", FONT.fixed(torch.tensor(0.5), 1, 2), " ±"], most=8)
+    line = FONT.encode_line(["loss ", FONT.encode_number(torch.tensor(0.5), 1, 2), " ±"], max_characters=8)
     assert words(line) == "loss 0.5"
     coverage = FONT.draw(FONT.encode(["Ag✓", "猫é."]))
     assert coverage.shape == (2, FONT.height, 3 * FONT.width)

@@ -13,13 +13,12 @@ from lightning_gradcam.methods.resolve import coerce_methods
 from lightning_gradcam.monitor.display import DisplayConfig
 from lightning_gradcam.monitor.monitor import ProbeMonitor
 from lightning_gradcam.monitor.sharding import ShardedExplainer
-from lightning_gradcam.render.captions import GAP
+from lightning_gradcam.render.arrangement import GAP, SEAM, WIDTH
 from lightning_gradcam.render.colors import FAINT, INK, PAPER
+from lightning_gradcam.render.legend import Heading
 from lightning_gradcam.render.multi_map_sheet import MapRow, arrange_with_names, draw_rows
-from lightning_gradcam.render.photos import SEAM
-from lightning_gradcam.render.sheet import WIDTH
 from lightning_gradcam.targets import TARGETS
-from tests.helpers.canvases import sheet_of
+from tests.helpers.canvases import make_sheet
 from tests.helpers.lit import BODIES, Bars, Lit, bodies
 from tests.helpers.models import find, perturbed, read
 from tests.unit.monitor.test_monitor import Waits
@@ -45,12 +44,12 @@ def test_each_overlay_stands_below_its_photo_beside_its_method(count):
     assert list(look.figures) == ["features"]
     picture, sheet = look.figures["features"], watch.figures.sheet
     assert picture.shape[2] <= WIDTH
-    height, line = sheet.photos.shape[-2], sheet.font.height
+    height, line = sheet.image_tiles.shape[-2], sheet.font.height
     for i in {0, count - 1}:
-        [(y, x)] = find(picture, sheet.photos[i])
+        [(y, x)] = find(picture, sheet.image_tiles[i])
         for row, name in enumerate(coerce_methods(EVERY)):
             explanation, key = look.explanation, f"features/{name}"
-            tile = sheet.overlays(explanation.evidence[key], explanation.map_status[key])[i]
+            tile = sheet.draw_overlays(explanation.evidence[key], explanation.map_status[key])[i]
             top = y + (row + 1) * (height + 2)
             assert torch.equal(picture[:, top : top + height, x : x + tile.shape[2]], tile)
             middle = top + (height - line) // 2
@@ -101,11 +100,11 @@ def test_signals_stand_over_their_curves():
     look = watch.take_snapshot(model, "start")
     [(layer, picture)], sheet = look.figures.items(), watch.figures.sheet
     for i in range(4):
-        [(y, x)] = find(picture, sheet.photos[i])
-        top = y + sheet.photos.shape[-2]
+        [(y, x)] = find(picture, sheet.image_tiles[i])
+        top = y + sheet.image_tiles.shape[-2]
         for method in methods:
             key = f"{layer}/{method}"
-            tile = sheet.overlays(look.explanation.evidence[key], look.explanation.map_status[key])[i]
+            tile = sheet.draw_overlays(look.explanation.evidence[key], look.explanation.map_status[key])[i]
             top += SEAM
             assert torch.equal(picture[:, top : top + tile.shape[1], x : x + tile.shape[2]], tile)
             top += tile.shape[1]
@@ -116,17 +115,17 @@ def test_what_is_shown_of_a_volume_is_what_all_methods_find():
     loud[0, 0], loud[0, 1], faint[0, 10] = 9e6, 8e6, 3e-6
     loud[0, 3], loud[0, 4] = 1e3, 1e3  # more than all that the faint one has
     names = ["loud", "faint"]
-    sheet = sheet_of(volumes, arrangement=arrange_with_names(names, volumes))
+    sheet = make_sheet(volumes, arrangement=arrange_with_names(names, volumes))
     rows = [MapRow(name, evidence, find_status(evidence)) for name, evidence in zip(names, (loud, faint), strict=True)]
-    picture = draw_rows(sheet, rows, torch.eye(3)[:1], title="t")
-    side = sheet.canvas.size[0]
+    picture = draw_rows(sheet, rows, torch.eye(3)[:1], Heading("t"))
+    side = sheet.canvas.style.size[0]
     large = volumes.mul(255).round().byte().repeat_interleave(side // 20, 3).repeat_interleave(side // 20, 4)
     at = [find(picture, large[0, :, z].expand(3, -1, -1)) for z in range(12)]
     assert [z for z in range(12) if at[z]] == [0, 1, 10]
     [(y, x)] = at[10]
     below = picture[:, y + side : y + side + sheet.font.height, x : x + side]
     assert read(sheet.font, below, INK, PAPER).split()[-3:] == ["11", "of", "12"]
-    tiles = sheet.photos.shape[-2] + SEAM
+    tiles = sheet.image_tiles.shape[-2] + SEAM
     overlays = [picture[:, y + tiles + i * (side + SEAM) :, x : x + side][:, :side].float() for i in range(2)]
     colour = [float((tile[0] - tile[2]).abs().max()) for tile in overlays]
     assert colour[0] < 2  # the loud one has nothing here

@@ -12,17 +12,19 @@ from torch import Tensor
 from lightning_gradcam.explainer.map_status import MapStatus, find_status
 from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.render.captions import GAP
-from lightning_gradcam.render.colors import INK, PAPER, ColorTable, lay_over, to_gray
-from lightning_gradcam.render.photos import fit_tiles, restore_photos
-from lightning_gradcam.render.sheet import WIDTH, Arrangement, Sheet, arrange
+from lightning_gradcam.render.arrangement import GAP, WIDTH, Arrangement, arrange
+from lightning_gradcam.render.colors import INK, PAPER, ColorTable, blend_heatmaps, to_gray
+from lightning_gradcam.render.legend import Heading
+from lightning_gradcam.render.photos import restore_photos
+from lightning_gradcam.render.sheet import Sheet
+from lightning_gradcam.render.tiles import fit_tiles
 from tests.helpers.models import examples, find, read
 
 NAMES = ["pine", "oak", "sailing boat on a lake"]
 
 
-def sheet_of(photos: Tensor, labels: Tensor | None = None, names: list[str] = NAMES, **kwargs) -> Sheet:
-    return Sheet.of(Probe(photos, labels=labels), photos, names, **kwargs)
+def make_sheet(photos: Tensor, labels: Tensor | None = None, names: list[str] = NAMES, **kwargs) -> Sheet:
+    return Sheet.from_probe(Probe(photos, labels=labels), photos, names, **kwargs)
 
 
 def ramp_evidence(count: int) -> Tensor:
@@ -38,10 +40,10 @@ def test_true_colours_in_the_picture(size, count, channels):
     pixels = torch.randint(0, 256, (count, channels, *size)) / 255
     norm = Normalization((0.3, 0.5, 0.6)[:channels], (0.2, 0.25, 0.3)[:channels])
     photos, note = restore_photos(norm.normalize(pixels), norm)
-    assert note.startswith("colours restored with mean (0.3")
-    sheet = sheet_of(photos)
-    picture = sheet.draw(ramp_evidence(count), torch.zeros(count), torch.zeros(count, 0), title="t")
-    factor = sheet.photos.shape[-1] // size[1]
+    assert note.startswith("colors restored with mean (0.3")
+    sheet = make_sheet(photos)
+    picture = sheet.draw(ramp_evidence(count), torch.zeros(count), torch.zeros(count, 0), Heading("t"))
+    factor = sheet.image_tiles.shape[-1] // size[1]
     assert factor >= 2  # tiny images are enlarged, and their pixels stay square
     exact = bytes_of(pixels).expand(-1, 3, -1, -1).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     places = [find(picture, photo) for photo in exact]
@@ -83,7 +85,9 @@ def test_how_other_images_become_photos():
 @given(st.sampled_from(["inferno", "viridis", "gray"]), st.integers(0, 255), st.floats(0.1, 0.85))
 def test_overlay_equals_a_replica(colormap, step, under):
     """Colour of evidence over grey: 80 % of it at most, and a shade that the photo gives."""
-    found = lay_over(torch.full((1, 1, 1, 1), under), torch.full((1, 1, 1), step / 255), ColorTable.named(colormap))
+    found = blend_heatmaps(
+        torch.full((1, 1, 1, 1), under), torch.full((1, 1, 1), step / 255), ColorTable.from_colormap(colormap)
+    )
     opacity = 0.8 * step / 255
     color = np.array(matplotlib.colormaps[colormap](step / 255)[:3]) * (0.65 + 0.5 * under)
     expected = 255 * np.clip((1 - opacity) * under + opacity * color, 0, 1)
@@ -92,9 +96,9 @@ def test_overlay_equals_a_replica(colormap, step, under):
 
 def test_no_evidence_leaves_the_grey_photo_alone_and_more_moves_to_the_end_of_the_ramp():
     photos = torch.rand(1, 3, 64, 64)
-    sheet = sheet_of(photos, arrangement=Arrangement(1, (64, 64)))
+    sheet = make_sheet(photos, arrangement=Arrangement(1, (64, 64)))
     evidence = torch.linspace(-1, 1, 64).expand(1, 64, 64)  # rises to the right; nothing in the left half
-    tile = sheet.overlays(evidence, find_status(evidence))[0].float()
+    tile = sheet.draw_overlays(evidence, find_status(evidence))[0].float()
     left = tile[:, :, :32]
     assert torch.equal(left[0], left[1])
     assert torch.equal(left[1], left[2])
@@ -102,8 +106,10 @@ def test_no_evidence_leaves_the_grey_photo_alone_and_more_moves_to_the_end_of_th
     assert (left[0] - 255 * (0.1 + 0.75 * luma[:, :32])).abs().max() <= 0.51
     steps = torch.linspace(0, 1, 256).expand(1, 1, -1)
     for colormap in ("inferno", "viridis"):
-        ramp = ColorTable.named(colormap)
-        dark, bright = (lay_over(torch.full((1, 1, 1, 256), g), steps, ramp)[0, :, 0].float() for g in (0.1, 0.85))
+        ramp = ColorTable.from_colormap(colormap)
+        dark, bright = (
+            blend_heatmaps(torch.full((1, 1, 1, 256), g), steps, ramp)[0, :, 0].float() for g in (0.1, 0.85)
+        )
         to_the_end = (dark - dark[:, -1:]).norm(dim=0)
         assert (to_the_end - to_the_end.cummin(0).values).max() <= 3  # rounding
         shows_through = (bright - dark).sum(0)
@@ -114,13 +120,13 @@ def test_no_evidence_leaves_the_grey_photo_alone_and_more_moves_to_the_end_of_th
 @pytest.mark.parametrize("size", [(28, 28), (224, 224), (32, 512), (512, 32)])
 def test_a_degenerate_tile_carries_the_word(size):
     photos = torch.rand(len(MapStatus), 3, *size)
-    sheet = sheet_of(photos)
+    sheet = make_sheet(photos)
     codes = torch.arange(len(MapStatus), dtype=torch.uint8)
-    tiles = sheet.overlays(ramp_evidence(len(MapStatus)), codes)
+    tiles = sheet.draw_overlays(ramp_evidence(len(MapStatus)), codes)
     middle = (tiles.shape[2] - sheet.font.height) // 2
     for tile, word in zip(tiles[1:], [s.text for s in MapStatus][1:], strict=True):
         band = tile[:, middle : middle + sheet.font.height]
-        expected = word if len(word) <= sheet.characters else word[: sheet.characters - 1] + "…"
+        expected = word if len(word) <= sheet.captions.characters else word[: sheet.captions.characters - 1] + "…"
         assert read(sheet.font, band, PAPER, INK).strip() == expected
         rest = torch.cat([tile[:, :middle], tile[:, middle + sheet.font.height :]], 1)
         assert torch.equal(rest[0], rest[2])  # around it the grey photo, without evidence
@@ -135,10 +141,10 @@ def cut(text: str, width: int) -> str:
 
 def test_right_and_wrong_differ_in_words_and_in_ink():
     photos = torch.rand(3, 3, 28, 28)
-    sheet = sheet_of(photos, torch.tensor([0, 1, 2]))
+    sheet = make_sheet(photos, torch.tensor([0, 1, 2]))
     logits = torch.tensor([[9.0, 0, 0], [0, 0, 0.5], [-1, -1, 2]])
-    captions, height = sheet.captions(logits), sheet.font.height
-    room = sheet.characters - len("✓  100%")
+    captions, height = sheet.captions.draw(logits), sheet.font.height
+    room = sheet.captions.characters - len("✓  100%")
     for i, (mark, label, predicted) in enumerate([("✓", 0, 0), ("✗", 1, 2), ("✓", 2, 2)]):
         ink, paper = (INK, PAPER) if mark == "✓" else (PAPER, INK)
         above, below = (
@@ -147,20 +153,20 @@ def test_right_and_wrong_differ_in_words_and_in_ink():
         assert above.rstrip() == f"label {cut(NAMES[label], room)}".rstrip()
         sure = 100 * float(logits[i].softmax(0)[predicted])
         assert below.rstrip() == f"{mark} {cut(NAMES[predicted], room)} {sure:3.0f}%"
-    unlabelled = sheet_of(photos).captions(logits)
-    broken = sheet.captions(torch.tensor([[torch.nan, 0, 0]] * 3))
+    unlabelled = make_sheet(photos).captions.draw(logits)
+    broken = sheet.captions.draw(torch.tensor([[torch.nan, 0, 0]] * 3))
     line = read(sheet.font, broken[0][:, 1 + height : 1 + 2 * height, 1:-1], PAPER, INK)
     assert line.split() == ["✗", "–%"]  # numbers that are none predict nothing, also not the first class
     assert read(sheet.font, unlabelled[1][:, 1:-1, 1:-1], INK, PAPER).startswith("  sailing")
-    assert sheet_of(photos).captions(torch.zeros(3, 0)).shape == (3, 3, 0, sheet.photos.shape[-1])
+    assert make_sheet(photos).captions.draw(torch.zeros(3, 0)).shape == (3, 3, 0, sheet.image_tiles.shape[-1])
 
 
 def test_head_and_foot_say_what_is_shown():
-    sheet = sheet_of(torch.rand(3, 3, 28, 28), torch.tensor([0, 1, 2]))
+    sheet = make_sheet(torch.rand(3, 3, 28, 28), torch.tensor([0, 1, 2]))
     evidence = 0.00123 * ramp_evidence(3)
-    drift = sheet.font.fixed(torch.tensor(0.25), 1, 2)
+    drift = sheet.font.encode_number(torch.tensor(0.25), 1, 2)
     facts = ["epoch 3 · drift ", drift]
-    picture = sheet.draw(evidence, find_status(evidence), torch.eye(3), title="Grad-CAM · layer4", facts=facts,
+    picture = sheet.draw(evidence, find_status(evidence), torch.eye(3), Heading("Grad-CAM · layer4", facts),
                          scale=torch.tensor(0.00123))  # fmt: skip
     bold = sheet.bold.height
     assert read(sheet.bold, picture[:, GAP : GAP + bold, GAP:], INK, PAPER).strip() == "Grad-CAM · layer4"
@@ -170,7 +176,7 @@ def test_head_and_foot_say_what_is_shown():
         (torch.tensor(0.00123), "≥ 1.2e-03, one scale for all images"),
         (None, "the most in this image"),
     ):
-        drawn = sheet.draw(evidence, find_status(evidence), torch.eye(3), title="t", scale=scale)
+        drawn = sheet.draw(evidence, find_status(evidence), torch.eye(3), Heading("t"), scale=scale)
         wanted = sheet.font.draw(sheet.font.encode([words])[0])
         strip = (PAPER[0] - drawn[0, -GAP - sheet.font.height : -GAP].float()) / (PAPER[0] - 115)
         assert any((strip[:, x : x + wanted.shape[1]] - wanted).abs().max() < 0.02
@@ -187,8 +193,8 @@ def test_every_size_and_count_fits(size, count):
     if min(tile) > 8:
         assert tile[0] / tile[1] == pytest.approx(size[0] / size[1], rel=0.1)
     photos = torch.rand(count, 3, *size)
-    picture = sheet_of(photos, torch.arange(count) % 3).draw(
-        ramp_evidence(count), codes, torch.randn(count, 3), title="a title " * 40, facts=facts
+    picture = make_sheet(photos, torch.arange(count) % 3).draw(
+        ramp_evidence(count), codes, torch.randn(count, 3), Heading("a title " * 40, facts)
     )  # fmt: skip
     assert picture.shape[2] <= WIDTH
     assert picture.dtype == torch.uint8
@@ -204,10 +210,10 @@ def test_photos_are_made_smaller_with_antialiasing():
 def test_class_names_of_any_kind_and_number():
     names = ["**b** <i>", "café Ω", "猫", "a|b`c`", *(f"class {i}" for i in range(996))]
     labels = torch.tensor([0, 1, 2, 3, 999, 2000])
-    sheet = sheet_of(torch.rand(6, 3, 28, 28), labels, names)
+    sheet = make_sheet(torch.rand(6, 3, 28, 28), labels, names)
     logits = torch.zeros(6, 1000)
     logits[torch.arange(6), labels.clamp(max=999)] = 9
-    captions = sheet.captions(logits)
+    captions = sheet.captions.draw(logits)
     height = sheet.font.height
     for i, name in enumerate([*names[:4], names[999]]):
         line = captions[i][:, 1 : 1 + height, 1:]

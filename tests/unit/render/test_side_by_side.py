@@ -8,9 +8,9 @@ import torch
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.map_status import find_status
+from lightning_gradcam.render.arrangement import SEAM
 from lightning_gradcam.render.colors import PAPER
-from lightning_gradcam.render.photos import SEAM
-from lightning_gradcam.render.side_by_side import TILE, draw_pairs, draw_strips
+from lightning_gradcam.render.side_by_side import TILE_WIDTH, draw_pairs, draw_strips
 
 
 def explained(evidence, size):
@@ -57,7 +57,7 @@ def test_before_and_after_stand_beside_the_image_and_differ_where_they_do(dimens
 def test_a_photo_is_the_image_and_its_change_red_for_more_and_blue_for_less():
     images, before, after = pair(2)
     photo, _, _, change = tiles(draw_strips(images, before, after, [1])[1], 4)
-    factor = TILE // 12
+    factor = TILE_WIDTH // 12
     expected = (images[1].repeat_interleave(factor, 1).repeat_interleave(factor, 2) * 255).expand(3, -1, -1)
     assert (photo.float() - expected).abs().max() <= 1
     redness = change[0].float() - change[2].float()

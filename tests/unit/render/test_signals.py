@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from lightning_gradcam.explainer.map_status import MapStatus, find_status
 from lightning_gradcam.probe.normalization import Normalization
+from lightning_gradcam.render.arrangement import SEAM
 from lightning_gradcam.render.canvas import restore_images
-from lightning_gradcam.render.colors import BAR, INK, PAPER, ColorTable, lay_over
-from lightning_gradcam.render.photos import SEAM
+from lightning_gradcam.render.colors import BAR_GRAY, INK, PAPER, ColorTable, blend_heatmaps
 from lightning_gradcam.render.signals import draw_lines
-from tests.helpers.canvases import explained, sheet_of
+from tests.helpers.canvases import compute_heatmaps, make_sheet
 from tests.helpers.models import examples, read
 
 
@@ -58,15 +58,15 @@ def test_a_spike_keeps_its_height_and_stands_over_its_evidence(length, kind):
     channels = 1 if kind == "line" else 6
     signals = torch.zeros(1, channels, length)
     signals[..., at] = 1
-    sheet = sheet_of(signals)
-    width = sheet.photos.shape[-1]
-    dark = -sheet.photos[0, 0].float() if kind == "line" else sheet.photos[0, 0].float()
+    sheet = make_sheet(signals)
+    width = sheet.image_tiles.shape[-1]
+    dark = -sheet.image_tiles[0, 0].float() if kind == "line" else sheet.image_tiles[0, 0].float()
     top = dark[:4].amax(0)
     wide, columns = width / length, torch.arange(width) + 0.5
     assert float(columns[top >= top.max() - 9].mean()) == pytest.approx((at + 0.5) * wide, abs=1)
     assert top.max() > dark.min() + (100 if kind == "line" or length < 2 * width else 5)
-    heat = sheet.overlays(torch.eye(length)[at : at + 1], torch.zeros(1))[0]
-    area = (heat[:, sheet.photos.shape[2] + SEAM :] != PAPER[0]).any(0)[:-1].sum(0)
+    heat = sheet.draw_overlays(torch.eye(length)[at : at + 1], torch.zeros(1))[0]
+    area = (heat[:, sheet.image_tiles.shape[2] + SEAM :] != PAPER[0]).any(0)[:-1].sum(0)
     if length <= width:
         assert float((columns * area).sum() / area.sum()) == pytest.approx((at + 0.5) * wide, abs=1)
 
@@ -75,11 +75,13 @@ def test_a_spike_keeps_its_height_and_stands_over_its_evidence(length, kind):
 def test_colour_and_curve_say_what_explain_says(scale):
     signals, evidence = torch.zeros(3, 1, 96), torch.randn(3, 12)
     evidence[1] *= 0.1
-    sheet = sheet_of(signals)
-    height, width = sheet.photos.shape[2:]
-    heat = explained(evidence, (width,), scale)
-    tiles = sheet.overlays(evidence, find_status(evidence), scale)
-    expected = lay_over(torch.full((3, 1, 1, width), BAR), heat[:, None], ColorTable.named("inferno"))
+    sheet = make_sheet(signals)
+    height, width = sheet.image_tiles.shape[2:]
+    heat = compute_heatmaps(evidence, (width,), scale)
+    tiles = sheet.draw_overlays(evidence, find_status(evidence), scale)
+    expected = blend_heatmaps(
+        torch.full((3, 1, 1, width), BAR_GRAY), heat[:, None], ColorTable.from_colormap("inferno")
+    )
     assert torch.equal(tiles[:, :, 2:3], expected)  # above the line, which lies in the middle
     assert torch.equal(tiles[:, :, height - 3 : height - 2], expected)
     curve = tiles[:, :, height + SEAM :].float()
@@ -95,11 +97,11 @@ def test_colour_and_curve_say_what_explain_says(scale):
 
 def test_a_degenerate_signal_carries_the_word_below_it():
     signals = torch.rand(len(MapStatus), 1, 64)
-    sheet = sheet_of(signals)
-    height = sheet.photos.shape[-2]
-    tiles = sheet.overlays(torch.rand(len(MapStatus), 8), torch.arange(len(MapStatus), dtype=torch.uint8))
+    sheet = make_sheet(signals)
+    height = sheet.image_tiles.shape[-2]
+    tiles = sheet.draw_overlays(torch.rand(len(MapStatus), 8), torch.arange(len(MapStatus), dtype=torch.uint8))
     for tile, word in zip(tiles[1:], [s.text for s in MapStatus][1:], strict=True):
-        top = sheet.canvas.words - sheet.font.height // 2
+        top = sheet.canvas.message_row - sheet.font.height // 2
         assert height + SEAM <= top <= tile.shape[1] - sheet.font.height
         assert read(sheet.font, tile[:, top : top + sheet.font.height], PAPER, INK).strip() == word
         assert torch.equal(tile[0, :height], tile[2, :height])  # the signal stays, in grey

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from lightning_gradcam.explainer.map_status import find_status
 from lightning_gradcam.probe.probe import Probe
+from lightning_gradcam.render.arrangement import GAP, SEAM
 from lightning_gradcam.render.canvas import restore_images
-from lightning_gradcam.render.captions import GAP
-from lightning_gradcam.render.colors import INK, PAPER, ColorTable, lay_over
+from lightning_gradcam.render.colors import INK, PAPER, ColorTable, blend_heatmaps
 from lightning_gradcam.render.filmstrip import Film, Frame
-from lightning_gradcam.render.photos import SEAM
 from lightning_gradcam.render.volumes import choose_slices
-from tests.helpers.canvases import NAMES, drawn, explained, sheet_of
+from tests.helpers.canvases import NAMES, compute_heatmaps, draw_sheet, make_sheet
 from tests.helpers.models import examples, find, read
 
 
@@ -47,7 +46,7 @@ def test_slices_equal_a_replica(cells, more, count, seed):
 @given(st.integers(1, 6), st.integers(1, 7), st.integers(0, 99))
 def test_the_first_slice_is_the_best_of_the_enlarged_map_within_half_a_slice(cells, stride, seed):
     evidence = torch.randn(3, cells, 2, 2, generator=torch.Generator().manual_seed(seed))
-    sums = explained(evidence, (cells * stride, 4, 4), torch.tensor(100.0)).sum((2, 3))
+    sums = compute_heatmaps(evidence, (cells * stride, 4, 4), torch.tensor(100.0)).sum((2, 3))
     best = choose_slices(evidence, cells * stride, 1)
     near = [sums.gather(1, (best - step).clamp_min(0)) for step in range(1 + (stride + 1) % 2)]
     torch.testing.assert_close(torch.cat(near, 1).amax(1), sums.amax(1))
@@ -64,11 +63,11 @@ def test_slices_of_maps_of_any_depth():
 def test_a_sheet_of_volumes_shows_the_chosen_slices_with_number_and_evidence(channels):
     volumes, evidence = torch.randint(0, 256, (3, channels, 12, 20, 24)) / 255, torch.randn(3, 6, 5, 4)
     chosen = choose_slices(evidence, 12, 3)
-    sheet = sheet_of(volumes)
-    factor = sheet.canvas.size[1] // 24
+    sheet = make_sheet(volumes)
+    factor = sheet.canvas.style.size[1] // 24
     assert factor > 1
-    picture = drawn(sheet, evidence)
-    heat = explained(evidence, (12, 20 * factor, 24 * factor))
+    picture = draw_sheet(sheet, evidence)
+    heat = compute_heatmaps(evidence, (12, 20 * factor, 24 * factor))
     for i, slices in enumerate(chosen.tolist()):
         for z in slices:
             photo = large(volumes[i : i + 1], factor)[0, :, z]
@@ -76,7 +75,9 @@ def test_a_sheet_of_volumes_shows_the_chosen_slices_with_number_and_evidence(cha
             below = picture[:, y + 20 * factor : y + 20 * factor + sheet.font.height, x : x + 24 * factor]
             assert read(sheet.font, below, INK, PAPER).split() == [str(z + 1), "of", "12"]
             luma = (photo / 255 * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0)
-            expected = lay_over(0.1 + 0.75 * luma[None, None], heat[i : i + 1, z], ColorTable.named("inferno"))[0]
+            expected = blend_heatmaps(
+                0.1 + 0.75 * luma[None, None], heat[i : i + 1, z], ColorTable.from_colormap("inferno")
+            )[0]
             top = y + 20 * factor + sheet.font.height + SEAM
             tile = picture[:, top : top + 20 * factor, x : x + 24 * factor]
             assert (tile.int() - expected.int()).abs().max() <= 1
@@ -89,15 +90,15 @@ def large(volumes: Tensor, factor: int) -> Tensor:
 
 def test_slices_change_from_look_to_look_but_not_in_the_film():
     volumes = torch.randint(0, 256, (2, 1, 12, 20, 20)) / 255
-    sheet, film = sheet_of(volumes), Film(4)
+    sheet, film = make_sheet(volumes), Film(4)
     frames = [torch.zeros(2, 12, 5, 5) for _ in range(3)]
     for look, evidence in enumerate(frames):
         evidence[:, 3 * look + 1] = 1
         evidence[1, 0] = look + 1.0  # the second one's stays
         film.add(Frame(f"epoch {look}", evidence, find_status(evidence), torch.eye(3)[:2] * look))
-    enlarged = large(volumes, sheet.canvas.size[1] // 20)
+    enlarged = large(volumes, sheet.canvas.style.size[1] // 20)
     for look, evidence in enumerate(frames):
-        assert find(drawn(sheet, evidence), enlarged[0, :, 3 * look + 1])
+        assert find(draw_sheet(sheet, evidence), enlarged[0, :, 3 * look + 1])
     probe = Probe(volumes, labels=torch.tensor([0, 1]))
     photos, _ = restore_images(volumes)
     picture = film.draw(probe, photos, NAMES, "inferno", title="run", scale=None)
