@@ -210,7 +210,7 @@ class ProbeSession:
                 "`attack=` is not served where a model is sharded (FSDP, ModelParallel): the gradient in an image "
                 "would have to pass through all of them. Leave `attack` out, or train with DDP."
             )
-        return attack.settled(probe.images) if isinstance(attack, (FGSM, PGD)) else attack
+        return attack.with_defaults(probe.images) if isinstance(attack, (FGSM, PGD)) else attack
 
     def _display(self, probe: Probe, holders: Sequence[Any]) -> DisplayConfig:
         display, count = self.config.display, self.plan.named if self.plan else None

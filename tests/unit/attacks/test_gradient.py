@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lightning_gradcam import Normalization, NotExplainableError, Probe
 from lightning_gradcam.attacks import ATTACKS, FGSM, PGD, Ball, PixelSpace, attack_probe
 from lightning_gradcam.attacks.ascent import make_loss
-from lightning_gradcam.attacks.gradient import USUAL
+from lightning_gradcam.attacks.gradient import DEFAULT_BUDGETS
 from tests.helpers.models import Noisy, TinyResNet, TinyVGG, examples, perturbed, plain_cnn
 
 NORM = Normalization((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
@@ -157,13 +157,13 @@ def test_equals_torchattacks_bit_for_bit_in_linf_and_to_1e_6_in_l2(name, toward,
     assert (found["l2"] - expected).abs().max() < 1e-6
     assert not torch.equal(found["l2"], images)
 
-    shift = Ball(EPS).shifts(images[:1], torch.Generator().manual_seed(0))
+    shift = Ball(EPS).sample_shifts(images[:1], torch.Generator().manual_seed(0))
     with monkeypatch.context() as patch:
         same_start(patch, shift)
         assert torch.equal(found["linf"], theirs(torchattacks.PGD, eps=EPS, alpha=EPS / 3, steps=7))
 
     begun = PGD(0.5, 7, 0.5 / 3, norm="l2", toward=toward)(model, images, labels)
-    shift = Ball(0.5, "l2").shifts(images[:1], torch.Generator().manual_seed(0))
+    shift = Ball(0.5, "l2").sample_shifts(images[:1], torch.Generator().manual_seed(0))
     with monkeypatch.context() as patch:  # theirs is a direction times a length over its own
         patch.setattr(Tensor, "normal_", lambda self, *_, **__: self.copy_(shift.expand_as(self)))
         patch.setattr(Tensor, "uniform_", lambda self, *_, **__: self.fill_(float(shift.norm()) / 0.5))
@@ -235,7 +235,7 @@ def test_an_image_s_attack_hangs_neither_on_its_batch_nor_on_chance(norm):
 @pytest.mark.parametrize("norm", NORMS)
 def test_random_starts_fill_the_ball(norm):
     ball = Ball(0.25, norm)
-    shifts = ball.shifts(torch.empty(400, 1, 3, 3))
+    shifts = ball.sample_shifts(torch.empty(400, 1, 3, 3))
     length = shifts.flatten(1).norm(dim=1) if norm == "l2" else shifts.abs()
     assert length.max() <= 0.25 + 1e-6
     assert (length / 0.25).mean().sub(0.5).abs() < 0.05
@@ -247,10 +247,10 @@ def test_what_is_left_open_is_usual_for_images_of_that_size():
     for shape, kind in cases:
         images = torch.rand(2, *shape)
         for norm in NORMS:
-            eps = USUAL[kind][1][norm]
-            assert PGD(norm=norm, steps=5).settled(images) == PGD(eps, 5, 2.5 * eps / 5, norm=norm)
-        assert FGSM().settled(images) == FGSM(USUAL[kind][1]["linf"])
-        assert FGSM(0.5).settled(images) == FGSM(0.5)
+            eps = DEFAULT_BUDGETS[kind][1][norm]
+            assert PGD(norm=norm, steps=5).with_defaults(images) == PGD(eps, 5, 2.5 * eps / 5, norm=norm)
+        assert FGSM().with_defaults(images) == FGSM(DEFAULT_BUDGETS[kind][1]["linf"])
+        assert FGSM(0.5).with_defaults(images) == FGSM(0.5)
     pixels, labels = torch.rand(2, 3, 16, 16), torch.tensor([0, 1])
     model = perturbed(plain_cnn())
     assert torch.equal(FGSM()(model, pixels, labels), FGSM(8 / 255)(model, pixels, labels))
