@@ -134,7 +134,7 @@ def prepare(
     if answer == "boxes":
         with isolated(model):
             share = find_image_share(model, probe)
-    call = replace(call, notes=has_softmax_input(output))
+    call = replace(call, tracks_softmax=has_softmax_input(output))
     plan = Explainer(tuple(places), methods, call, shapes, count, fuse, flips, note, answer, share, told)
     if has_premise(methods.values()):
         rows = probe[:TRACED_ROWS]

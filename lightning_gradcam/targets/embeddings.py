@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gradcam.capture.pre_softmax import NORMALISATIONS, find_softmax_input
+from lightning_gradcam.capture.pre_softmax import NORMALIZATIONS, find_softmax_input
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
@@ -114,7 +114,7 @@ class EmbeddingNorm:
     @staticmethod
     def _lengths(output: Any) -> Tensor:
         found = find_embeddings(output)
-        given = find_softmax_input(found, NORMALISATIONS)
+        given = find_softmax_input(found, NORMALIZATIONS)
         lengths: Tensor = (found if given is None else given).norm(dim=1)
         return lengths
 

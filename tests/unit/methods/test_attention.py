@@ -172,7 +172,7 @@ class Windows(nn.Module):
         ("windows", r"\(8, 1, 4, 4\) for 2 images is attention inside of windows.*'gradcam'"),
         ("fewer", r"\(2, 1, 16, 8\) is not square.*'gradcam'"),
         ("pooled", r"is over 8 tokens, where 16 \(0 and a grid of \(4, 4\)\) are read"),
-        ("none", "Expected attention in Windows, but saw none"),
+        ("none", "Expected attention in Windows, but its forward pass called neither"),
     ],
 )
 def test_what_cannot_be_followed_is_said(kind, why):
