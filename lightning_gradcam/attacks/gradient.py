@@ -53,7 +53,7 @@ class FGSM:
 
     def with_defaults(self, images: Tensor) -> FGSM:
         """Return the attack with unset arguments replaced by the defaults for these images."""
-        return replace(self, eps=default_eps(images, "linf") if self.eps is None else self.eps)
+        return replace(self, eps=get_default_eps(images, "linf") if self.eps is None else self.eps)
 
     def __call__(self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
         """Attack images ``(N, C, *spatial)`` in [0, 1] with labels ``(N,)``; the model does not change.
@@ -119,7 +119,7 @@ class PGD:
 
     def with_defaults(self, images: Tensor) -> PGD:
         """Return the attack with unset arguments replaced by the defaults for these images."""
-        eps = default_eps(images, self.norm) if self.eps is None else self.eps
+        eps = get_default_eps(images, self.norm) if self.eps is None else self.eps
         return replace(self, eps=eps, step_size=2.5 * eps / self.steps if self.step_size is None else self.step_size)
 
     def __call__(self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
@@ -140,10 +140,10 @@ class PGD:
             return select_highest(loss, images, starts, ball, attack)
 
 
-def default_eps(images: Tensor, norm: Norm) -> float:
+def get_default_eps(images: Tensor, norm: Norm) -> float:
     """Return the budget of `DEFAULT_BUDGETS` for images ``(N, C, *spatial)``.
 
-    >>> default_eps(torch.rand(1, 3, 32, 32), "linf") * 255, default_eps(torch.rand(1, 1, 28, 28), "linf")
+    >>> get_default_eps(torch.rand(1, 3, 32, 32), "linf") * 255, get_default_eps(torch.rand(1, 1, 28, 28), "linf")
     (8.0, 0.1)
     """
     side = max(images.shape[2:])

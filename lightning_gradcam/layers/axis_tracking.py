@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lightning_gradcam.layers.axes import Axes
+from lightning_gradcam.layers.axes import Axes, LocatedTensor
 from lightning_gradcam.layers.axis_rules import infer_axes
-from lightning_gradcam.layers.tensor_history import LocatedTensor, TensorHistory, TensorOrigin
+from lightning_gradcam.layers.tensor_history import TensorHistory, TensorOrigin
 
 
 class AxisTracker:
