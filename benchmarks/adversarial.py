@@ -1,7 +1,7 @@
-"""Ten runs each of natural and of adversarial training on digits: `python -m benchmarks.adversarial`.
+"""Ten runs each of natural and adversarial training on digits: `python -m benchmarks.adversarial`.
 
-Runs ``examples/adversarial.py --seeds 10``, keeps its numbers in ``benchmarks/results/adversarial.json``, and writes
-what they say into ``docs/adversarial.md``. ``--report`` only writes.
+Runs ``examples/adversarial.py --seeds 10``, stores its numbers in ``benchmarks/results/adversarial.json``, and writes
+tables of them into ``docs/adversarial.md``. ``--report`` only writes the tables.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PAGE = ROOT / "docs" / "adversarial.md"
 PICTURE = ROOT / "docs" / "images" / "adversarial.png"
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 SEEDS = 10
-"""From 0 on, preset."""
+"""Seeds 0 to 9, fixed in advance."""
 
 COLUMNS = {
     "clean": "clean accuracy",
@@ -38,14 +38,14 @@ COLUMNS = {
     "others": "any two images",
     "margin": "margin",
 }
-"""What is shown; the margin is what attacked images' maps have in common with their own beyond what the class has."""
+"""Columns; the margin is how much more an attacked map resembles its clean map than the map of a classmate."""
 PAIRS = (("PGD", "natural"), ("TRADES", "PGD"), ("consistency", "PGD"))
 
 Row = Mapping[str, Any]
 
 
 def paired_interval(after: Sequence[float], before: Sequence[float]) -> tuple[float, float, float]:
-    """The mean of the differences, and its 95 % interval by Student's t.
+    """Return the mean of the differences and its 95 % interval, by Student's t.
 
     >>> [round(x, 3) for x in paired_interval([0.5, 0.7, 0.9], [0.4, 0.5, 0.6])]
     [0.2, -0.048, 0.448]
@@ -57,7 +57,7 @@ def paired_interval(after: Sequence[float], before: Sequence[float]) -> tuple[fl
 
 
 def column(rows: Sequence[Row], training: str, name: str) -> list[float]:
-    """One number of one training, in the order of the seeds."""
+    """Return one number of one training, ordered by seed."""
     if name == "margin":
         pairs = zip(column(rows, training, "similarity"), column(rows, training, "classmates"), strict=True)
         return [own - class_ for own, class_ in pairs]
@@ -65,7 +65,7 @@ def column(rows: Sequence[Row], training: str, name: str) -> list[float]:
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """Means with their standard deviations, and paired differences with their intervals, as Markdown."""
+    """Return means with standard deviations, and paired differences with intervals, as Markdown."""
     trainings = list(dict.fromkeys(row["training"] for row in rows))
     lines = [_line("training", *COLUMNS.values()), _line(*["---"] * (len(COLUMNS) + 1))]
     for training in trainings:
@@ -74,7 +74,7 @@ def tables(rows: Sequence[Row]) -> str:
     seeds = len({row["seed"] for row in rows})
     lines += [
         "",
-        f"Mean ± standard deviation over {seeds} seeds. Differences of the same seeds, with 95 % intervals:",
+        f"Mean ± standard deviation over {seeds} seeds. Paired differences by seed, with 95 % intervals:",
         "",
     ]
     lines += [_line("change", *COLUMNS.values()), _line(*["---"] * (len(COLUMNS) + 1))]
@@ -85,7 +85,7 @@ def tables(rows: Sequence[Row]) -> str:
             cells.append(f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]")
         lines.append(_line(f"{after} − {before}", *cells))
     seconds = [f"{training} {fmean(column(rows, training, 'seconds')):.0f} s" for training in trainings]
-    lines += ["", f"One run took, on one core of a shared machine: {', '.join(seconds)}."]
+    lines += ["", f"Time per run on one core of a shared machine: {', '.join(seconds)}."]
     return "\n".join(lines)
 
 
@@ -94,13 +94,13 @@ def _line(*cells: str) -> str:
 
 
 def page(text: str, rows: Sequence[Row]) -> str:
-    """The page with its tables written anew."""
+    """Return the page with new tables."""
     before, _, rest = text.partition(BEGIN)
     return f"{before}{BEGIN}\n{tables(rows)}\n{END}{rest.partition(END)[2]}"
 
 
 def measured() -> None:
-    """Run the example, and keep its numbers and its picture."""
+    """Run the example, and store its numbers and its figure."""
     with TemporaryDirectory() as folder:
         example = ROOT / "examples" / "adversarial.py"
         subprocess.run([sys.executable, str(example), "--seeds", str(SEEDS), "--out", folder], check=True, cwd=ROOT)
@@ -110,7 +110,7 @@ def measured() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--report", action="store_true", help="write the page from the numbers that are there")
+    parser.add_argument("--report", action="store_true", help="only write the tables, from the stored numbers")
     if not parser.parse_args().report:
         measured()
     PAGE.write_text(page(PAGE.read_text("utf-8"), json.loads(RESULTS.read_text("utf-8"))), "utf-8")

@@ -1,6 +1,6 @@
-"""What an attack costs beside what it cannot do without, and beside torchattacks.
+"""The cost of an attack, compared with its minimum and with torchattacks.
 
-Run as ``python -m benchmarks.attacks``. All contestants take turns within one run; ratios are of one round.
+Run as ``python -m benchmarks.attacks``. All contestants take turns within one run; ratios are within one round.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ ROOT = Path(__file__).parents[1]
 EPS, STEPS, GOAL, WARM_UP = 8 / 255, 10, 1.15, 2
 CASES = (("resnet18", 8), ("vit_b_32", 4))
 
-_PAGE = """# What an attack costs
+_PAGE = """# Cost of attacks
 
-Written by `make bench-attacks` (`python -m benchmarks.attacks`); the single rounds are in
+`make bench-attacks` (`python -m benchmarks.attacks`) writes this page; all rounds are in
 `benchmarks/results/attacks.json`.
 
 {environment}.
 
 {tables}
 
-{rounds} rounds after {warm_up} that do not count; in each, every contestant is called once, in an order shuffled anew,
-on the same model in eval mode with random weights and the same images of 224x224 pixels. A ratio divides by the floor
-of the same round; shown is the median (smallest–largest). The *floor* is {steps} times a forward pass and the backward
-pass to the images, and nothing else, all parameters but matrices frozen: frozen matrices are slower on the CPU, since
-PyTorch multiplies batch by batch then. The goal is at most {goal} times the floor. `PGD` freezes likewise and leaves
-the model as it found it; torchattacks leaves parameters as they are, so autograd keeps what their gradients would
-need, and is as fast here. Everything runs on the CPU.
+{rounds} rounds after {warm_up} warm-up rounds. Each round calls every contestant once, in a new random order, on the
+same model in eval mode with random weights and the same images of 224x224 pixels. A ratio divides by the floor of the
+same round; the table shows the median (smallest–largest). The *floor* is {steps} times a forward pass and the backward
+pass to the images, and nothing else, with all parameters but matrices frozen: frozen matrices are slower on the CPU,
+because PyTorch then multiplies batch by batch. The goal is at most {goal} times the floor. `PGD` freezes in the same
+way and leaves the model unchanged. torchattacks does not freeze parameters, so autograd saves what their gradients
+would need; here it is as fast. Everything runs on the CPU.
 """
 
 Contestant = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def floor(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """As many forward passes, and backward passes to the images, as PGD has steps."""
+    """Run as many forward passes, and backward passes to the images, as PGD has steps."""
     wanted = [p.requires_grad for p in model.parameters()]
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.ndim == 2)
@@ -64,7 +64,7 @@ def floor(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def peer(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """The PGD of torchattacks, with as many steps."""
+    """Attack with the PGD of torchattacks, with the same number of steps."""
     import torchattacks
 
     attacked: Tensor = torchattacks.PGD(model, eps=EPS, alpha=EPS / 4, steps=STEPS)(images, labels)
@@ -81,12 +81,12 @@ CONTESTANTS: dict[str, Contestant] = {
 
 
 def measure(name: str, count: int, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds per contestant and round.
+    """Return the milliseconds per contestant and round.
 
     Args:
-        name: A model of torchvision.
-        count: Images.
-        rounds: How many count.
+        name: A torchvision model.
+        count: The number of images.
+        rounds: The number of rounds.
     """
     torch.manual_seed(0)
     images, model = photos(count), get_model(name, weights=None)
@@ -105,7 +105,7 @@ def measure(name: str, count: int, rounds: int) -> dict[str, list[float]]:
 
 
 def section(title: str, times: dict[str, list[float]]) -> str:
-    """The table of one model."""
+    """Return the table of one model."""
     rows = []
     for each, own in times.items():
         ratios = [a / b for a, b in zip(own, times["floor"], strict=True)]
@@ -118,7 +118,7 @@ def section(title: str, times: dict[str, list[float]]) -> str:
 def main() -> None:
     """Measure, print, and write ``benchmarks/results/attacks.json`` and ``docs/attacks.md``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.attacks", description=main.__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help=f"that count; {WARM_UP} more warm up")
+    parser.add_argument("--rounds", type=int, default=7, help=f"rounds, after {WARM_UP} warm-up rounds")
     rounds = parser.parse_args().rounds
     torch.set_num_threads(os.cpu_count() or 1)
     results = {}

@@ -1,4 +1,4 @@
-"""Small CNNs on scikit-learn's digits: trained, changed without harm, and changed with it."""
+"""Small CNNs on scikit-learn's digits: trained, changed harmlessly, and changed in what they use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOISES = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 def network() -> nn.Sequential:
-    """Three convolutions on 8x8 pixels, their mean, and a linear layer."""
+    """Return a CNN with three convolutions on 8x8 pixels, a mean, and a linear layer."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
         nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
@@ -44,7 +44,7 @@ class Data:
 
     @staticmethod
     def load() -> Data:
-        """In a fixed shuffled order."""
+        """Load the digits in a fixed shuffled order."""
         digits = load_digits()
         order = torch.randperm(len(digits.target), generator=torch.Generator().manual_seed(0))
         images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
@@ -53,7 +53,7 @@ class Data:
     def train(
         self, model: nn.Sequential, seed: int, epochs: int, lr: float, change: Change | None = None
     ) -> nn.Sequential:
-        """The model after some epochs of Adam; ``change`` makes other images of a batch."""
+        """Train a model for some epochs with Adam, on batches that ``change`` may alter."""
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.Adam(model.parameters(), lr=lr)
         for _ in range(epochs):
@@ -68,12 +68,12 @@ class Data:
         return model.eval()
 
     def accuracy(self, model: nn.Sequential) -> float:
-        """On the other part."""
+        """Return the accuracy on the held-out images."""
         with torch.no_grad():
             return float((model(PIXELS.normalize(self.images[1000:])).argmax(1) == self.labels[1000:]).float().mean())
 
     def probe(self, number: int) -> Probe:
-        """One set of images of the other part."""
+        """Return one set of held-out images."""
         generator = torch.Generator().manual_seed(number)
         rows = 1000 + torch.randperm(797, generator=generator)[:IMAGES]
         return Probe(PIXELS.normalize(self.images[rows]), labels=self.labels[rows], pixels=PIXELS)
@@ -83,18 +83,18 @@ Change = Callable[[nn.Sequential, Tensor, Tensor], Tensor]
 
 
 def trained(data: Data, seed: int, change: Change | None = None) -> nn.Sequential:
-    """A new model."""
+    """Train a new model."""
     torch.manual_seed(seed)
     return data.train(network(), seed, EPOCHS, 5e-3, change)
 
 
 def attacked(model: nn.Sequential, images: Tensor, labels: Tensor) -> Tensor:
-    """For adversarial training."""
+    """Attack a batch for adversarial training."""
     return PGD(0.1, 5)(PixelSpace(model, PIXELS), images, labels)
 
 
 def with_shortcut(_model: nn.Sequential, images: Tensor, labels: Tensor) -> Tensor:
-    """A bright spot of 2x2 pixels whose place tells the class."""
+    """Add a bright spot of 2x2 pixels whose position gives the class away."""
     images = images.clone()
     for dy in (0, 1):
         for dx in (0, 1):
@@ -104,7 +104,7 @@ def with_shortcut(_model: nn.Sequential, images: Tensor, labels: Tensor) -> Tens
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """With so many threads."""
+    """Use a number of threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -117,7 +117,7 @@ Made = Callable[[nn.Sequential, int], nn.Sequential]
 
 
 def benign(data: Data) -> dict[str, dict[str, Made]]:
-    """What is no regression, by profile."""
+    """Return changes that are not regressions, by profile."""
 
     def exported(model: nn.Sequential, _seed: int) -> nn.Sequential:
         twin = network()
@@ -128,17 +128,17 @@ def benign(data: Data) -> dict[str, dict[str, Made]]:
         return data.train(copy.deepcopy(model), seed + 1000, 1, 1e-4)
 
     same: dict[str, Made] = {
-        "the same again": lambda model, _: model,
+        "the same model again": lambda model, _: model,
         "channels_last": lambda model, _: copy.deepcopy(model).to(memory_format=torch.channels_last),
         "float64": lambda model, _: copy.deepcopy(model).double(),
-        "weights taken out and put into a new model": exported,
-        "bfloat16 (a row of its own)": lambda model, _: copy.deepcopy(model).bfloat16(),
+        "weights loaded into a new model": exported,
+        "bfloat16": lambda model, _: copy.deepcopy(model).bfloat16(),
     }
     return {"same-weights": same, "next-checkpoint": {"one more epoch, lr 1e-4": further}}
 
 
 def planted(data: Data, robust: list[nn.Sequential]) -> dict[str, Made]:
-    """What has changed what the model looks at."""
+    """Return changes of what the model uses."""
 
     def noisy(strength: float) -> Made:
         def make(model: nn.Sequential, seed: int) -> nn.Sequential:
@@ -169,7 +169,7 @@ def planted(data: Data, robust: list[nn.Sequential]) -> dict[str, Made]:
 
     return {
         **{f"noise of {strength:g} on the weights": noisy(strength) for strength in NOISES},
-        "last block re-initialised": reset,
+        "last block re-initialized": reset,
         "a shortcut in the data, eight epochs": shortcut,
         "mean and std swapped": lambda model, _: nn.Sequential(Swapped(), *model),
         "class order swapped": swapped,
@@ -178,21 +178,21 @@ def planted(data: Data, robust: list[nn.Sequential]) -> dict[str, Made]:
 
 
 class Swapped(nn.Module):
-    """Mean and standard deviation in each other's place."""
+    """Normalization with mean and standard deviation swapped."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """What the model would have been given."""
+        """Return the wrongly normalized images."""
         return Normalization(PIXELS.std, PIXELS.mean).normalize(PIXELS.restore(images))
 
 
 def layer_of(model: nn.Sequential) -> str:
-    """The last ReLU, wherever a part in front has moved it."""
+    """Return the name of the last ReLU, which a module in front may have changed."""
     names = [str(name) for name, module in model.named_modules() if isinstance(module, nn.ReLU)]
     return names[-1]
 
 
 def recorded(model: nn.Sequential, probe: Probe, like: Baseline | None = None) -> Baseline:
-    """As a user would; where a part stands in front of the model, its layer has another name."""
+    """Record a baseline as a user would; a module in front of the model changes the name of its layer."""
     if like is None or layer_of(model) == next(iter(like.explanation.evidence)):
         return Baseline.record(model, probe, layers="8", like=like)
     model = Renamed(model[0], nn.Sequential(*list(model)[1:]))
@@ -200,14 +200,14 @@ def recorded(model: nn.Sequential, probe: Probe, like: Baseline | None = None) -
 
 
 class Renamed(nn.Sequential):
-    """A part in front of a model, whose layers keep their names."""
+    """A model with a module in front, whose layers keep their names."""
 
     def __init__(self, front: nn.Module, model: nn.Sequential) -> None:
         super().__init__(*model)
-        self.before = [front]  # in a list, so that it is no part of the model
+        self.before = [front]  # in a list, so that it is not a submodule
 
     def forward(self, images: Tensor) -> Any:
-        """First the front."""
+        """Run the front, then the model."""
         taken = self.before[0](images)
         for module in self:
             taken = module(taken)

@@ -1,4 +1,4 @@
-"""On what was measured, and where results go."""
+"""The machine and packages of a measurement, and the folder of results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "grad-cam", "captum", "
 
 
 def environment(device: str = "cpu") -> dict[str, str]:
-    """On what was measured."""
+    """Return the machine and the versions of packages."""
     info = Path("/proc/cpuinfo")
     named = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
     found = {"CPU": named[1] if named else platform.processor() or platform.machine()}
@@ -37,7 +37,7 @@ def environment(device: str = "cpu") -> dict[str, str]:
 
 
 def others(seconds: float = 1.0) -> float:
-    """How many cores others keep busy, while this process waits for so long; 0 where the system does not tell."""
+    """Return how many cores other processes use while this one sleeps; 0 if the system does not say."""
     clock = Path("/proc/stat")
     if not clock.exists():
         return 0.0

@@ -1,8 +1,8 @@
-"""How often the regression check cries wolf, and how often it catches the wolf.
+"""False alarms and power of the regression check.
 
-Run as ``python -m benchmarks.gate``; ``--report`` only writes the page, from the numbers that are there. Small CNNs
-on scikit-learn's digits, trained on one part and compared on images of the other. Every cell holds 100 comparisons:
-20 trainings with 5 sets of images each.
+Run as ``python -m benchmarks.gate``; ``--report`` only writes the page, from the stored numbers. Small CNNs are trained
+on one part of scikit-learn's digits and compared on the other. Every cell has 100 comparisons: 20 trainings with 5 sets
+of images each.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "gate.json"
 PAGE = ROOT / "docs" / "regression.md"
 OTHERS = 4
-"""Further baselines of other trainings."""
+"""Baselines of other trainings that `retrain` compares with."""
 
 START, END = "<!-- measured: make bench-gate -->", "<!-- end of what was measured -->"
 
@@ -45,9 +45,9 @@ class Cell:
     """Comparisons of one kind under one profile.
 
     Args:
-        wanted: ``"pass"`` for what is benign, ``"regressed"`` for what is planted.
-        statuses: What came out.
-        means: Of the similarity.
+        wanted: ``"pass"`` for benign changes, ``"regressed"`` for planted ones.
+        statuses: The status of each comparison.
+        means: The mean similarity of each comparison.
     """
 
     wanted: str
@@ -55,14 +55,14 @@ class Cell:
     means: list[float] = field(default_factory=list)
 
     def row(self) -> tuple[str, ...]:
-        """In words: how many regressed, how many could not be told, and how many of both kinds fail a build."""
+        """Return the cells of a row: regressed, inconclusive, and both together, which fail a build."""
         regressed, unsure = (self.statuses.count(status) for status in ("regressed", "inconclusive"))
         told = [text for bad in (regressed, regressed + unsure) for text in share(bad, len(self.statuses))]
         return (f"{mean(self.means):.3f}", *told[:2], str(unsure), *told[2:])
 
 
 def share(bad: int, count: int) -> tuple[str, str]:
-    """In words, with the binomial (Clopper-Pearson) interval.
+    """Return a fraction in words, with its binomial (Clopper-Pearson) interval.
 
     >>> share(90, 100)
     ('90 of 100', '82%–95%')
@@ -72,7 +72,7 @@ def share(bad: int, count: int) -> tuple[str, str]:
 
 
 def run(seeds: int, probes: int) -> tuple[dict[str, dict[str, Cell]], dict[str, float]]:
-    """All comparisons, by profile and kind, and accuracies."""
+    """Run all comparisons, and return them by profile and kind, with accuracies."""
     data = Data.load()
     models = [trained(data, seed) for seed in tqdm(range(seeds), "natural training")]
     robust = [trained(data, 500 + seed, attacked) for seed in tqdm(range(max(seeds // 4, 1)), "adversarial training")]
@@ -118,16 +118,16 @@ def run(seeds: int, probes: int) -> tuple[dict[str, dict[str, Cell]], dict[str, 
 
 
 def singly(model: nn.Sequential, probe: Probe, like: Baseline) -> Baseline:
-    """Recorded with batches of one image."""
+    """Record a baseline with batches of one image."""
     whole = recorded(model, probe, like)
     found = ShardedExplainer(
-        prepare(model, probe, layers=list(like.about.layers), target=TARGETS["label"]), chunks=Chunks(1)
+        prepare(model, probe, layers=list(like.metadata.layers), target=TARGETS["label"]), chunks=Chunks(1)
     )
     return replace(whole, explanation=found(model, probe, [TARGETS["label"]])[0])
 
 
 def coverage(repeats: int = 400) -> Sequence[Sequence[str]]:
-    """How often one-sided bounds hold, on skewed similarities."""
+    """Return how often one-sided bounds hold on skewed similarities."""
     shapes = {"Beta(8, 1), mean .89": beta(8, 1), "Beta(2, .2), mean .91": beta(2, 0.2)}
     rows = []
     for name, shape in shapes.items():
@@ -140,12 +140,12 @@ def coverage(repeats: int = 400) -> Sequence[Sequence[str]]:
 
 
 def quick_bounds(values: Tensor) -> tuple[float, float]:
-    """With fewer draws, as there are many."""
+    """Return bootstrap bounds with fewer draws, since there are many samples."""
     return bootstrap_bounds(values, draws=2000)
 
 
 def page(results: Mapping[str, Any]) -> str:
-    """What stands between the marks in docs/regression.md."""
+    """Return the text between the marks in docs/regression.md."""
     parts = [results["about"]]
     parts += ["Accuracy: " + ", ".join(f"{name} {value:.3f}" for name, value in results["accuracies"].items()) + "."]
     for profile, kinds in results["cells"].items():
@@ -156,20 +156,20 @@ def page(results: Mapping[str, Any]) -> str:
             parts += [f"### `{profile}`, {title}", table(head, [(kind, *cell.row()) for kind, cell in cells.items()])]
     parts += [
         "### Bounds of the mean",
-        "How often one-sided 95 % bounds hold on skewed similarities, 400 simulations each:",
+        "How often one-sided 95 % bounds hold on skewed similarities, with 400 simulations each:",
         table(("similarities", "images", "lower bound holds", "upper bound holds"), results["coverage"]),
     ]
     return "\n\n".join(parts)
 
 
 def written(text: str, results: Mapping[str, Any]) -> str:
-    """The page of the regression check with its tables written anew."""
+    """Return the page of the regression check with new tables."""
     before, rest = text.split(START)
     return f"{before}{START}\n\n{page(results)}\n\n{END}{rest.split(END)[1]}"
 
 
 def measured(seeds: int, probes: int) -> dict[str, Any]:
-    """All that is measured, in plain values."""
+    """Measure everything, and return plain values."""
     start = perf_counter()
     cells, accuracies = run(seeds, probes)
     rows = coverage()
@@ -185,10 +185,10 @@ def measured(seeds: int, probes: int) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, and write ``benchmarks/results/gate.json`` and the tables of ``docs/regression.md``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=main.__doc__)
-    parser.add_argument("--seeds", type=int, default=20, help="trainings, at least 6")
-    parser.add_argument("--probes", type=int, default=5, help="sets of images")
+    parser.add_argument("--seeds", type=int, default=20, help="number of trainings, at least 6")
+    parser.add_argument("--probes", type=int, default=5, help="number of sets of images")
     parser.add_argument("--no-write", action="store_true", help="only print")
-    parser.add_argument("--report", action="store_true", help="write the page from the numbers that are there")
+    parser.add_argument("--report", action="store_true", help="only write the page, from the stored numbers")
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text("utf-8")) if options.report else measured(options.seeds, options.probes)
     print(page(results))

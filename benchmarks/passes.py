@@ -1,6 +1,6 @@
-"""What Score-CAM and Ablation-CAM cost beside pytorch-grad-cam's.
+"""The cost of Score-CAM and Ablation-CAM, compared with pytorch-grad-cam.
 
-Run as ``python -m benchmarks.passes``. All contestants take turns within one run; ratios are of one round.
+Run as ``python -m benchmarks.passes``. All contestants take turns within one run; ratios are within one round.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from lightning_gradcam.methods import AblationCAM, ScoreCAM
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 BEGIN, END = "<!-- benchmarks.passes -->", "<!-- end -->"
 MODEL, LAYERS, SIZE, CHUNK = "resnet18", ("layer3", "layer4"), 64, 32
-_ABOUT = f"""For one image of {SIZE}x{SIZE} pixels, {MODEL} with random weights, chunks of {CHUNK}: the median of
-{{rounds}} rounds, in each of which all take turns (`python -m benchmarks.passes` writes this). {{about}}."""
+_ABOUT = f"""One image of {SIZE}x{SIZE} pixels, {MODEL} with random weights, chunks of {CHUNK}; the median of {{rounds}}
+rounds in which all take turns (`python -m benchmarks.passes` writes this table). {{about}}."""
 PEERS = {"scorecam": "ScoreCAM", "ablationcam": "AblationCAM"}
 
 Contestant = Callable[[nn.Module, Tensor, str], object]
 
 
 def ours(method: ScoreCAM | AblationCAM) -> Contestant:
-    """With its trace, and with the model left as it was found."""
+    """Return our contestant, with tracing and isolation of the model."""
     return lambda model, images, layer: explain(model, images, layers=layer, method=method, target=0)
 
 
 def peer(name: str) -> Contestant:
-    """pytorch-grad-cam's, in chunks as large."""
+    """Return the contestant of pytorch-grad-cam, with chunks of the same size."""
 
     def run(model: nn.Module, images: Tensor, layer: str) -> object:
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -52,7 +52,7 @@ def peer(name: str) -> Contestant:
 
 
 def measure(rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds of each round, by layer and contestant."""
+    """Return the seconds of each round, by layer and contestant."""
     torch.manual_seed(0)
     many = photos(8)[..., :SIZE, :SIZE].contiguous()
     model, images = get_model(MODEL, weights=None), many[:1]
@@ -70,7 +70,7 @@ def measure(rounds: int) -> dict[str, dict[str, list[float]]]:
 
 
 def written(found: dict[str, dict[str, list[float]]]) -> str:
-    """The table of the page."""
+    """Return the table for the page."""
     rows = []
     for layer, seconds in found.items():
         for method in PEERS:
@@ -85,7 +85,7 @@ def written(found: dict[str, dict[str, list[float]]]) -> str:
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print, and write the table into ``docs/methods.md``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     text = written(measure(parser.parse_args().rounds))

@@ -1,1 +1,1 @@
-"""Time and memory of explanations, looks and runs, beside the peers: ``python -m benchmarks.speed``."""
+"""Time and memory of explanations, snapshots and runs, compared with peers: ``python -m benchmarks.speed``."""

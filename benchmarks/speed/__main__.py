@@ -1,6 +1,6 @@
-"""How long explanations, looks and training runs take, and what memory, beside a plain forward pass and the peers.
+"""Time and memory of explanations, snapshots and training runs, compared with a plain forward pass and with peers.
 
-Run as ``python -m benchmarks.speed``. Absolute times hold for the machine only; ratios are of one round.
+Run as ``python -m benchmarks.speed``. Absolute times depend on the machine; ratios are within one round.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # before PyTorch is loaded: its profiler talks
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # before PyTorch is loaded, whose profiler prints otherwise
 
 import torch
 
@@ -25,17 +25,19 @@ from benchmarks.speed.rounds import Options
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write ``benchmarks/results/speed.json`` and ``docs/benchmarks.md``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=main.__doc__)
-    parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)}; on a CPU by default all but absolute")
+    parser.add_argument("sections", nargs="*", help=f"any of {', '.join(SECTIONS)}; default on a CPU: all but absolute")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--quick", action="store_true", help="only see that everything runs; nothing is written")
-    parser.add_argument("--patience", type=float, default=1.0, help="multiplies every time budget")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of PyTorch; by default all cores")
-    parser.add_argument("--rounds", type=int, default=7, help="that count, at least")
-    parser.add_argument("--page", action="store_true", help="only write the page, from the results that are there")
+    parser.add_argument("--quick", action="store_true", help="only check that everything runs; write nothing")
+    parser.add_argument("--patience", type=float, default=1.0, help="factor on every time budget")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count() or 1, help="threads of PyTorch; default: all cores"
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="least number of rounds")
+    parser.add_argument("--page", action="store_true", help="only write the page, from the results file")
     given = parser.parse_args(arguments)
     sections = given.sections or (ON_CPU if given.device == "cpu" else tuple(SECTIONS))
     if unknown := set(sections) - set(SECTIONS):
-        parser.error(f"expected sections of {', '.join(SECTIONS)}, but got {', '.join(unknown)}")
+        parser.error(f"Expected sections of {', '.join(SECTIONS)}, but got {', '.join(unknown)}")
     options = Options(given.device, given.quick, given.patience, given.rounds)
     file = results_file("cuda" if given.device.startswith("cuda") else "cpu")
     results = read(file)
@@ -52,22 +54,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measured(name: str, options: Options) -> dict[str, Any]:
-    """One section's results, with when and where."""
+    """Measure one section, and return its results with the environment."""
     busy = others() > 0.25
-    print(f"{name}{' (others are using this machine: do not trust the times)' if busy else ''}", flush=True)
+    print(f"{name}{' (other processes are using this machine: do not trust the times)' if busy else ''}", flush=True)
     start = perf_counter()
-    found = SECTIONS[name].measure(options)
+    results = SECTIONS[name].measure(options)
     print(f"  {perf_counter() - start:.0f} s", flush=True)
-    return {"environment": environment(options.device), "busy": busy, "found": found}
+    return {"environment": environment(options.device), "busy": busy, "results": results}
 
 
 def results_file(device: str) -> Path:
-    """Where what was measured on a CPU, or on a GPU, is kept."""
+    """Return the results file of a device."""
     return RESULTS / ("speed.json" if device == "cpu" else "speed-cuda.json")
 
 
 def read(file: Path) -> dict[str, Any]:
-    """The results so far."""
+    """Read the results so far."""
     return dict(json.loads(file.read_text("utf-8"))) if file.exists() else {}
 
 

@@ -1,4 +1,4 @@
-"""Milliseconds and memory of large batches on an accelerator, and what a look does to the loop that trains."""
+"""Milliseconds and memory of large batches on an accelerator, and how long a snapshot blocks the training loop."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ STEPS, BATCH = 4, 32
 WAITING = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "aten::_local_scalar_dense")
 TO_HOST = "Memcpy DtoH"
 
-HOW = f"""*peak* is what PyTorch's allocator held at most beyond what it held before, as a multiple of a forward
-pass's. *held up*: how long a look of 16 images keeps the loop that trains, until it goes on: the device may still be
-at work, the picture is on the host, and TensorBoard's thread has it. The trace is of {STEPS} steps of ResNet-50 at
-{BATCH} images, a look, and {STEPS} steps more."""
+HOW = f"""*peak* is the most that PyTorch's allocator held beyond what it held before, as a multiple of a forward
+pass. *blocked*: how long a snapshot of 16 images blocks the training loop; afterwards the device may still be busy,
+while the figure is on the host and in TensorBoard's thread. The trace covers {STEPS} steps of ResNet-50 with {BATCH}
+images, a snapshot, and {STEPS} more steps."""
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """The table, looks of 16 images, and the trace."""
-    found: dict[str, Any] = {"table": [], "looks": {}}
+    """Measure the table, snapshots of 16 images, and the trace."""
+    found: dict[str, Any] = {"table": [], "snapshots": {}}
     for name in MODELS:
         for dtype in DTYPES[:1] if options.quick else DTYPES:
             for images in (2,) if options.quick else IMAGES:
                 print(f"  {name}, {dtype}, {images} images", flush=True)
                 found["table"].append(_one(name, images, dtype, options))
         with prepared(name, 2 if options.quick else 16, device=options.device) as case:
-            _look(case)
-            found["looks"][name] = [
-                clocked(lambda: _look(case), options.device) for _ in range(2 if options.quick else 20)
+            _take_snapshot(case)
+            found["snapshots"][name] = [
+                clocked(lambda: _take_snapshot(case), options.device) for _ in range(2 if options.quick else 20)
             ]
     return {**found, "trace": _trace(options)}
 
@@ -53,19 +53,19 @@ def _one(name: str, images: int, dtype: torch.dtype, options: Options) -> dict[s
     with prepared(name, images, device=options.device, dtype=dtype) as case:
         runs = bound(case, {FORWARD: forward, OURS: explanation})
         for run in runs.values():
-            run()  # what libraries keep for good is there from then on
+            run()  # so that what libraries cache is already there
         memory = {each: peak(run, options.device) for each, run in runs.items()}
         turns = take_turns(runs, FORWARD, options, SECONDS)
     return {"model": name, "dtype": str(dtype)[6:], "images": images, **turns, "peak": memory}
 
 
-def _look(case: Case) -> None:
-    for key, picture in case.monitor.look(case.model, "epoch 1").pictures.items():
+def _take_snapshot(case: Case) -> None:
+    for key, picture in case.monitor.take_snapshot(case.model, "epoch 1").figures.items():
         log_image([case.logger], "", f"gradcam/{key}", picture, 1)
 
 
 def _trace(options: Options) -> dict[str, Any]:
-    """What the profiler saw of a look between steps; the whole trace is in a file beside the results."""
+    """Return what the profiler recorded of a snapshot between steps; the complete trace is next to the results."""
     print("  trace", flush=True)
     batch = torch.rand(2 if options.quick else BATCH, 3, 224, 224, device=options.device)
     labels = torch.arange(len(batch), device=options.device) % 10
@@ -80,18 +80,18 @@ def _trace(options: Options) -> dict[str, Any]:
                 optimizer.step()
 
         steps()
-        _look(case)
+        _take_snapshot(case)
         activities = [ProfilerActivity.CPU]
         if options.device.startswith("cuda"):
             activities.append(ProfilerActivity.CUDA)
         with profile(activities=activities) as seen:
             steps()
-            with record_function("look"):
-                _look(case)
+            with record_function("snapshot"):
+                _take_snapshot(case)
             steps()
             wait(options.device)
     events = seen.events() or []
-    [span] = [e.time_range for e in events if e.name == "look" and "CPU" in str(e.device_type)]
+    [span] = [e.time_range for e in events if e.name == "snapshot" and "CPU" in str(e.device_type)]
     inside = [e.name for e in events if span.start <= e.time_range.start <= span.end]
     file = ""
     if options.device.startswith("cuda") and not options.quick:
@@ -107,7 +107,7 @@ def _trace(options: Options) -> dict[str, Any]:
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """The section."""
+    """Return the section."""
     rows = []
     for one in found["table"]:
         times, memory = one["milliseconds"], one["peak"]
@@ -118,30 +118,37 @@ def page(found: Mapping[str, Any]) -> str:
         )
         shares = (f"{memory[FORWARD] / 2**20:.0f}", f"{memory[OURS] / memory[FORWARD]:.2f}")
         rows.append((f"{one['model']}, {one['dtype']}, {one['images']} images", *numbers, *shares))
-    head = ("", "forward, ms", "explanation, ms", "over a forward", "peak of a forward, MiB", "peak over that")
-    looks = "; ".join(f"{name} {estimated(times)} ms" for name, times in found["looks"].items())
+    head = (
+        "",
+        "forward pass, ms",
+        "explanation, ms",
+        "times a forward pass",
+        "peak of a forward pass, MiB",
+        "times that peak",
+    )
+    times_by_model = "; ".join(f"{name} {estimated(times)} ms" for name, times in found["snapshots"].items())
     trace = found["trace"]
     waits = ", ".join(f"{count} {name}" for name, count in trace["waits"].items()) or "none"
     said = (
-        f"A look of 16 images holds the loop up for: {looks} (goal: at most {HELD_GOAL:g}). In the trace it took "
-        f"{trace['held']:.1f} ms on the host, with {trace['to_host']} copies to the host and of waits: {waits}."
-        + (f" The whole trace: `benchmarks/results/{trace['file']}`." if trace["file"] else "")
+        f"A snapshot of 16 images blocks the loop for: {times_by_model} (goal: at most {HELD_GOAL:g}). In the trace it "
+        f"took {trace['held']:.1f} ms on the host, with {trace['to_host']} copies to the host and these waits: {waits}."
+        + (f" The complete trace: `benchmarks/results/{trace['file']}`." if trace["file"] else "")
     )
     return "\n\n".join([table(head, rows), said, HOW])
 
 
 def losses(found: Mapping[str, Any]) -> list[str]:
-    """Goals that were missed."""
+    """List missed goals."""
     said = []
     for one in found["table"]:
         memory = one["peak"]
         title = f"{one['model']}, {one['dtype']}, {one['images']} images"
         over, more = compared(one, OURS, FORWARD), memory[OURS] / memory[FORWARD]
         if over.value > RATIO_GOAL:
-            said.append(f"{title}: an explanation takes {over} of a forward instead of {RATIO_GOAL}")
+            said.append(f"{title}: an explanation takes {over} times a forward pass; the goal is {RATIO_GOAL}")
         if more > PEAK_GOAL:
-            said.append(f"{title}: the peak of memory is {more:.2f} of a forward's instead of {PEAK_GOAL}")
-    for name, times in found["looks"].items():
+            said.append(f"{title}: peak memory is {more:.2f} times that of a forward pass; the goal is {PEAK_GOAL}")
+    for name, times in found["snapshots"].items():
         if median(times) > HELD_GOAL:
-            said.append(f"{name}: a look holds the loop up for {median(times):.0f} ms instead of {HELD_GOAL:g}")
+            said.append(f"{name}: a snapshot blocks the loop for {median(times):.0f} ms; the goal is {HELD_GOAL:g}")
     return said

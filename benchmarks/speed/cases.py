@@ -1,4 +1,4 @@
-"""What is explained: a model and images, with what the callback prepares once per run."""
+"""A model and images, with what the callback prepares once per run."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from lightning_gradcam.targets import TARGETS
 
 @dataclass(frozen=True)
 class ClockedPlan(Explainer):
-    """A plan that notes how long each of its calls took, in seconds."""
+    """An explainer that records how long each of its calls takes, in seconds."""
 
     laps: list[float] = field(default_factory=list)
 
     def __call__(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
-        """As `Explainer`."""
+        """Explain, and record the time."""
         start = perf_counter()
         explanations = super().__call__(model, probe, targets)
         self.laps.append(perf_counter() - start)
@@ -49,11 +49,11 @@ class Case:
 
     Args:
         model: In eval mode.
-        probe: Images ``(N, 3, h, w)``; their labels are the classes predicted at first.
-        plan: Where and how to explain.
-        monitor: What the callback looks through.
-        logger: Where pictures go.
-        parts: Milliseconds per look, see `contestants.PARTS`; `contestants.look` fills it.
+        probe: Images ``(N, 3, h, w)``; their labels are the classes that the model predicts.
+        plan: The prepared explainer.
+        monitor: What the callback takes snapshots with.
+        logger: Where figures are written.
+        parts: Milliseconds per snapshot, see `contestants.PARTS`; `contestants.take_snapshot` fills it.
     """
 
     model: nn.Module
@@ -65,22 +65,22 @@ class Case:
 
     @property
     def layer(self) -> Layer:
-        """Where evidence is read."""
+        """The explained layer."""
         return self.plan.layers[0]
 
     @property
     def module(self) -> nn.Module:
-        """The module there."""
+        """The module of that layer."""
         return self.model.get_submodule(self.layer.name)
 
     @property
     def tokens(self) -> bool:
-        """Whether that returns tokens instead of a map of channels."""
+        """True if that module returns tokens instead of a map of channels."""
         return any(shape.tokens for shape in self.plan.shapes if shape.name == self.layer.name)
 
     @property
     def classes(self) -> Tensor:
-        """``(N,)``, explained by all."""
+        """``(N,)`` classes that all contestants explain."""
         assert self.probe.classes is not None
         return self.probe.classes
 
@@ -89,14 +89,14 @@ class Case:
 def prepared(
     name: str, images: int, pixels: int = 224, *, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Iterator[Case]:
-    """A case with a TensorBoard logger that writes to a temporary directory.
+    """Yield a case with a TensorBoard logger that writes to a temporary directory.
 
     Args:
-        name: One of torchvision's models; its weights are random.
-        images: How many.
+        name: A torchvision model; its weights are random.
+        images: The number of images.
         pixels: Their height and width.
-        device: Of model and images.
-        dtype: Likewise.
+        device: The device of model and images.
+        dtype: The precision of model and images.
     """
     torch.manual_seed(0)
     model, crops = get_model(name, weights=None).to(device), photos(max(images, 2), pixels).to(device)
@@ -113,7 +113,7 @@ def prepared(
 
 
 def photos(count: int, pixels: int = 224) -> Tensor:
-    """Crops of matplotlib's sample photo ``(count, 3, pixels, pixels)``: how large a JPEG is depends on the picture."""
+    """Return crops of matplotlib's sample photo ``(count, 3, pixels, pixels)``, since JPEG size depends on content."""
     with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as photo:
         whole = pil_to_tensor(photo.convert("RGB"))
     crop = RandomResizedCrop(pixels, scale=(0.1, 1.0))
@@ -122,7 +122,7 @@ def photos(count: int, pixels: int = 224) -> Tensor:
 
 @torch.no_grad()
 def settle(model: nn.Module, pixels: Tensor) -> None:
-    """Take BatchNorm's statistics from the images: with the initial ones MobileNet's gradients are around 1e-24."""
+    """Set BatchNorm statistics from the images: with the initial ones MobileNet's gradients are around 1e-24."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0

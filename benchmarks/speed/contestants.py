@@ -1,4 +1,4 @@
-"""Who is measured: a plain forward pass, our explanation and look, the peers' explanations and the usual callbacks.
+"""The contestants: a plain forward pass, our explanation and snapshot, peers' explanations and typical callbacks.
 
 Every contestant is called with a `Case`, explains the same class in the same images at the same layer, and registers
 and removes its hooks within the call.
@@ -23,38 +23,38 @@ Contestant: TypeAlias = Callable[[Case], object]
 
 FORWARD = "plain forward"
 OURS = "ours"
-TRACED = "ours, with its trace"
-LOOK = "ours: a look"
+TRACED = "ours, with tracing"
+SNAPSHOT = "ours: a snapshot"
 PEERS = {"pytorch-grad-cam": "pytorch_grad_cam", "torchcam": "torchcam.methods", "captum": "captum.attr"}
-"""What is imported, by the name of the package."""
+"""The module to import, by the name of the package."""
 
 PARTS = ("explain", "measure, draw", "copy, encode", "write")
 
 
 def forward(case: Case) -> object:
-    """What the others are compared with."""
+    """Run the plain forward pass that others are compared with."""
     with torch.inference_mode():
         return case.model(case.probe.images)
 
 
 def explanation(case: Case) -> object:
-    """As the callback explains at each look: the layer was chosen before."""
+    """Explain as the callback does in each snapshot, with a layer chosen in advance."""
     return case.plan(case.model, case.probe, [case.monitor.target])
 
 
 def traced(case: Case) -> object:
-    """`explain()`, which traces the model on two images and chooses the layer at every call."""
+    """Call `explain()`, which traces the model on two images and chooses the layer in every call."""
     return explain(case.model, case.probe, target="label")
 
 
-def look(case: Case) -> None:
-    """One look of the callback, until the picture is in the events file."""
+def take_snapshot(case: Case) -> None:
+    """Take one snapshot as the callback does, until the figure is in the events file."""
     start = perf_counter()
-    found = case.monitor.look(case.model, "epoch 1 · step 100")
+    snapshot = case.monitor.take_snapshot(case.model, "epoch 1 · step 100")
     drawn = perf_counter()
     writer = find_writer(case.logger)
     assert writer is not None
-    for key, picture in found.pictures.items():
+    for key, picture in snapshot.figures.items():
         writer(case.logger, f"gradcam/{key}", picture.cpu(), 100)
     encoded = perf_counter()
     case.logger.experiment.flush()  # the callback leaves this to TensorBoard's thread
@@ -64,13 +64,13 @@ def look(case: Case) -> None:
 
 
 def pytorch_grad_cam(case: Case, name: str = "GradCAM", modules: Sequence[str] = (), one: int | None = None) -> Tensor:
-    """Maps ``(N, h, w)``, scaled to the images and normalised, in NumPy.
+    """Return maps ``(N, h, w)``, scaled to the images and normalized, from NumPy.
 
     Args:
-        case: What is explained.
-        name: Of its methods.
-        modules: Where, instead of at the case's layer.
-        one: A class that is explained in all images, instead of the case's classes.
+        case: The model and images.
+        name: The name of the peer's method.
+        modules: The layers, instead of the case's layer.
+        one: A class to explain in all images, instead of the case's classes.
     """
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -86,21 +86,21 @@ def pytorch_grad_cam(case: Case, name: str = "GradCAM", modules: Sequence[str] =
 
 
 def captum(case: Case) -> object:
-    """Signed evidence at the layer's resolution, as ours."""
+    """Return signed evidence at the resolution of the layer, as ours."""
     from captum.attr import LayerGradCam
 
     return LayerGradCam(case.model, case.module).attribute(case.probe.images, target=case.classes)
 
 
 def torchcam(case: Case, name: str = "GradCAM") -> object:
-    """Maps at the layer's resolution, normalised."""
+    """Return normalized maps at the resolution of the layer."""
     with getattr(import_module("torchcam.methods"), name)(case.model, target_layer=case.module) as cam:
         scores = case.model(case.probe.images)
         return cam(case.classes.tolist(), scores)
 
 
 def usual_callback(case: Case) -> None:
-    """What is written most often: pytorch-grad-cam's overlay, and one `add_image` per picture."""
+    """Log what tutorials do: pytorch-grad-cam's overlay, and one `add_image` per image."""
     from pytorch_grad_cam.utils.image import show_cam_on_image
 
     maps, images = pytorch_grad_cam(case).numpy(), case.probe.images.permute(0, 2, 3, 1).float().cpu().numpy()
@@ -111,7 +111,7 @@ def usual_callback(case: Case) -> None:
 
 
 def figure_callback(case: Case) -> None:
-    """The same maps in a figure of matplotlib, eight a row, by `add_figure`: captum explains, which costs least."""
+    """Log captum's maps, the cheapest, in a matplotlib figure with eight images per row, with `add_figure`."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -129,9 +129,9 @@ def figure_callback(case: Case) -> None:
 
 
 def explainers(case: Case, peers: Mapping[str, str]) -> Iterator[tuple[str, Contestant]]:
-    """A plain forward pass, our explanation, and those of the peers that can explain this model.
+    """Yield a plain forward pass, our explanation, and those of the peers that can explain this model.
 
-    captum and torchcam take the tokens of a Vision Transformer for channels: they return something, but no map.
+    captum and torchcam treat the tokens of a Vision Transformer as channels, so what they return is not a map.
     """
     yield FORWARD, forward
     yield OURS, explanation
@@ -142,8 +142,8 @@ def explainers(case: Case, peers: Mapping[str, str]) -> Iterator[tuple[str, Cont
 
 
 def bound(case: Case, contestants: Mapping[str, Contestant]) -> dict[str, Callable[[], object]]:
-    """Contestants, called with their case; what one leaves on the model is removed, so that nobody inherits it."""
-    parameters = list(case.model.parameters())  # to look for them takes a small model's 50th part
+    """Bind contestants to a case; gradients that one leaves on the model are removed before the next."""
+    parameters = list(case.model.parameters())  # searching for them takes 2 % of a small model's time
 
     def run(contestant: Contestant) -> None:
         contestant(case)
@@ -154,13 +154,13 @@ def bound(case: Case, contestants: Mapping[str, Contestant]) -> dict[str, Callab
 
 
 def installed_peers() -> dict[str, str]:
-    """The peers that can be imported; what is left out is said."""
+    """Return the peers that can be imported, and print the others."""
     found = {}
     for name, module in PEERS.items():
         try:
             import_module(module)
         except ImportError as error:
-            print(f"{name} is left out: {error}")
+            print(f"Skipping {name}: {error}")
         else:
             found[name] = module
     return found

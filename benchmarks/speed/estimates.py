@@ -13,7 +13,7 @@ _DRAWS = 1000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, and between what it lies with 95 %.
+    """A number with its 95 % interval.
 
     >>> str(Estimate(1.0, 0.954, 1.052))
     '1.00 (0.95–1.05)'
@@ -28,9 +28,9 @@ class Estimate:
 
 
 def estimated(values: Sequence[float]) -> Estimate:
-    """The median, and between which of the ordered values it lies with 95 %, whatever they are distributed like.
+    """Return the median with its distribution-free 95 % interval, from order statistics.
 
-    Up to six values, that is the smallest and the largest, which hold less than 95 %.
+    For up to six values, the interval is from the smallest to the largest and holds less than 95 %.
 
     >>> estimated([3.0, 1.0, 2.0, 9.0, 4.0, 5.0, 6.0, 7.0, 8.0])
     Estimate(value=5.0, low=2.0, high=8.0)
@@ -43,29 +43,29 @@ def estimated(values: Sequence[float]) -> Estimate:
 
 
 def ratio(own: Sequence[float], other: Sequence[float]) -> Estimate:
-    """How many times the other's, of the same round each."""
+    """Return the median ratio of two contestants within each round."""
     return estimated([a / b for a, b in zip(own, other, strict=True)])
 
 
 def compared(turns: Mapping[str, Mapping[str, Sequence[float]]], own: str, other: str) -> Estimate:
-    """How many times the other's, both in times of the pace beside them, of the same round; see `rounds.take_turns`.
+    """Return the median ratio of two contestants, each divided by its pace; see `rounds.take_turns`.
 
-    >>> str(compared({"milliseconds": {"a": [3.0], "b": [4.0]}, "beside": {"a": [1.0], "b": [2.0]}}, "a", "b"))
+    >>> str(compared({"milliseconds": {"a": [3.0], "b": [4.0]}, "pace": {"a": [1.0], "b": [2.0]}}, "a", "b"))
     '1.50 (1.50–1.50)'
     """
     shares = [
-        [time / pace for time, pace in zip(turns["milliseconds"][name], turns["beside"][name], strict=True)]
+        [time / pace for time, pace in zip(turns["milliseconds"][name], turns["pace"][name], strict=True)]
         for name in (own, other)
     ]
     return ratio(*shares)
 
 
 def slope(rounds: Mapping[float, Sequence[float]], *, logarithmic: bool) -> Estimate:
-    """The slope of a line through the medians, and its interval: by drawing rounds anew, 1,000 times.
+    """Return the slope of a line through the medians, with an interval from 1,000 bootstrap draws of the rounds.
 
     Args:
-        rounds: Values by what they grow with.
-        logarithmic: Whether both are taken as logarithms: 1 is in proportion, 0 is flat.
+        rounds: Values by size.
+        logarithmic: Take the logarithm of both: 1 is proportional, 0 is flat.
 
     >>> str(slope({1: [2.0, 2.0], 2: [4.0, 4.0], 4: [8.0, 8.0]}, logarithmic=True))
     '1.00 (1.00–1.00)'

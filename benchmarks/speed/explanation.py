@@ -1,4 +1,4 @@
-"""An explanation beside a plain forward pass and the peers' explanations, over architectures and precisions."""
+"""Explanations compared with a plain forward pass and with peers, over architectures and precisions."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from benchmarks.tables import table
 MODELS = ("resnet18", "resnet50", "vgg16", "mobilenet_v3_large", "densenet121", "vit_b_32")
 IMAGES, SECONDS = 8, 60
 MEAN_GOAL, WORST_GOAL, PEER_GOAL, KEPT_GOAL = 1.05, 1.15, 3.0, 1000
-NOT = "takes tokens for channels"
+NOT = "treats tokens as channels"
 
-HOW = """*explanation* is what the callback computes at each look, its layer chosen before; *with its trace* is the
-function `explain()`, which traces the model on two images and chooses the layer at every call. The peers return
-different things: captum signed evidence at the layer's resolution, as we do; torchcam maps normalised;
-pytorch-grad-cam maps scaled to the images, too. captum and torchcam take the tokens of a Vision Transformer for
-channels, so that what they return there is no map. *Kept* is what autograd saves for backward
-(`torch.autograd.graph.saved_tensors_hooks`), every storage once, the model's parameters and buffers aside. *Peak* is
-the most that PyTorch holds at once beyond what it held before (on a CPU by its profiler; what NumPy and oneDNN
-allocate by themselves is not in it, a clone of the activation is)."""
+HOW = """*ours* is what the callback computes in each snapshot, with a layer chosen in advance; *with tracing* is the
+function `explain()`, which traces the model on two images and chooses the layer in every call. The peers return
+different things: captum returns signed evidence at the resolution of the layer, as we do; torchcam returns normalized
+maps; pytorch-grad-cam also scales maps to the images. captum and torchcam treat the tokens of a Vision Transformer as
+channels, so what they return for it is not a map. *Saved* is what autograd saves for backward
+(`torch.autograd.graph.saved_tensors_hooks`), each storage once, without the parameters and buffers of the model.
+*Peak* is the most that PyTorch allocates at once beyond what it held before (on a CPU measured with its profiler: it
+includes a clone of the activation, but not what NumPy and oneDNN allocate themselves)."""
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """Every architecture in float32; one more time a small one, in bfloat16."""
+    """Measure every architecture in float32, and a small one in bfloat16."""
     models = ("resnet18", "vit_b_32") if options.quick else MODELS
     found = {name: _one(name, options, torch.float32) for name in models}
     return {"images": IMAGES, "float32": found, "bfloat16": {"resnet18": _one("resnet18", options, torch.bfloat16)}}
@@ -45,7 +45,7 @@ def _one(name: str, options: Options, dtype: torch.dtype) -> dict[str, Any]:
         for each in list(runs):
             try:
                 runs[each]()
-            except (TypeError, RuntimeError) as error:  # a peer that cannot do this is told, not measured
+            except (TypeError, RuntimeError) as error:  # a peer that cannot do this is listed as failing
                 if each in (FORWARD, OURS):
                     raise
                 failed[each] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
@@ -63,7 +63,7 @@ def _memory(case: Case, name: str, runs: Mapping[str, Any], options: Options) ->
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """The section."""
+    """Return the section."""
     parts = [f"{found['images']} images of 224x224 pixels, float32.", _times(found["float32"], (OURS, *PEERS, TRACED))]
     parts += ["In milliseconds:", _milliseconds(found["float32"])]
     parts += [_memory_table(found["float32"]), "In bfloat16, model and images:"]
@@ -77,7 +77,7 @@ def _times(models: Mapping[str, Any], shown: tuple[str, ...]) -> str:
         times = one["milliseconds"]
         cells = [str(compared(one, each, FORWARD)) if each in times else _why_not(one, each) for each in shown]
         rows.append((f"{name}, `{one['layer']}`", str(len(times[FORWARD])), *cells))
-    return table(("times a plain forward", "rounds", *shown), rows)
+    return table(("times a plain forward pass", "rounds", *shown), rows)
 
 
 def _why_not(one: Mapping[str, Any], name: str) -> str:
@@ -106,7 +106,7 @@ def _memory_table(models: Mapping[str, Any]) -> str:
         kept = [_mebibytes(memory[each]["kept"]) if each in memory else "–" for each in shown]
         most = [_mebibytes(memory[each]["peak"]) if each in memory else "–" for each in (FORWARD, *shown)]
         rows.append((name, *kept, *most))
-    return table(("MiB", *(f"kept: {n}" for n in shown), *(f"peak: {n}" for n in (FORWARD, *shown))), rows)
+    return table(("MiB", *(f"saved: {n}" for n in shown), *(f"peak: {n}" for n in (FORWARD, *shown))), rows)
 
 
 def _mebibytes(count: int) -> str:
@@ -117,8 +117,8 @@ def _verdicts(found: Mapping[str, Any]) -> list[str]:
     own = {name: compared(one, OURS, FORWARD) for name, one in found["float32"].items()}
     average, worst = mean(each.value for each in own.values()), max(own, key=lambda name: own[name].value)
     said = [
-        f"- On average over the architectures {average:.2f} of a forward (goal: at most {MEAN_GOAL}), "
-        f"at most {own[worst].value:.2f} ({worst}; goal: at most {WORST_GOAL})."
+        f"- On average over the architectures, ours takes {average:.2f} times as long as a forward pass (goal: at most "
+        f"{MEAN_GOAL}), and at most {own[worst].value:.2f} times ({worst}; goal: at most {WORST_GOAL})."
     ]
     faster = {
         name: compared(one, "pytorch-grad-cam", OURS)
@@ -128,49 +128,50 @@ def _verdicts(found: Mapping[str, Any]) -> list[str]:
     if faster:
         least = min(faster, key=lambda name: faster[name].value)
         said.append(
-            f"- pytorch-grad-cam takes at least {faster[least]} times as long as we do ({least}; goal: {PEER_GOAL:g})."
+            f"- pytorch-grad-cam takes at least {faster[least]} times as long as ours ({least}; goal: {PEER_GOAL:g})."
         )
-    said += [_beside(found, peer) for peer in ("torchcam", "captum")]
-    said.append(_share_kept(found))
+    said += [_compare_with_peer(found, peer) for peer in ("torchcam", "captum")]
+    said.append(_compare_saved(found))
     return ["\n".join(each for each in said if each)]
 
 
-def _beside(found: Mapping[str, Any], peer: str) -> str:
-    """Ours over a peer's, where that is largest."""
+def _compare_with_peer(found: Mapping[str, Any], peer: str) -> str:
+    """Return our time divided by that of a peer, on average and for the worst architecture."""
     ratios = {name: compared(one, OURS, peer) for name, one in found["float32"].items() if peer in one["milliseconds"]}
     if not ratios:
         return ""
     most, middle = max(ratios, key=lambda name: ratios[name].value), mean(each.value for each in ratios.values())
-    return f"- Over {peer}'s time, ours is {middle:.2f} on average, and {ratios[most]} at most ({most})."
+    return f"- Compared with {peer}, ours takes {middle:.2f} times as long on average, at most {ratios[most]} ({most})."
 
 
-def _share_kept(found: Mapping[str, Any]) -> str:
+def _compare_saved(found: Mapping[str, Any]) -> str:
     memory = found["float32"].get("resnet50", {}).get("memory", {})
     least = min((memory[peer]["kept"] for peer in PEERS if peer in memory), default=0)
     if not least:
         return ""
-    return f"- Kept for backward on ResNet-50: 1/{least / memory[OURS]['kept']:.0f} of theirs (goal: 1/{KEPT_GOAL})."
+    fraction = f"1/{least / memory[OURS]['kept']:.0f}"
+    return f"- Saved for backward on ResNet-50: {fraction} of what the peers save (goal: 1/{KEPT_GOAL})."
 
 
 def losses(found: Mapping[str, Any]) -> list[str]:
-    """Goals that were missed, and peers that were faster."""
+    """List missed goals and faster peers."""
     said, own = [], {}
     for name, one in found["float32"].items():
         own[name] = compared(one, OURS, FORWARD).value
         if own[name] > WORST_GOAL:
-            said.append(f"{name}: an explanation takes {own[name]:.2f} of a forward instead of {WORST_GOAL}")
+            said.append(f"{name}: an explanation takes {own[name]:.2f} times a forward pass; the goal is {WORST_GOAL}")
         for peer in PEERS:
             if peer in one["milliseconds"]:
                 beside = compared(one, peer, OURS)
                 if peer == "pytorch-grad-cam" and beside.value < PEER_GOAL:
-                    said.append(f"{name}: pytorch-grad-cam takes {beside} times as long instead of {PEER_GOAL:g}")
+                    said.append(f"{name}: pytorch-grad-cam takes {beside} times as long; the goal is {PEER_GOAL:g}")
                 if beside.high < 1:
-                    said.append(f"{name}: {peer} is faster than we are, it takes {beside} of our time")
+                    said.append(f"{name}: {peer} is faster, it takes {beside} of our time")
     if mean(own.values()) > MEAN_GOAL:
         average = mean(own.values())
-        said.append(f"on average an explanation takes {average:.2f} of a forward instead of {MEAN_GOAL}")
+        said.append(f"on average an explanation takes {average:.2f} times a forward pass; the goal is {MEAN_GOAL}")
     memory = found["float32"].get("resnet50", {}).get("memory", {})
     for peer in PEERS:
         if peer in memory and memory[peer]["kept"] < KEPT_GOAL * memory[OURS]["kept"]:
-            said.append(f"resnet50: we keep more than 1/{KEPT_GOAL} of what {peer} keeps for backward")
+            said.append(f"resnet50: ours saves more than 1/{KEPT_GOAL} of what {peer} saves for backward")
     return said

@@ -1,4 +1,4 @@
-"""How time and memory grow: with images, resolution, layers, classes, and with the number of looks."""
+"""Growth of time and memory with images, resolution, layers, classes, and the number of snapshots."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.targets import TARGETS, class_target
 
-MODEL, SECONDS, LOOKS = "resnet18", 20, 1000
+MODEL, SECONDS, SNAPSHOTS = "resnet18", 20, 1000
 STAGES = ("layer4", "layer3", "layer2", "layer1")
 AXES: dict[str, tuple[int, ...]] = {
     "images": (1, 4, 16, 64, 256),
@@ -52,32 +52,32 @@ ABOUT = {
     "images": "of 64x64 pixels",
     "pixels": "of height and width, 16 images",
     "layers": "in one explanation, from the last stage to the first; 16 images of 64x64 pixels",
-    "classes": "of each image, explained one by one in one pass; 16 images of 64x64 pixels",
+    "classes": "per image, each with its own map, from one forward pass; 16 images of 64x64 pixels",
 }
 PEER = "pytorch-grad-cam"
 SEVERAL_GOAL = 1.1
 
-HOW = f"""All of {MODEL}. A slope is that of a line through the medians, both as logarithms: 1 is in proportion, 0 is
-flat, and 2 in the number of pixels' square root is in proportion to pixels; in brackets its interval of 95 %, from
-drawing rounds anew. Slopes are over the last three values, since the smallest cases cost the same whatever their
-size. For several layers, what cannot be done without is a forward pass and the gradient from the score to the
-earliest of them ({BARE}). The {LOOKS:,} looks are those of a CNN of two convolutions at 16 images of 64x64 pixels,
-drawn and written to TensorBoard, in a process of their own; memory is all of its, without mapped files."""
+HOW = f"""All rows are for {MODEL}. A slope is that of a line through the medians in a log-log plot: 1 is proportional,
+0 is flat, and 2 over the side length is proportional to the number of pixels. In parentheses: its 95 % interval, from
+bootstrapping the rounds. Slopes use the last three values, since the smallest cases cost the same regardless of their
+size. The minimum for several layers is a forward pass and the gradient from the score to the earliest of them
+({BARE}). The {SNAPSHOTS:,} snapshots are those of a CNN with two convolutions and 16 images of 64x64 pixels, drawn and
+written to TensorBoard, in a separate process; memory is that of the process, without mapped files."""
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """Every axis, and many looks."""
+    """Measure every axis, and many snapshots."""
     found: dict[str, Any] = {}
     for axis, values in AXES.items():
         found[axis] = {}
         for value in options.some(values):
             print(f"  {value} {axis}", flush=True)
             found[axis][str(value)] = _one(axis, value, options)
-    print("  looks", flush=True)
-    count = 20 if options.quick else LOOKS
-    with ProcessPoolExecutor(1, get_context("spawn")) as alone:  # whose memory is that of looks only
-        looks = alone.submit(_looks, count, options, torch.get_num_threads()).result()
-    return {"axes": found, "looks": looks}
+    print("  snapshots", flush=True)
+    count = 20 if options.quick else SNAPSHOTS
+    with ProcessPoolExecutor(1, get_context("spawn")) as alone:  # so that its memory is that of snapshots only
+        snapshots = alone.submit(_measure_snapshots, count, options, torch.get_num_threads()).result()
+    return {"axes": found, "snapshots": snapshots}
 
 
 def _one(axis: str, value: int, options: Options) -> dict[str, Any]:
@@ -113,21 +113,21 @@ def _contestants(axis: str, value: int, case: Case) -> dict[str, Contestant]:
     return {FORWARD: forward, OURS: explanation, PEER: grad_cam}
 
 
-def _looks(count: int, options: Options, threads: int) -> dict[str, list[float]]:
-    """Milliseconds of each look, beside them those of a third look, and memory in MiB after every twentieth of them."""
+def _measure_snapshots(count: int, options: Options, threads: int) -> dict[str, list[float]]:
+    """Return the milliseconds of each snapshot and of a third one next to it, and MiB after every twentieth."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     body = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3), nn.ReLU())
     model = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)).to(options.device).eval()
     target, probe = TARGETS["label"], Probe(photos(16, 64).to(options.device), labels=torch.arange(16) % 10)
     portions = ShardedExplainer(prepare(model, probe, target=target))
-    watch, young = (ProbeMonitor(probe, portions, target, DisplayConfig()) for _ in range(2))
-    found: dict[str, list[float]] = {"milliseconds": [], "beside": [], "memory": []}
+    monitor, young = (ProbeMonitor(probe, portions, target, DisplayConfig()) for _ in range(2))
+    found: dict[str, list[float]] = {"milliseconds": [], "pace": [], "memory": []}
     with TemporaryDirectory() as folder:
-        loggers = {each: TensorBoardLogger(folder, name) for each, name in ((watch, "old"), (young, "young"))}
+        loggers = {each: TensorBoardLogger(folder, name) for each, name in ((monitor, "old"), (young, "young"))}
 
         def one(each: ProbeMonitor, turn: int) -> None:
-            for key, picture in each.look(model, f"look {turn}").pictures.items():
+            for key, picture in each.take_snapshot(model, f"snapshot {turn}").figures.items():
                 log_image([loggers[each]], folder, f"gradcam/{key}", picture, turn)
             loggers[each].experiment.flush()
 
@@ -137,8 +137,8 @@ def _looks(count: int, options: Options, threads: int) -> dict[str, list[float]]
         with undisturbed():
             for turn in range(count):
                 young.load_state_dict(early)
-                found["beside"].append(clocked(partial(one, young, turn), options.device))
-                found["milliseconds"].append(clocked(partial(one, watch, turn), options.device))
+                found["pace"].append(clocked(partial(one, young, turn), options.device))
+                found["milliseconds"].append(clocked(partial(one, monitor, turn), options.device))
                 if (turn + 1) % max(count // 20, 1) == 0:
                     found["memory"].append(_resident())
         for logger in loggers.values():
@@ -154,16 +154,16 @@ def _resident() -> float:
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """The section."""
+    """Return the section."""
     parts = []
     for axis, by_value in found["axes"].items():
         rows = [_row(value, one) for value, one in by_value.items()]
-        head = (axis, "forward, ms", OURS, PEER, "over the least", "peak, MiB: ours", f"peak: {PEER}")
+        head = (axis, "forward pass, ms", OURS, PEER, "times the minimum", "peak, MiB: ours", f"peak: {PEER}")
         keep = [i for i in range(len(head)) if i != 4 or axis == "layers"]
         shown = [[row[i] for i in keep] for row in rows]
         parts.append(f"### {axis.capitalize()}, {ABOUT[axis]}\n\n{table([head[i] for i in keep], shown)}")
         parts.append("Slopes: " + ", ".join(f"{name} {each}" for name, each in slopes(by_value).items()) + ".")
-    return "\n\n".join([*parts, _said_of_looks(found["looks"]), HOW])
+    return "\n\n".join([*parts, _describe_snapshots(found["snapshots"]), HOW])
 
 
 def _row(value: str, one: Mapping[str, Any]) -> tuple[str, ...]:
@@ -183,7 +183,7 @@ def _row(value: str, one: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def slopes(by_value: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the times of each contestant, and of our peak memory, over an axis."""
+    """Return the slopes of the times of each contestant, and of our peak memory, over an axis."""
     by_value = dict(list(by_value.items())[-3:])
     names = next(iter(by_value.values()))["milliseconds"]
     found: dict[str, Any] = {
@@ -194,29 +194,29 @@ def slopes(by_value: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, "our peak memory": f"{slope(held, logarithmic=True).value:.2f}"}
 
 
-def _said_of_looks(looks: Mapping[str, list[float]]) -> str:
-    times, memory = looks["milliseconds"], looks["memory"]
+def _describe_snapshots(snapshots: Mapping[str, list[float]]) -> str:
+    times, memory = snapshots["milliseconds"], snapshots["memory"]
     tenth = max(len(times) // 10, 1)
-    paced = [old / young for old, young in zip(times, looks["beside"], strict=True)]
+    paced = [old / young for old, young in zip(times, snapshots["pace"], strict=True)]
     by_tenth = {float(i): paced[i * tenth : (i + 1) * tenth] for i in range(len(paced) // tenth)}
     trend = slope(by_tenth, logarithmic=False)
     share = [100 * each * 10 / median(paced) for each in (trend.value, trend.low, trend.high)]
     return (
-        f"### Looks, {len(times):,} of them\n\nA look takes {median(times):.1f} ms (median); from the first to the "
-        f"last, it changes by {share[0]:.1f} % ({share[1]:.1f} to {share[2]:.1f}), by the slope over tenths of its "
-        "ratio to a run's third look, made right before it. Memory: "
+        f"### {len(times):,} snapshots\n\nA snapshot takes {median(times):.1f} ms (median). From the first to the last "
+        f"one, it changes by {share[0]:.1f} % ({share[1]:.1f} to {share[2]:.1f}), by the slope over tenths of its "
+        "ratio to the third snapshot of another run, taken right before it. Memory: "
         f"{memory[len(memory) // 10]:.1f} MiB after a tenth of them, {memory[-1]:.1f} MiB at the end."
     )
 
 
 def losses(found: Mapping[str, Any]) -> list[str]:
-    """Goals that were missed."""
+    """List missed goals."""
     said = []
     for value, one in found["axes"]["layers"].items():
         beside = compared(one, OURS, BARE)
         if beside.value > SEVERAL_GOAL:
-            said.append(f"{value} layers take {beside} of the least instead of {SEVERAL_GOAL}")
+            said.append(f"{value} layers take {beside} times the minimum; the goal is {SEVERAL_GOAL}")
     ours = slopes(found["axes"]["images"])[OURS]
     if ours.low > 1.05:
-        said.append(f"more than in proportion to the images: slope {ours}")
+        said.append(f"time grows faster than the number of images: slope {ours}")
     return said

@@ -1,4 +1,4 @@
-"""Memory of one call: what autograd keeps for backward, and the most that PyTorch holds at once."""
+"""Memory of one call: what autograd saves for backward, and the peak that PyTorch allocates."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from benchmarks.speed.rounds import Run, wait
 
 @dataclass
 class Kept:
-    """Counts what autograd saves for backward, each storage once, the model's parameters and buffers aside."""
+    """Storages that autograd saves for backward, each once, without the model's parameters and buffers."""
 
     aside: set[int]
     storages: dict[int, torch.UntypedStorage] = field(default_factory=dict)
 
     def pack(self, tensor: Tensor) -> Tensor:
-        """As `torch.autograd.graph.saved_tensors_hooks` wants it."""
+        """Record a tensor, as a pack hook of `torch.autograd.graph.saved_tensors_hooks`."""
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self.aside:
-            self.storages[storage.data_ptr()] = storage  # held, so that no address is given to another
-        return tensor.detach()  # a result that its own step keeps would hold itself, for good
+            self.storages[storage.data_ptr()] = storage  # kept alive, so that its address is not reused
+        return tensor.detach()  # else a result saved by its own step would keep itself alive
 
 
 def kept_for_backward(run: Run, model: nn.Module) -> int:
-    """Bytes that autograd saves meanwhile."""
+    """Return the bytes that autograd saves during a run."""
     count = Kept({t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]})
     with torch.autograd.graph.saved_tensors_hooks(count.pack, lambda tensor: tensor):
         run()
@@ -36,9 +36,9 @@ def kept_for_backward(run: Run, model: nn.Module) -> int:
 
 
 def peak(run: Run, device: str = "cpu") -> int:
-    """The most bytes that PyTorch holds at once meanwhile, beyond what it holds before.
+    """Return the peak bytes that PyTorch allocates during a run, beyond what it held before.
 
-    What NumPy and the libraries below PyTorch allocate by themselves does not count.
+    Allocations of NumPy and of the libraries below PyTorch are not counted.
     """
     gc.collect()
     wait(device)

@@ -1,6 +1,6 @@
-"""Every registered method beside the peers' of that name, and several layers in one pass.
+"""Every registered CAM method compared with the peers' of that name, and several layers in one forward pass.
 
-All of ours are timed as the callback explains at each look: the layers were chosen before.
+Ours are timed as the callback explains in each snapshot, with layers chosen in advance.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ TORCHCAM = {"gradcam": "GradCAM", "gradcam++": "GradCAMpp", "xgradcam": "XGradCA
 
 
 def bare(case: Case, earliest: str) -> object:
-    """What several layers cannot do without: a forward pass, and the gradient from the score to the earliest layer.
+    """Run the minimum for several layers: a forward pass, and the gradient from the score to the earliest layer.
 
-    Parameters want no gradient meanwhile: what autograd would keep for theirs makes it a third slower.
+    Parameters are frozen meanwhile: saving tensors for their gradients makes it a third slower.
     """
     kept: list[torch.Tensor] = []
 
@@ -73,7 +73,7 @@ def bare(case: Case, earliest: str) -> object:
 
 
 def contestants(case: Case, peers: Mapping[str, str]) -> dict[str, Contestant]:
-    """By name, those of one method behind one another."""
+    """Return the contestants by name, ordered by method."""
     found: dict[str, Contestant] = {FORWARD: forward}
     layers = [layer.name for layer in case.plan.layers]
     sources: tuple[tuple[str, dict[str, str], Callable[..., object]], ...] = (
@@ -98,26 +98,26 @@ def contestants(case: Case, peers: Mapping[str, str]) -> dict[str, Contestant]:
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """All of one model."""
+    """Measure all methods on one model."""
     with prepared(MODEL, IMAGES, device=options.device) as case:
         runs = bound(case, contestants(case, installed_peers()))
         return {"layer": case.layer.name, **take_turns(runs, FORWARD, options, SECONDS)}
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """The section."""
+    """Return the section."""
     rows = [
         (name, f"{median(each):.0f}", str(compared(found, name, FORWARD)))
         for name, each in found["milliseconds"].items()
     ]
     return (
         f"{MODEL}, {IMAGES} images of 224x224 pixels, layer `{found['layer']}`.\n\n"
-        f"{table(('', 'ms', 'times a plain forward'), rows)}\n\n"
-        f"All stages take {compared(found, STAGES, BARE)} times a {BARE} (goal: at most {SEVERAL_GOAL})."
+        f"{table(('', 'ms', 'times a plain forward pass'), rows)}\n\n"
+        f"All stages take {compared(found, STAGES, BARE)} times as long as {BARE} (goal: at most {SEVERAL_GOAL})."
     )
 
 
 def losses(found: Mapping[str, Any]) -> list[str]:
-    """The goal, where it was missed."""
+    """List the goal if it is missed."""
     several = compared(found, STAGES, BARE)
-    return [f"all stages take {several} of the least instead of {SEVERAL_GOAL}"] * (several.value > SEVERAL_GOAL)
+    return [f"all stages take {several} times the minimum; the goal is {SEVERAL_GOAL}"] * (several.value > SEVERAL_GOAL)

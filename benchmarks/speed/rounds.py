@@ -1,4 +1,4 @@
-"""Contestants take turns, so that a ratio compares what ran under the same conditions."""
+"""Rounds in which contestants take turns, so that ratios compare runs under the same conditions."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Turns: TypeAlias = dict[str, dict[str, list[float]]]
 
 @dataclass(frozen=True)
 class Options:
-    """How much is measured, and where.
+    """What to measure.
 
     Args:
-        device: Of models and images.
-        quick: Only that everything runs: smallest cases, one round.
-        patience: Every time budget is multiplied by this.
-        rounds: So many count at least, whatever they take; 7 give a median an interval of 95 %.
+        device: The device of models and images.
+        quick: Only check that everything runs: smallest cases, one round.
+        patience: Factor on every time budget.
+        rounds: The least number of rounds, whatever they take; 7 give a median a 95 % interval.
     """
 
     device: str = "cpu"
@@ -35,37 +35,37 @@ class Options:
     rounds: int = 7
 
     def seconds(self, budget: float) -> float:
-        """A time budget as these options have it."""
+        """Scale a time budget, in seconds."""
         return 0.0 if self.quick else budget * self.patience
 
     def some(self, values: tuple[int, ...]) -> tuple[int, ...]:
-        """The values of an axis: in a hurry, the first two."""
+        """Return the values of an axis: the first two in quick mode, else all."""
         return values[:2] if self.quick else values
 
 
 def take_turns(runs: Mapping[str, Run], pace: str, options: Options, budget: float) -> Turns:
-    """Milliseconds of each contestant, round by round, in an order shuffled anew; first a round that does not count.
+    """Time each contestant in rounds of random order, after a warm-up round.
 
-    A machine's speed changes from second to second, so that only what ran side by side can be compared: the pace is
-    called before and after each of the others, always after another one of its own.
+    The speed of a machine changes from second to second, so only what runs close in time can be compared: the pace
+    runs before and after each contestant, each time after an untimed run of its own.
 
     Args:
-        runs: By name.
-        pace: The name of the one that others are compared with.
-        options: Where, and how many at least.
-        budget: Seconds after which no further round begins.
+        runs: Contestants by name.
+        pace: The name of the contestant that others are compared with.
+        options: The device and the least number of rounds.
+        budget: Seconds after which no further round starts.
 
     Returns:
-        ``"milliseconds"`` per name and round, and as ``"beside"``, the mean of the pace's before and after. The pace's
-        own are the mean of the round.
+        ``"milliseconds"`` per name and round, and ``"pace"``, the mean time of the pace before and after each. For the
+        pace itself, both are its mean over the round.
     """
     own: dict[str, list[float]] = {name: [] for name in runs}
-    beside: dict[str, list[float]] = {name: [] for name in runs}
+    paced: dict[str, list[float]] = {name: [] for name in runs}
     order, shuffler = [name for name in runs if name != pace], random.Random(0)
 
     def turn() -> tuple[list[float], list[float]]:
         def set_pace() -> float:
-            runs[pace]()  # so that everyone comes after one, and finds the memory as it leaves it
+            runs[pace]()  # untimed, so that every timed run finds caches and memory in the same state
             return clocked(runs[pace], options.device)
 
         shuffler.shuffle(order)
@@ -84,15 +84,15 @@ def take_turns(runs: Mapping[str, Run], pace: str, options: Options, budget: flo
             times, paces = turn()
             for name, elapsed, around in zip(order, times, pairwise(paces), strict=True):
                 own[name].append(elapsed)
-                beside[name].append(mean(around))
-            for found in (own, beside):
-                found[pace].append(mean(paces))
-    return {"milliseconds": own, "beside": beside}
+                paced[name].append(mean(around))
+            for times_by_name in (own, paced):
+                times_by_name[pace].append(mean(paces))
+    return {"milliseconds": own, "pace": paced}
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Inside, to collect garbage passes by what is there already: libraries, above all."""
+    """Exclude existing objects, mostly of libraries, from garbage collection inside the block."""
     gc.collect()
     gc.freeze()
     try:
@@ -102,7 +102,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def clocked(run: Run, device: str = "cpu") -> float:
-    """Milliseconds of one call, until the device is done; garbage is collected before."""
+    """Return the milliseconds of one call until the device is done; garbage is collected first."""
     gc.collect()
     wait(device)
     start = perf_counter()
@@ -112,6 +112,6 @@ def clocked(run: Run, device: str = "cpu") -> float:
 
 
 def wait(device: str) -> None:
-    """Until what was asked of the device is done."""
+    """Wait until the device has finished."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""A training run with and without the callback: what an epoch costs, and what share of it looks take."""
+"""Training with and without the callback: what an epoch costs, and the fraction that snapshots take."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from benchmarks.speed.rounds import Options, wait
 from benchmarks.tables import table
 from lightning_gradcam import GradCAMCallback
 
-sys.path.append(str(ROOT / "examples"))  # which are scripts
+sys.path.append(str(ROOT / "examples"))  # examples are scripts, not a package
 from digits import DigitsData, LitDigits
 
-LOOK = "[GradCAMCallback]gradcam.look"
+PROFILED = "[GradCAMCallback]gradcam.snapshot"
 WITH, WITHOUT = "with", "without"
 PAIRS, EPOCHS = 5, 4
 SYNTHETIC = {"32x32": (32, 128, (1_000, 10_000, 50_000)), "224x224": (224, 16, (1_000, 10_000, 50_000))}
-"""By name: pixels, images in a batch, and in how many images an epoch is told for."""
+"""By name: pixels, batch size, and the sizes of an epoch that are reported."""
 
-HOW = f"""The digits are those of `examples/digits.py`, its model, batches and validation, with the callback's
-defaults (16 images, a look each epoch). Runs with and without take turns, {PAIRS} of each, of {EPOCHS} epochs, the
-first of which does not count: an epoch is from its first hook to its last, validation, look and logging among it, and
-what TensorBoard's thread takes off it. The others are a torchvision ResNet-18 with SGD on random photos; measured are
-steps and looks of runs with and without, and **an epoch of so many images is reckoned from them, not run**: steps
-times the median of a step, and one look. A step *with* is one of a run with the callback, whose thread may still be
-writing."""
+HOW = f"""The digits are those of `examples/digits.py`, with its model, batches and validation, and the defaults of the
+callback (16 images, one snapshot per epoch). Runs with and without the callback take turns, {PAIRS} of each, of
+{EPOCHS} epochs; the first epoch is discarded. An epoch lasts from its first hook to its last, including validation,
+snapshot, logging, and the time that TensorBoard's thread takes from it. The other rows are a torchvision ResNet-18 with
+SGD on random photos: steps and snapshots are measured in runs with and without the callback, and **an epoch of that
+size is extrapolated, not run**: the number of steps times the median step, plus one snapshot. A step *with* belongs to
+a run with the callback, whose thread may still be writing."""
 
 
 class Photos(LightningModule):
@@ -51,25 +51,25 @@ class Photos(LightningModule):
         self.net = resnet18(num_classes=10)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits."""
+        """Return the logits."""
         logits: Tensor = self.net(images)
         return logits
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002
-        """Cross entropy."""
+        """Return the cross-entropy."""
         return nn.functional.cross_entropy(self(batch[0]), batch[1])
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
-        """Logged as ``val_loss``."""
+        """Log ``val_loss``."""
         self.log("val_loss", self.training_step(batch, batch_idx))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD."""
+        """Return SGD."""
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
 class Clock(Callback):
-    """Milliseconds of every epoch and every step."""
+    """Records the milliseconds of every epoch and every step."""
 
     def __init__(self, device: str) -> None:
         self.device, self.epochs, self.steps, self._since = device, list[float](), list[float](), [0.0, 0.0]
@@ -83,26 +83,26 @@ class Clock(Callback):
         return 1000 * (perf_counter() - self._since[which])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """An epoch begins."""
+        """Start timing an epoch."""
         self._start(0)
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """A step begins."""
+        """Start timing a step."""
         self._start(1)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """A step ends."""
+        """Record a step."""
         self.steps.append(self._passed(1))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """An epoch ends; callbacks given earlier have been here before."""
+        """Record an epoch; callbacks earlier in the list have already run."""
         self.epochs.append(self._passed(0))
 
 
 def fitted(
     make: Callable[[], LightningModule], data: Mapping[str, Any], watched: bool, epochs: int, device: str
 ) -> Any:
-    """Epochs, steps and looks of one run, in ms, and on a GPU the peak of its memory in bytes."""
+    """Return the milliseconds of epochs, steps and snapshots of one run, and on a GPU its peak memory in bytes."""
     seed_everything(0, verbose=False)
     clock = Clock(device)
     with TemporaryDirectory() as folder:
@@ -118,19 +118,19 @@ def fitted(
             enable_model_summary=False,
         )
         profiler = vars(trainer)["profiler"]
-        profiler.describe = lambda: None  # its table is not wanted
+        profiler.describe = lambda: None  # do not print its table
         if device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats()
         trainer.fit(make(), **data)
-        looks = [1000 * seconds for seconds in profiler.recorded_durations.get(LOOK, [])]
+        snapshots = [1000 * seconds for seconds in profiler.recorded_durations.get(PROFILED, [])]
     peak = torch.cuda.max_memory_allocated() if device.startswith("cuda") else 0
-    return {"epochs": clock.epochs[1:], "steps": clock.steps[2:], "looks": looks[1:], "peak": peak}
+    return {"epochs": clock.epochs[1:], "steps": clock.steps[2:], "snapshots": snapshots[1:], "peak": peak}
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """The digits, epoch by epoch, and steps of larger images."""
-    warnings.filterwarnings("ignore", module="pytorch_lightning")  # about runs as small as these
-    logging.disable(logging.INFO)  # what Lightning tells of each run
+    """Measure epochs on the digits, and steps on larger images."""
+    warnings.filterwarnings("ignore", module="pytorch_lightning")  # which warns about runs as small as these
+    logging.disable(logging.INFO)  # Lightning's log lines of each run
     print("  digits", flush=True)
     pairs = 1 if options.quick else PAIRS
     epochs = 2 if options.quick else EPOCHS
@@ -155,37 +155,37 @@ def _pairs(make: Any, data: Mapping[str, Any], pairs: int, epochs: int, device: 
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """The section."""
+    """Return the section."""
     runs = found["digits"]
     with_it, without = ([median(run["epochs"]) for run in runs[which]] for which in (WITH, WITHOUT))
-    look = estimated([each for run in runs[WITH] for each in run["looks"]])
+    snapshot = estimated([each for run in runs[WITH] for each in run["snapshots"]])
     rows = [
         (
             "digits, 1,437 images of 32x32",
             _seconds(median(without)),
             _seconds(median(with_it)),
             str(ratio(with_it, without)),
-            _ms(look),
-            f"{look.value / median(with_it):.1%}",
+            _ms(snapshot),
+            f"{snapshot.value / median(with_it):.1%}",
         )
     ]
     for name, (_, batch, sizes) in SYNTHETIC.items():
         runs = found[name]
         steps = {which: [s for run in runs[which] for s in run["steps"]] for which in (WITH, WITHOUT)}
-        look = estimated([each for run in runs[WITH] for each in run["looks"]])
+        snapshot = estimated([each for run in runs[WITH] for each in run["snapshots"]])
         for size in sizes:
             without_it = size / batch * median(steps[WITHOUT])
-            with_one = size / batch * median(steps[WITH]) + look.value
-            share = look.value / (without_it + look.value)
+            with_one = size / batch * median(steps[WITH]) + snapshot.value
+            share = snapshot.value / (without_it + snapshot.value)
             cells = (
                 _seconds(without_it),
                 _seconds(with_one),
                 f"{with_one / without_it:.2f}",
-                _ms(look),
+                _ms(snapshot),
                 f"{share:.3%}",
             )
-            rows.append((f"{size:,} images of {name}, reckoned", *cells))
-    head = ("an epoch", "without, s", "with, s", "with over without", "a look, ms", "share of looks")
+            rows.append((f"{size:,} images of {name}, extrapolated", *cells))
+    head = ("epoch", "without, s", "with, s", "with / without", "snapshot, ms", "time in snapshots")
     parts = [table(head, rows), HOW]
     if found["digits"][WITH][0]["peak"]:
         peaks = {w: max(run["peak"] for run in found["224x224"][w]) / 2**20 for w in (WITH, WITHOUT)}
@@ -197,14 +197,14 @@ def _seconds(milliseconds: float) -> str:
     return f"{milliseconds / 1000:.2f}" if milliseconds < 1e5 else f"{milliseconds / 1000:,.0f}"
 
 
-def _ms(look: Estimate) -> str:
-    return f"{look.value:.0f} ({look.low:.0f}–{look.high:.0f})"
+def _ms(time: Estimate) -> str:
+    return f"{time.value:.0f} ({time.low:.0f}–{time.high:.0f})"
 
 
 def losses(found: Mapping[str, Any]) -> list[str]:
-    """Where looks take more than a twentieth of an epoch."""
+    """List the run in which snapshots take more than a twentieth of an epoch."""
     runs = found["digits"]
-    share = median([each for run in runs[WITH] for each in run["looks"]]) / median(
+    share = median([each for run in runs[WITH] for each in run["snapshots"]]) / median(
         [each for run in runs[WITH] for each in run["epochs"]]
     )
-    return [f"a look at each epoch of the digits takes {share:.0%} of it"] * (share > 0.05)
+    return [f"a snapshot per epoch of the digits takes {share:.0%} of it"] * (share > 0.05)

@@ -46,7 +46,7 @@ def list_non_layers(locations: Iterable[str | None], records: Sequence[LayerReco
     """List the distinct locations of evidence that are not layers.
 
     Args:
-        locations: The ``place`` of every method; None for those that explain layers.
+        locations: The ``location`` of every method; None for those that explain layers.
         records: The trace.
 
     Raises:
@@ -66,7 +66,7 @@ def list_non_layers(locations: Iterable[str | None], records: Sequence[LayerReco
                 )
             layers[location] = Layer(location, reason="all layers of attention together", to_grid=tokens[-1].to_grid)
         elif location is not None:
-            raise ValueError(f"Expected a method's `place` to be {PIXELS!r} or {ATTENTION!r}, but got {location!r}.")
+            raise ValueError(f"Expected a method's `location` to be {PIXELS!r} or {ATTENTION!r}, but got {location!r}.")
     return list(layers.values())
 
 

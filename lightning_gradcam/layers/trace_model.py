@@ -1,12 +1,12 @@
-"""Trace of a model: what its layers return for the first images, and which of them reach the score."""
+"""Trace of a model: what its layers return for the first images, and which of them its score depends on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_gradcam.capture.isolation import fill_zero_parameters, isolated
 from lightning_gradcam.capture.layer import LayerRecord
@@ -14,58 +14,69 @@ from lightning_gradcam.layers.trace_hooks import run_traced
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.targets import list_class_scores
-from lightning_gradcam.targets.detection import BoxScore, score_largest_box, score_smallest_box
+from lightning_gradcam.targets.detection import BoxScore
 from lightning_gradcam.targets.embeddings import MutualTarget, compares_images, stack_pairs
-from lightning_gradcam.targets.output_kind import Answer, find_output_kind, mark_outputs, sum_logits
+from lightning_gradcam.targets.output_kind import OutputKind, find_output_kind
 
-TRACED_ROWS = 2
-"""Number of images in a trace, which needs shapes and gradients only; two, since some models squeeze a batch of one."""
+TRACED_IMAGES = 2
+"""Number of images in a trace, which reads shapes and reach only; two, since some models squeeze a batch of one."""
 
 
-def trace_model(
-    model: nn.Module, probe: Probe, forward: Forward, target: Target
-) -> tuple[tuple[LayerRecord, ...], Any, Answer]:
-    """Trace the model on the first images.
+class ModelTrace(NamedTuple):
+    """Result of a traced pass.
 
-    Returns:
-        What the layers return and which of them reach the score, the model's output, and its kind.
+    Args:
+        records: What each layer returned, in order of execution, and whether the score depends on it.
+        output: What the model returned.
+        output_kind: The kind of the output.
     """
-    compares_pairs = compares_images(target, probe)
-    score = MutualTarget(target) if compares_pairs else target
 
-    def trace(images: Probe) -> tuple[tuple[LayerRecord, ...], Any, Answer]:
-        return _trace_images(model, stack_pairs(images) if compares_pairs else images, forward, score)
+    records: tuple[LayerRecord, ...]
+    output: Any
+    output_kind: OutputKind
 
+
+def trace_model(model: nn.Module, probe: Probe, forward: Forward, target: Target) -> ModelTrace:
+    """Trace the model on the first images; a single image is doubled, unless the model takes only one."""
     if len(probe) > 1:
-        return trace(probe[:TRACED_ROWS])
-    doubled = probe[[0, 0]]  # a tensor with one row, such as a table of positions, may not belong to the image
+        return _trace(model, probe[:TRACED_IMAGES], forward, target)
     try:
-        return trace(doubled)
-    except Exception:  # the model, or the target, works for one image only
-        return trace(probe)
+        return _trace(model, probe[[0, 0]], forward, target)  # a tensor of one row may not belong to the one image
+    except Exception:
+        return _trace(model, probe, forward, target)  # the model, or the target, takes one image only
 
 
-def _trace_images(
-    model: nn.Module, images: Probe, forward: Forward, target: Target
-) -> tuple[tuple[LayerRecord, ...], Any, Answer]:
-    # The sum of all classes shows what the gradient reaches: a label may be out of range, which is checked later.
-    scores_class = bool(list_class_scores(target)) or isinstance(target, BoxScore)
-    score = sum_logits if scores_class else target
+def _trace(model: nn.Module, images: Probe, forward: Forward, target: Target) -> ModelTrace:
+    """Trace the model on these images."""
+    if compares_images(target, images):
+        images, target = stack_pairs(images), MutualTarget(target)
+    # For classes, the trace's score includes all of them. A label that is out of range raises later.
+    explains_class = bool(list_class_scores(target)) or isinstance(target, BoxScore)
+
+    def score(output: Any, probe: Probe) -> Tensor:
+        return find_output_kind(output, probe).trace_score(output, probe)
+
     with isolated(model), fill_zero_parameters(model):
-        records, output = run_traced(model, images, forward, lambda output: score(output, images))
-        output_kind = find_output_kind(output, images)
-        if output_kind == "boxes" and scores_class:
-            smallest, _ = run_traced(model, images, forward, lambda output: score_smallest_box(output, images))
-            largest, _ = run_traced(model, images, forward, lambda output: score_largest_box(output, images))
-            records = merge_traces([records, smallest, largest])
-    return mark_outputs(records, output, images), output, output_kind
+        records, output = _run(model, images, forward, score if explains_class else target)
+        kind = find_output_kind(output, images).for_model(model, images)
+        if explains_class and kind.refining_scores:
+            refined = [_run(model, images, forward, refining_score)[0] for refining_score in kind.refining_scores]
+            records = merge_traces([records, *refined])
+    return ModelTrace(kind.mark_outputs(records, output, images), output, kind)
+
+
+def _run(model: nn.Module, images: Probe, forward: Forward, score: Target) -> tuple[tuple[LayerRecord, ...], Any]:
+    """Run one traced pass and return its records and the output."""
+    return run_traced(model, images, forward, lambda output: score(output, images))
 
 
 def merge_traces(traces: Sequence[Sequence[LayerRecord]]) -> tuple[LayerRecord, ...]:
-    """Merge traces of several scores into the first one, with the smallest reach of all at every layer.
+    """Merge the traces of several scores: the first one's records, with the smallest reach of all.
 
-    >>> trace, smaller_reach = ([LayerRecord("a", "ReLU", (1, 4, 8, 8), (8, 8), touched=t)] for t in (0.5, 0.25))
-    >>> merge_traces([trace, smaller_reach])[0].touched
+    >>> first, second = (LayerRecord("a", "ReLU", (1, 4, 8, 8), (8, 8), touched=t) for t in (0.5, 0.25))
+    >>> merge_traces([[first], [second]])[0].touched
     0.25
     """
-    return tuple(replace(calls[0], touched=min(r.touched for r in calls)) for calls in zip(*traces, strict=True))
+    return tuple(
+        replace(records[0], touched=min(record.touched for record in records)) for records in zip(*traces, strict=True)
+    )

@@ -122,13 +122,13 @@ def row(name: str, plan: Explainer) -> str:
 
 def table() -> str:
     """What `auto` chooses in the smallest member of each family for images of 224x224."""
-    head = "| family | model | chosen | made by | grid | commonly named |\n| --- | --- | --- | --- | --- | --- |\n"
+    head = "| family | model | chosen | module type | grid | commonly named |\n| --- | --- | --- | --- | --- | --- |\n"
     probe = Probe(torch.rand(2, 3, 224, 224))
     return head + "".join(row(name, prepare(build(name), probe, target=TARGETS["predicted"])) for name in FAMILIES)
 
 
 COMMON = {
-    "alexnet": "`features[-1]`, the pooling behind it",
+    "alexnet": "`features[-1]`, the pooling after it",
     "convnext_tiny": "`features[-1]`",
     "densenet121": "`features[-1]`",
     "efficientnet_b0": "`features[-1]`",
@@ -139,7 +139,7 @@ COMMON = {
     "resnext50_32x4d": "`layer4[-1]`",
     "swin_t": "`features[-1][-1].norm1`, inside the last block",
     "swin_v2_t": "`features[-1][-1].norm1`, inside the last block",
-    "vgg11": "`features[-1]`, the pooling behind it",
+    "vgg11": "`features[-1]`, the pooling after it",
     "vit_b_32": "`encoder.layers[-1].ln_1`",
 }
 """What is commonly recommended, where it is spelled otherwise or another place."""

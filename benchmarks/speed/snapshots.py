@@ -1,4 +1,4 @@
-"""A whole look, part by part, beside the usual callback and one that draws with matplotlib."""
+"""A complete snapshot and its parts, compared with typical callbacks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from benchmarks.speed.cases import prepared
 from benchmarks.speed.contestants import (
     FORWARD,
-    LOOK,
     PARTS,
+    SNAPSHOT,
     Contestant,
     bound,
     figure_callback,
     forward,
     installed_peers,
-    look,
+    take_snapshot,
     usual_callback,
 )
 from benchmarks.speed.estimates import compared, ratio
@@ -34,22 +34,22 @@ SECONDS = 40
 USUAL, FIGURE = "usual callback", "matplotlib figure"
 GOAL, USUAL_GOAL = 1.2, 3.0
 
-HOW = """*a look*: explain, measure, draw, copy, encode as JPEG, and write to TensorBoard's events file until it is
-flushed. The callback does not wait for the part *write*: a thread does it, and competes with training, since
-TensorBoard sums up every byte in Python; *without write* leaves it out. The numbers logged beside the picture are not
-in it. *usual callback*: pytorch-grad-cam, its `show_cam_on_image`, and one `add_image` per picture. *matplotlib
-figure*: captum, whose explanation costs least, and one figure of all images by `add_figure`.
+HOW = """*snapshot*: explain, measure, draw, copy, encode as JPEG, and write to TensorBoard's events file until it is
+flushed. The callback does not wait for *write*: a thread does it and competes with training, since TensorBoard
+computes a checksum of every byte in Python. *without write* excludes it. Logged numbers are not included. *usual
+callback*: pytorch-grad-cam, its `show_cam_on_image`, and one `add_image` per image. *matplotlib figure*: captum, the
+cheapest explanation, and one figure of all images with `add_figure`.
 
-What a look costs beyond its explanation depends on the picture, not on the model, so that it weighs most where the
-model is small: some hundred small operations that measure and draw, a JPEG, and the sum of its bytes."""
+What a snapshot costs beyond its explanation depends on the figure, not on the model, so it matters most for small
+models: about a hundred small operations that measure and draw, a JPEG, and the checksum of its bytes."""
 
 
 def measure(options: Options) -> list[dict[str, Any]]:
-    """Every case."""
+    """Measure every case."""
     found, peers = [], installed_peers()
     for name, images in CASES[:1] if options.quick else CASES:
         print(f"  {name}, {images} images", flush=True)
-        contestants: dict[str, Contestant] = {FORWARD: forward, LOOK: look}
+        contestants: dict[str, Contestant] = {FORWARD: forward, SNAPSHOT: take_snapshot}
         contestants |= {USUAL: usual_callback} if "pytorch-grad-cam" in peers else {}
         contestants |= {FIGURE: figure_callback} if "captum" in peers else {}
         with prepared(name, images, device=options.device) as case:
@@ -60,15 +60,15 @@ def measure(options: Options) -> list[dict[str, Any]]:
 
 
 def page(found: list[dict[str, Any]]) -> str:
-    """The section."""
+    """Return the section."""
     whole, parts = [], []
     for one in found:
         times = one["milliseconds"]
-        ratios = [str(compared(one, n, FORWARD)) if n in times else "–" for n in (LOOK, USUAL, FIGURE)]
+        ratios = [str(compared(one, n, FORWARD)) if n in times else "–" for n in (SNAPSHOT, USUAL, FIGURE)]
         whole.append((_title(one), f"{median(times[FORWARD]):.0f}", ratios[0], f"{_waited(one):.2f}", *ratios[1:]))
         parts.append((_title(one), *(f"{median(times):.1f}" for times in one["parts"].values())))
-    head = ("times a plain forward", "forward, ms", "a look", "without write", USUAL, FIGURE)
-    return "\n\n".join([table(head, whole), "The parts of a look, in ms:", table(("", *PARTS), parts), HOW])
+    head = ("times a plain forward pass", "forward pass, ms", "snapshot", "without write", USUAL, FIGURE)
+    return "\n\n".join([table(head, whole), "The parts of a snapshot, in ms:", table(("", *PARTS), parts), HOW])
 
 
 def _title(one: Mapping[str, Any]) -> str:
@@ -76,20 +76,20 @@ def _title(one: Mapping[str, Any]) -> str:
 
 
 def _waited(one: Mapping[str, Any]) -> float:
-    """What the callback waits for, round by round, over a plain forward."""
+    """Return what the callback waits for, divided by a plain forward pass, over rounds."""
     parts = [part for name, part in one["parts"].items() if name != "write"]
-    return ratio([sum(each) for each in zip(*parts, strict=True)], one["beside"][LOOK]).value
+    return ratio([sum(each) for each in zip(*parts, strict=True)], one["pace"][SNAPSHOT]).value
 
 
 def losses(found: list[dict[str, Any]]) -> list[str]:
-    """Goals that were missed."""
+    """List missed goals."""
     said = []
     for one in found:
-        own = compared(one, LOOK, FORWARD)
+        own = compared(one, SNAPSHOT, FORWARD)
         if own.value > GOAL:
             ours = {name: median(part) for name, part in one["parts"].items()}
             dearest = ", ".join(f"{name} {value:.0f} ms" for name, value in ours.items())
-            said.append(f"{_title(one)}: a look takes {own} of a forward instead of {GOAL} ({dearest})")
-        if USUAL in one["milliseconds"] and (beside := compared(one, USUAL, LOOK)).value < USUAL_GOAL:
-            said.append(f"{_title(one)}: the usual callback takes {beside} times as long instead of {USUAL_GOAL:g}")
+            said.append(f"{_title(one)}: a snapshot takes {own} times a forward pass; the goal is {GOAL} ({dearest})")
+        if USUAL in one["milliseconds"] and (beside := compared(one, USUAL, SNAPSHOT)).value < USUAL_GOAL:
+            said.append(f"{_title(one)}: the usual callback takes {beside} times as long; the goal is {USUAL_GOAL:g}")
     return said
