@@ -1,4 +1,4 @@
-"""Attacks: from a probe to an attacked probe. They see pixels in [0, 1], so that eps means pixels everywhere."""
+"""Adversarial attacks. They receive pixels in [0, 1], so that ``eps`` has the same unit for every model."""
 
 from __future__ import annotations
 

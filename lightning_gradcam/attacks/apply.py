@@ -1,4 +1,4 @@
-"""From a probe to an attacked probe."""
+"""Application of an attack to a probe."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def attack_probe(
     forward: Forward | None = None,
     classes: Tensor | None = None,
 ) -> Probe:
-    """The probe with attacked images, normalised as before; the model is left as it was found.
+    """Return the probe with attacked images, normalized as the original ones; the model does not change.
 
     Args:
-        model: Takes the probe's images.
-        probe: With labels ``(N,)``; with ``pixels`` where its images are normalised.
+        model: Model that takes the probe's images.
+        probe: Images with labels ``(N,)``, and with ``pixels`` if they are normalized.
         attack: A name, or a callable of ``(pixel-space model, images in [0, 1], labels)``.
-        forward: How the model is called; by default ``model(probe.images)``.
-        classes: ``(N,)`` to move away from, instead of the labels.
+        forward: Calls the model; by default ``model(probe.images)``.
+        classes: ``(N,)`` classes to move away from, instead of the labels.
 
     Raises:
-        ValueError: There are no classes, the images do not lie in [0, 1] without their normalisation, the attack
-            returned something else than as many images, or no attack has that name.
+        ValueError: There are no classes, the images do not lie in [0, 1] without their normalization, the attack did
+            not return images of the same shape, or no attack has that name.
 
     >>> from lightning_gradcam.attacks import FGSM
     >>> _ = torch.manual_seed(0)
@@ -45,31 +45,33 @@ def attack_probe(
     probe = probe.without_inference_tensors()
     classes = probe.classes if classes is None else classes
     if classes is None:
-        raise ValueError("Expected a probe with labels of shape (N,): an attack moves away from them.")
+        raise ValueError(
+            "Expected a probe with labels of shape (N,), from which attacks move away. Pass `Probe(images, labels)`."
+        )
     clean = restore_pixels(probe)
     check_range(clean)
     with isolated(model), frozen(model), torch.enable_grad():
         attacked = coerce_attack(attack)(PixelSpace(model, probe.pixels, probe, forward), clean.clamp(0, 1), classes)
     if not isinstance(attacked, Tensor) or attacked.shape != clean.shape:
-        what = f"shape {tuple(attacked.shape)}" if isinstance(attacked, Tensor) else type(attacked).__name__
-        raise ValueError(f"Expected images of shape {tuple(clean.shape)} from the attack, but got {what}.")
+        result = f"shape {tuple(attacked.shape)}" if isinstance(attacked, Tensor) else type(attacked).__name__
+        raise ValueError(f"Expected images of shape {tuple(clean.shape)} from the attack, but got {result}.")
     check_range(attacked)
     attacked = attacked.detach()
     return replace(probe, images=attacked if probe.pixels is None else probe.pixels.normalize(attacked))
 
 
 def coerce_attack(attack: str | Attack) -> Attack:
-    """The attack of that name, or the callable itself.
+    """Return the attack with this name, or the callable itself.
 
     Raises:
-        ValueError: No attack has that name.
-        TypeError: It is neither a name nor callable.
+        ValueError: No attack has this name.
+        TypeError: The argument is neither a name nor callable.
     """
     if isinstance(attack, str):
         return ATTACKS.resolve(attack)
     if not callable(attack):
         raise TypeError(
-            "Expected an attack's name, or a callable of (pixel-space model, images in [0, 1], labels), but got "
+            "Expected `attack` to be a name, or a callable of (pixel-space model, images in [0, 1], labels), but got "
             f"{attack!r}. Names: {', '.join(ATTACKS)}."
         )
     return attack

@@ -1,4 +1,4 @@
-"""Up the loss: what an attack makes larger, and the steps that do."""
+"""Gradient ascent on the loss that an attack maximizes."""
 
 from __future__ import annotations
 
@@ -10,76 +10,86 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.attacks.norm_ball import Ball
+from lightning_gradcam.utils.numerics import expand_rows
 
 Toward: TypeAlias = int | Literal["least_likely", "next"]
-"""The class that a targeted attack moves towards: one for all, the clean image's least likely, or the label's next."""
+"""Class that a targeted attack moves towards: one for all, the clean image's least likely, or the label's successor."""
 
 Loss: TypeAlias = Callable[[Tensor], Tensor]
-"""Images to one loss each, ``(N,)``: what an attack makes larger."""
+"""Maps images to one loss each, ``(N,)``, which an attack maximizes."""
 
 
 def ascend(
     loss: Loss, images: Tensor, start: Tensor, ball: Ball, steps: int, step_size: float, keep: str = "last"
 ) -> Tensor:
-    """Steps of the same length up the loss, none leaving the ball or the range of pixels.
+    """Ascend the loss in steps of equal length, and project every step into the ball and the range of pixels.
 
     Args:
-        loss: What is made larger.
-        images: ``(N, C, *spatial)`` in [0, 1], the ball's centres.
-        start: Where to begin.
-        ball: How far to go.
-        steps: How many.
-        step_size: Their length, in the ball's norm.
-        keep: ``"last"`` returns the place where the steps end, ``"best"`` the one with the largest loss on the way.
+        loss: Loss to maximize.
+        images: ``(N, C, *spatial)`` in [0, 1], the centers of the ball.
+        start: Starting points.
+        ball: Bound on the distance to the images.
+        steps: Number of steps.
+        step_size: Length of a step, in the ball's norm.
+        keep: ``"last"`` returns the last points, ``"best"`` for every image the point with the largest loss.
     """
-    place, found = start, None
+    points, best = start, None
     for _ in range(steps):
-        values, gradient = compute_slope(loss, place)
+        losses, gradient = compute_slope(loss, points)
         if keep == "best":
-            found = select_better(found, place, values)
-        place = ball.project(images, place + step_size * ball.steepest(gradient))
-    return place if keep == "last" else select_better(found, place, compute_losses(loss, place))[0]
+            best = select_better(best, points, losses)
+        points = ball.project(images, points + step_size * ball.compute_steepest_step(gradient))
+    return points if keep == "last" else select_better(best, points, compute_losses(loss, points))[0]
 
 
-def compute_slope(loss: Loss, place: Tensor) -> tuple[Tensor, Tensor]:
-    """Each image's loss ``(N,)``, and its gradient in the image."""
+def compute_slope(loss: Loss, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Return every image's loss ``(N,)``, and its gradient with respect to the image."""
     with torch.enable_grad():
-        leaf = place.detach().clone().requires_grad_()
-        values = loss(leaf)
-        (gradient,) = torch.autograd.grad(values.sum(), leaf)
-    return values.detach(), gradient
+        leaf = points.detach().clone().requires_grad_()
+        losses = loss(leaf)
+        (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+    return losses.detach(), gradient
 
 
-def compute_losses(loss: Loss, place: Tensor) -> Tensor:
-    """Each image's loss ``(N,)``."""
+def compute_losses(loss: Loss, points: Tensor) -> Tensor:
+    """Return every image's loss ``(N,)``, without grad."""
     with torch.no_grad():
-        return loss(place)
+        return loss(points)
 
 
-def select_better(found: tuple[Tensor, Tensor] | None, place: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Per image, the place with the larger loss, and that loss."""
-    if found is None:
-        return place, values
-    rises = values > found[1]
-    return torch.where(rises.reshape(-1, *[1] * (place.ndim - 1)), place, found[0]), torch.where(
-        rises, values, found[1]
-    )
+def select_better(best: tuple[Tensor, Tensor] | None, points: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
+    """Select for every image the point with the larger loss.
+
+    Args:
+        best: Points and their losses so far; None before the first.
+        points: New points ``(N, C, *spatial)``.
+        losses: Their losses ``(N,)``.
+
+    Returns:
+        The selected points and their losses.
+    """
+    if best is None:
+        return points, losses
+    best_points, best_losses = best
+    is_better = losses > best_losses
+    selected = torch.where(expand_rows(is_better, points), points, best_points)
+    return selected, torch.where(is_better, losses, best_losses)
 
 
 def make_loss(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, toward: Toward | None = None) -> Loss:
-    """The loss of an attack: the cross-entropy with the label, or minus that with the class to move towards."""
-    least = None
+    """Return the loss of an attack: the cross-entropy with the label, or minus that with the class to move towards."""
+    least_likely = None
     if toward == "least_likely":
         with torch.no_grad():
-            least = model(images).argmin(1)
+            least_likely = model(images).argmin(1)
 
-    def loss(place: Tensor) -> Tensor:
-        logits = model(place).float()
+    def compute_loss(points: Tensor) -> Tensor:
+        logits = model(points).float()
         if toward is None:
             return F.cross_entropy(logits, labels, reduction="none")
-        chosen = (labels + 1) % logits.shape[1] if toward == "next" else least
-        if chosen is None:
-            chosen = torch.full_like(labels, int(toward))
-        return -F.cross_entropy(logits, chosen, reduction="none")
+        classes = (labels + 1) % logits.shape[1] if toward == "next" else least_likely
+        if classes is None:
+            classes = torch.full_like(labels, int(toward))
+        return -F.cross_entropy(logits, classes, reduction="none")
 
-    return loss
+    return compute_loss

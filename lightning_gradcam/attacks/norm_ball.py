@@ -1,4 +1,4 @@
-"""How far an attack may go: a ball around every image, and the range of pixels."""
+"""Norm ball around every image that bounds an attack, intersected with the range of pixels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
+
+from lightning_gradcam.utils.numerics import expand_rows, safe_divide
 
 Norm: TypeAlias = Literal["linf", "l2"]
 
@@ -19,55 +21,54 @@ class Ball:
 
     Args:
         eps: The radius: the largest change of a pixel, or of an image's Euclidean norm, in units of the range [0, 1].
-        norm: Which of them, ``"linf"`` or ``"l2"``.
+        norm: The norm of the distance, ``"linf"`` or ``"l2"``.
     """
 
     eps: float
     norm: Norm = "linf"
 
-    def project(self, images: Tensor, moved: Tensor) -> Tensor:
-        """The place in the ball around ``images``, and in the range of pixels, nearest to where they moved.
+    def project(self, images: Tensor, points: Tensor) -> Tensor:
+        """Project points into the ball around ``images``, and then into the range of pixels.
 
         >>> Ball(0.25).project(torch.full((1, 1, 2), 0.5), torch.tensor([[[0.0, 2.0]]]))
         tensor([[[0.2500, 0.7500]]])
         """
-        delta = moved - images
+        delta = points - images
         if self.norm == "linf":
             delta = delta.clamp(-self.eps, self.eps)
         else:
-            length = _length(delta)
+            length = _compute_norm(delta)
             delta = delta * torch.where(length > self.eps, self.eps / length, 1)
         return (images + delta).clamp(0, 1)
 
-    def steepest(self, gradient: Tensor) -> Tensor:
-        """The step of length one that gains most: the gradient's sign, or the gradient at length one."""
+    def compute_steepest_step(self, gradient: Tensor) -> Tensor:
+        """Return the step of norm 1 with the largest gain: the gradient's sign, or the gradient divided by its norm."""
         if self.norm == "linf":
             return gradient.sign()
-        length = _length(gradient)
-        return gradient / torch.where(length > 0, length, 1)
+        return safe_divide(gradient, _compute_norm(gradient))
 
-    def start(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A random place in the ball, see `shifts`."""
-        return (images + self.shifts(images, generator)).clamp(0, 1)
+    def sample_start(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Sample a random point in the ball around every image, see `sample_shifts`."""
+        return (images + self.sample_shifts(images, generator)).clamp(0, 1)
 
-    def shifts(self, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Random shifts: for L-inf uniform in the ball; for L2 in a uniform direction, of a uniform length.
+    def sample_shifts(self, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Sample random shifts: for L-inf uniform in the ball; for L2 in a uniform direction, with a uniform length.
 
-        Drawn on the CPU where there is a generator, so that its numbers are the same on every device.
+        With a generator, they are sampled on the CPU, so that they are the same on every device.
         """
-        where = torch.device("cpu") if generator is not None else like.device
+        device = torch.device("cpu") if generator is not None else like.device
         if self.norm == "linf":
-            shift = torch.empty(like.shape, dtype=like.dtype, device=where).uniform_(
+            shift = torch.empty(like.shape, dtype=like.dtype, device=device).uniform_(
                 -self.eps, self.eps, generator=generator
             )
         else:
-            direction = torch.empty(like.shape, dtype=like.dtype, device=where).normal_(generator=generator)
-            length = torch.empty_like(_length(direction)).uniform_(0, 1, generator=generator)
-            shift = direction * (length / _length(direction) * self.eps)
+            direction = torch.empty(like.shape, dtype=like.dtype, device=device).normal_(generator=generator)
+            length = torch.empty_like(_compute_norm(direction)).uniform_(0, 1, generator=generator)
+            shift = direction * (length / _compute_norm(direction) * self.eps)
         return shift.to(like.device)
 
 
-def _length(delta: Tensor) -> Tensor:
-    """The Euclidean norm of each row, ``(N, 1, ...)``."""
-    length: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
-    return length.reshape(-1, *[1] * (delta.ndim - 1))
+def _compute_norm(delta: Tensor) -> Tensor:
+    """Return the Euclidean norm of every image, ``(N, 1, ...)``."""
+    norm: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+    return expand_rows(norm, delta)

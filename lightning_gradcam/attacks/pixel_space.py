@@ -1,4 +1,4 @@
-"""Where attacks happen: pixels in [0, 1], whatever the model takes."""
+"""Pixel space of attacks: a wrapper that takes pixels in [0, 1], whatever the model takes."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from lightning_gradcam.utils.registry import Registry
 Attack: TypeAlias = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]
 """``(pixel-space model, images in [0, 1], labels) -> images in [0, 1]``."""
 
-_SLACK = 0.02
-"""Of the range: decoders and resizing overshoot a little."""
+_RANGE_TOLERANCE = 0.02
+"""Tolerance at both ends of [0, 1], since decoders and resizing overshoot a little."""
 
 ATTACKS = Registry[Attack]("attack")
 """Attacks by name; ``ATTACKS.register("name")(attack)`` adds one."""
 
 
 class PixelSpace(nn.Module):
-    """A model that takes pixels in [0, 1] and returns logits: the normalisation is inside.
+    """A model that takes pixels in [0, 1], normalizes them, and returns logits.
 
-    It is a module, so that other libraries' attacks take it, too.
+    It is a module, so that attacks of other libraries accept it.
 
     Args:
-        model: Takes normalised images.
-        pixels: Their normalisation; None where the model takes pixels.
-        probe: The rows beside the images, which ``forward`` may need.
-        call: How the model is called, a `Forward`; by default ``model(images)``.
+        model: Model that takes normalized images.
+        pixels: Their normalization; None if the model takes pixels.
+        probe: Labels and extras of the images, which ``call`` may need.
+        call: Calls the model, a `Forward`; by default ``model(images)``.
 
     >>> import torch
     >>> model = PixelSpace(nn.Flatten(), Normalization((0.5,), (0.25,)))
@@ -55,17 +55,17 @@ class PixelSpace(nn.Module):
         self.training = model.training
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, K)`` of images ``(N, C, *spatial)`` in [0, 1]."""
-        taken = images if self.pixels is None else self.pixels.normalize(images)
+        """Return the logits ``(N, K)`` of images ``(N, C, *spatial)`` in [0, 1]."""
+        inputs = images if self.pixels is None else self.pixels.normalize(images)
         if self.call is None:
-            return require_logits(self.model(taken))
-        rows = Probe(taken) if self.probe is None else replace(self.probe, images=taken)
-        return require_logits(self.call(self.model, rows))
+            return require_logits(self.model(inputs))
+        probe = Probe(inputs) if self.probe is None else replace(self.probe, images=inputs)
+        return require_logits(self.call(self.model, probe))
 
 
 @contextmanager
 def preserve_state(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Inside, a module and its parameters are as `isolated` and `frozen` make them; any other callable is as it is."""
+    """Isolate and freeze a module inside the context; do nothing for any other callable."""
     if not isinstance(model, nn.Module):
         yield
         return
@@ -74,10 +74,14 @@ def preserve_state(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
 
 
 def check_range(images: Tensor) -> None:
-    """Raise a ValueError where images do not lie in [0, 1]. (Waits for the device.)"""
+    """Check that images lie in [0, 1], with a small tolerance. (Synchronizes with the device.)
+
+    Raises:
+        ValueError: They do not.
+    """
     low, high = images.aminmax()
-    if not (low >= -_SLACK and high <= 1 + _SLACK):
+    if not (low >= -_RANGE_TOLERANCE and high <= 1 + _RANGE_TOLERANCE):
         raise ValueError(
-            f"Expected images in [0, 1], but got {float(low):.3g} to {float(high):.3g}. Where they are normalised, say "
-            "how: `pixels=Normalization(mean, std)`."
+            f"Expected images in [0, 1], but got {float(low):.3g} to {float(high):.3g}. If they are normalized, pass "
+            "`pixels=Normalization(mean, std)`."
         )

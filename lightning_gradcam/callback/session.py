@@ -228,7 +228,7 @@ class ProbeSession:
                 "`attack` is not supported for sharded models (FSDP, ModelParallel), because the gradient at the "
                 "images would have to pass through all shards. Remove `attack`, or train with DDP."
             )
-        return attack.settled(probe.images) if isinstance(attack, (FGSM, PGD)) else attack
+        return attack.with_defaults(probe.images) if isinstance(attack, (FGSM, PGD)) else attack
 
     def _warn_about_size(self) -> None:
         assert self.monitor is not None

@@ -9,6 +9,6 @@ from lightning_gradcam.robust.losses import FastFGSMLoss, PGDLoss, TRADESLoss
 from lightning_gradcam.robust.step import Step
 
 AdversarialLoss: TypeAlias = PGDLoss | FastFGSMLoss | TRADESLoss | ConsistencyLoss
-"""Any of them: the type of an argument that LightningCLI is to build."""
+"""Any of these losses: the type of an argument that LightningCLI builds."""
 
 __all__ = ["AdversarialLoss", "ConsistencyLoss", "FastFGSMLoss", "PGDLoss", "Step", "TRADESLoss"]

@@ -1,4 +1,4 @@
-"""Adversarial training that also pulls the explanations of clean and of attacked images together."""
+"""Loss of adversarial training that also keeps explanations consistent under attack."""
 
 from __future__ import annotations
 
@@ -26,30 +26,39 @@ from lightning_gradcam.methods import METHODS, LayerMethod
 from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.robust.losses import PGDLoss
-from lightning_gradcam.robust.step import TEN_STEPS, Step, check_attack, check_weight, to_float32, to_trainable
+from lightning_gradcam.robust.step import (
+    TEN_STEPS,
+    Step,
+    TrainingLoss,
+    check_attack,
+    check_weight,
+    to_float32,
+    to_trainable,
+)
 from lightning_gradcam.targets import TARGETS, freeze_classes, require_logits
 
 
 @dataclass(frozen=True)
-class ConsistencyLoss:
-    r"""Adversarial training with a penalty where an attack moves the explanation. Experimental.
+class ConsistencyLoss(TrainingLoss):
+    r"""Adversarial training with a penalty on changes of the explanation under attack. Experimental.
 
     .. math:: \operatorname{CE}(f(x'), y) + \lambda \, \big(1 - \cos(\operatorname{relu} E_y(x),
         \operatorname{relu} E_y(x'))\big)
 
-    with ``x'`` as of `PGDLoss` and the Grad-CAM evidence ``E`` of the label's class, which is part of the graph: the
-    gradient of the penalty is a second derivative. Maps that are degenerate in one of the two are left out; where all
-    are, the penalty is 0. Its two passes run eagerly, since compiled code has no hooks and no second derivatives.
+    with ``x'`` as in `PGDLoss`, and the Grad-CAM evidence ``E`` of the label's class, which is part of the graph: the
+    gradient of the penalty is a second derivative. Images with a degenerate clean or attacked map do not count; without
+    any other image, the penalty is 0. The two forward passes run eagerly, since compiled code supports neither hooks
+    nor second derivatives.
 
     Args:
-        attack: As of `PGDLoss`.
+        attack: Attack as in `PGDLoss`.
         weight: The factor lambda.
-        layers: Whose maps are compared, as of `explain`; of several, the mean counts. ``"auto"`` and rules are decided
+        layers: Layers whose maps are compared, as for `explain`; with several, their mean. ``"auto"`` and rules choose
             in the first step, from a trace of two images.
-        pixels: The normalisation of the images; None where they are pixels in [0, 1].
+        pixels: Normalization of the images; None if they are pixels in [0, 1].
 
     Raises:
-        TypeError: The attack is no `PGD`.
+        TypeError: The attack is not a `PGD`.
         ValueError: The weight is negative.
 
     >>> _ = torch.manual_seed(0)
@@ -63,7 +72,7 @@ class ConsistencyLoss:
     weight: float = 1.0
     layers: Layers = "auto"
     pixels: Normalization | None = None
-    _places: WeakKeyDictionary[nn.Module, tuple[Layer, ...]] = field(
+    _layers_by_model: WeakKeyDictionary[nn.Module, tuple[Layer, ...]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
     )
 
@@ -72,48 +81,38 @@ class ConsistencyLoss:
         check_weight("weight", self.weight)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles have the arguments; the layers are found again."""
+        """Copy and pickle the arguments only; the copy chooses its layers again."""
         return type(self), (self.attack, self.weight, self.layers, self.pixels)
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """The loss, a scalar; see `step`."""
-        return self.step(model, images, labels).loss
-
     def step(self, model: nn.Module, images: Tensor, labels: Tensor) -> Step:
-        """The loss with the attacked images, both logits, and how similar the maps are.
-
-        Args:
-            model: Called as ``model(images)``, with logits in what it returns; a LightningModule passes ``self``.
-            images: ``(N, C, *spatial)``, as the model takes them.
-            labels: ``(N,)`` classes, whose evidence is compared.
+        """Return the loss with the attacked images, both logits, and the similarity of the maps.
 
         Raises:
-            ValueError: Images do not lie in [0, 1] without their normalisation, or a layer's name is unknown.
+            ValueError: As for `PGDLoss.step`, or a layer's name is unknown.
             NotExplainableError: The model has no spatial output, or no gradient reaches it.
         """
         images, labels = to_trainable(images, labels)
-        places = self.locations(model, images, labels)
-        with _differentiable():
-            plain = PGDLoss(self.attack, self.pixels)
-            moved = plain.attacked(model, images, labels)
-            clean_maps, clean_logits = compute_evidence(model, images, labels, places)
-            maps, logits = compute_evidence(model, moved, labels, places)
-            similarity = compute_agreement(clean_maps, maps)
+        layers = self.choose_layers(model, images, labels)
+        with _enable_second_derivatives():
+            attacked = PGDLoss(self.attack, self.pixels).attack_images(model, images, labels)
+            clean_evidence, clean_logits = compute_evidence(model, images, labels, layers)
+            evidence, logits = compute_evidence(model, attacked, labels, layers)
+            similarity = compute_agreement(clean_evidence, evidence)
             loss = F.cross_entropy(to_float32(logits), labels) + self.weight * (1 - similarity)
-        return Step(loss, moved, logits, clean_logits, similarity.detach())
+        return Step(loss, attacked, logits, clean_logits, similarity.detach())
 
-    def locations(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Layer, ...]:
-        """The layers whose maps are compared, decided once for each model; arguments and errors as of `step`."""
-        if model not in self._places:
-            rows = Probe(images.detach(), labels=labels)[:TRACED_IMAGES]
-            self._places[model] = prepare(model, rows, layers=self.layers, target=TARGETS["label"]).layers
-        return self._places[model]
+    def choose_layers(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Layer, ...]:
+        """Choose the layers whose maps are compared, once for every model; arguments and errors as for `step`."""
+        if model not in self._layers_by_model:
+            probe = Probe(images.detach(), labels=labels)[:TRACED_IMAGES]
+            self._layers_by_model[model] = prepare(model, probe, layers=self.layers, target=TARGETS["label"]).layers
+        return self._layers_by_model[model]
 
 
 def compute_evidence(
     model: nn.Module, images: Tensor, labels: Tensor, layers: Sequence[Layer]
 ) -> tuple[Mapping[str, Tensor], Tensor]:
-    """Grad-CAM evidence ``(N, *s)`` per layer, and the logits, both of one pass in the model's own mode, with graph."""
+    """Compute Grad-CAM evidence ``(N, *s)`` by layer, and the logits, in one pass with graph, in the model's mode."""
     probe = Probe(images, labels=labels)
     [passes] = capture(model, probe, layers, default_forward(model), [freeze_classes(labels)], differentiable=True)
     gradcam = cast(LayerMethod, METHODS["gradcam"])
@@ -123,27 +122,28 @@ def compute_evidence(
 
 
 def compute_agreement(clean: Mapping[str, Tensor], attacked: Mapping[str, Tensor]) -> Tensor:
-    """The mean cosine of the ReLUed maps, over images whose maps are both readable, and over layers; else 1.
+    """Return the mean cosine of the ReLUed maps over layers and images, without degenerate maps; 1 if all are.
 
     >>> evidence = torch.tensor([[1.0, 0.0], [-1.0, -1.0]])
     >>> compute_agreement({"a": evidence}, {"a": torch.tensor([[3.0, 4.0], [1.0, 0.0]])})
     tensor(0.6000)
     """
-    means = [_agreement(clean[key], attacked[key]) for key in clean]
+    means = [_compute_mean_cosine(clean[key], attacked[key]) for key in clean]
     return torch.stack(means).mean()
 
 
-def _agreement(clean: Tensor, attacked: Tensor) -> Tensor:
+def _compute_mean_cosine(clean: Tensor, attacked: Tensor) -> Tensor:
+    """Return the mean cosine of the ReLUed maps over the images without a degenerate map; 1 if there are none."""
     readable = (find_status(clean.detach()) == 0) & (find_status(attacked.detach()) == 0)
-    # Put aside before the cosine: the gradient of a length is NaN at zero.
+    # Replaced before the cosine, not after: the gradient of a norm is NaN at zero.
     a, b = (torch.where(readable[:, None], maps.flatten(1).relu(), 1) for maps in (clean, attacked))
-    unlike = 1 - F.cosine_similarity(a, b, dim=1)
-    return 1 - torch.where(readable, unlike, 0).sum() / readable.sum().clamp_min(1)
+    distance = 1 - F.cosine_similarity(a, b, dim=1)
+    return 1 - torch.where(readable, distance, 0).sum() / readable.sum().clamp_min(1)
 
 
 @contextmanager
-def _differentiable() -> Iterator[None]:
-    """Inside, compiled modules run as they were written, and attention is of the kind that has a second derivative."""
+def _enable_second_derivatives() -> Iterator[None]:
+    """Run compiled modules eagerly inside, and attention with the backend that has a second derivative."""
     with ExitStack() as stack:
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))

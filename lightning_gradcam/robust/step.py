@@ -1,7 +1,8 @@
-"""One step of adversarial training: images are attacked, and then the model is trained on them."""
+"""A step of adversarial training: attack the images, then compute a loss on the result."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -18,26 +19,25 @@ from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
 
 Objective: TypeAlias = Callable[[Callable[[Tensor], Tensor]], Loss]
-"""From a pixel-space model to what the attack on it makes larger."""
+"""Maps a pixel-space model to the loss that an attack on it maximizes."""
 
 Start: TypeAlias = Callable[[Tensor, Ball], Tensor]
-"""``(images in [0, 1], ball) -> a place in the ball``: where an attack begins."""
-
+"""``(images in [0, 1], ball) -> points in the ball``: the starting points of an attack."""
 
 TEN_STEPS = PGD()
-"""Ten steps of a quarter of what is usual for images of that size, from a random start."""
+"""Ten steps of a quarter of the default ``eps`` for that image size, from a random start."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one training step came to.
+    """Result of a training step.
 
     Args:
-        loss: Scalar, float32, to be minimised.
+        loss: Scalar to minimize, float32.
         images: The attacked images ``(N, C, *spatial)``, as the model takes them.
-        logits: ``(N, K)`` of the attacked images, in the pass that is trained on.
-        clean_logits: ``(N, K)`` of the clean images, where the loss needs these.
-        similarity: Of clean and attacked maps, the mean over the images that have both; where the loss needs it.
+        logits: Logits ``(N, K)`` of the attacked images, in the forward pass that is trained on.
+        clean_logits: Logits ``(N, K)`` of the clean images, if the loss needs them.
+        similarity: Similarity of clean and attacked maps, the mean over the images with both, if the loss needs it.
     """
 
     loss: Tensor
@@ -47,68 +47,99 @@ class Step:
     similarity: Tensor | None = None
 
 
+class TrainingLoss(ABC):
+    """A loss of adversarial training, called as ``loss(model, images, labels)``."""
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss, a scalar; see `step`."""
+        return self.step(model, images, labels).loss
+
+    @abstractmethod
+    def step(self, model: nn.Module, images: Tensor, labels: Tensor) -> Step:
+        """Attack the images and return the loss with its intermediate results.
+
+        Args:
+            model: Called as ``model(images)``, returns an output with logits; a LightningModule passes ``self``.
+            images: ``(N, C, *spatial)``, as the model takes them.
+            labels: Classes ``(N,)``.
+
+        Raises:
+            ValueError: Images do not lie in [0, 1] without their normalization.
+        """
+
+
 def find_adversarial(
     model: nn.Module, images: Tensor, attack: PGD, objective: Objective, start: Start, pixels: Normalization | None
 ) -> Tensor:
-    """The images where the objective is largest, as far as the attack finds it; the model is left as it was found.
+    """Attack the images so as to maximize an objective; the model does not change.
 
-    The model evaluates meanwhile: BatchNorm uses, and keeps, its running statistics, and dropout is off. Starts are
-    drawn before, from PyTorch's global generator: anew in every step, for each image on its own.
+    The model is in evaluation mode during the attack: BatchNorm uses its running statistics without updating them, and
+    dropout is off. Starting points are sampled before that from PyTorch's global generator, in every step and for every
+    image anew.
 
     Args:
         model: Called as ``model(images)``.
-        images: ``(N, C, *spatial)``, as the model takes them; `to_trainable` ones.
-        attack: The ball, the steps, and what is kept.
-        objective: What is made larger.
-        start: Where each of the attack's restarts begins.
-        pixels: The normalisation of ``images``; None where they are pixels in [0, 1].
+        images: ``(N, C, *spatial)``, as the model takes them, without inference tensors (`to_trainable`).
+        attack: Ball, steps, restarts and ``keep`` of the attack.
+        objective: Loss to maximize.
+        start: Starting points of every restart.
+        pixels: Normalization of ``images``; None if they are pixels in [0, 1].
 
     Raises:
-        ValueError: Images do not lie in [0, 1] without their normalisation.
+        ValueError: Images do not lie in [0, 1] without their normalization.
     """
     clean = restore_pixels(Probe(images.detach(), pixels=pixels))
     check_range(clean)
     clean = clean.clamp(0, 1)
-    settled = attack.settled(clean)
-    ball = Ball(settled.eps or 0.0, attack.norm)
-    starts = [start(clean, ball) for _ in range(attack.restarts)]  # inside of `isolated` every draw is the same
+    attack = attack.with_defaults(clean)
+    ball = Ball(attack.eps or 0.0, attack.norm)
+    # `isolated` restores the random state, so that starts sampled inside it would be the same in every step.
+    starts = [start(clean, ball) for _ in range(attack.restarts)]
     with isolated(model), frozen(model):
         loss = objective(PixelSpace(model, pixels))
-        place = select_highest(loss, clean, starts, ball, settled)
-    return place if pixels is None else pixels.normalize(place)
+        attacked = select_highest(loss, clean, starts, ball, attack)
+    return attacked if pixels is None else pixels.normalize(attacked)
 
 
 def to_trainable(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Both, or copies where they were made in inference mode, as in Lightning's validation: autograd takes no such."""
+    """Return images and labels, with normal copies of inference tensors, which Lightning's validation creates."""
     probe = Probe(images, labels=labels).without_inference_tensors()
     return probe.images, labels if probe.labels is None else probe.labels
 
 
 def sample_uniform(images: Tensor, ball: Ball) -> Tensor:
-    """Anywhere in the ball, see `Ball.shifts`."""
-    return ball.start(images)
+    """Sample starting points in the ball, see `Ball.sample_shifts`."""
+    return ball.sample_start(images)
 
 
 def start_at_images(images: Tensor, _ball: Ball) -> Tensor:
-    """Where the images are."""
+    """Return the images themselves as starting points."""
     return images
 
 
 def to_float32(logits: Tensor) -> Tensor:
-    """In at least float32, for losses under mixed precision."""
+    """Convert half-precision logits to float32, for losses under mixed precision."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def check_attack(attack: object) -> None:
-    """Raise a TypeError where the attack is not one whose steps are known here."""
+    """Check that the attack is a `PGD`.
+
+    Raises:
+        TypeError: It is not.
+    """
     if not isinstance(attack, PGD):
         raise TypeError(
-            f"Expected `attack` to be a PGD, whose starts are drawn anew in every step, but got {attack!r}. "
+            f"Expected `attack` to be a PGD, with new random starts in every step, but got {attack!r}. "
             "FGSM is `PGD(eps, steps=1, step_size=eps, random_start=False)`."
         )
 
 
 def check_weight(name: str, value: float) -> None:
-    """Raise a ValueError where a weight is negative or no number."""
+    """Check that a weight is not negative and not NaN.
+
+    Raises:
+        ValueError: It is.
+    """
     if not value >= 0:
         raise ValueError(f"Expected `{name}` of at least 0, but got {value}.")

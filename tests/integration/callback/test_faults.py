@@ -77,7 +77,7 @@ def test_wrong_arguments_raise_at_once(arguments, message):
     [
         ({"layers": "featurs"}, "Did you mean 'features'"),
         ({"layers": ["features", "2"]}, "Did you mean 'features.2'"),
-        ({"layers": "head"}, "a grid of places"),
+        ({"layers": "head"}, "a layer with a spatial output"),
         ({"probe": (IMAGES[:, :1], torch.arange(4) % 3)}, r"\(4, 1, 16, 16\)|\(2, 1, 16, 16\)"),
         ({"probe": (IMAGES, torch.tensor([0, 1, 2, 3]))}, "classes from 0 to 2, as the model has 3, but got 3"),
         ({"probe": (IMAGES, torch.tensor([0, 1, 2, -1]))}, "but got -1"),

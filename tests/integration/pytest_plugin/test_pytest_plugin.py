@@ -209,7 +209,7 @@ def test_folders_are_chosen_by_option_or_ini(run, pytester):
         ("net(), probe(), target=2", "*Expected `target` to match the baseline (predicted class), but got class 2."),
         ("net(), probe(70)", "*"),
         ("net(), probe() + 0.1", "*explain different images*"),
-        ("nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), probe()", "*Expected a layer with a grid of places*"),
+        ("nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), probe()", "*Expected a layer with a spatial output*"),
         ("net(), probe(), profile='retrain'", "*at least 5 training runs*got 1*"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Every registered attack against a plain replica, its budget and its box, in pixels; the model is left as found."""
+"""Every registered attack against a plain replica: budget, pixel range, and an unchanged model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lightning_gradcam import Normalization, NotExplainableError, Probe
 from lightning_gradcam.attacks import ATTACKS, FGSM, PGD, Ball, PixelSpace, attack_probe
 from lightning_gradcam.attacks.ascent import make_loss
-from lightning_gradcam.attacks.gradient import USUAL
+from lightning_gradcam.attacks.gradient import DEFAULT_BUDGETS
 from tests.helpers.models import Noisy, TinyResNet, TinyVGG, examples, perturbed, plain_cnn
 
 NORM = Normalization((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
@@ -52,7 +52,7 @@ REPLICAS = {"fgsm": plain_fgsm, "pgd": plain_pgd}
 """An attack is tested by being entered here."""
 
 
-class Normalising(nn.Module):
+class NormalizedModel(nn.Module):
     """The same model for pixels."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -70,21 +70,21 @@ def test_every_attack_has_a_replica():
 
 @pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-def test_equals_its_replica_in_pixels_also_where_images_are_normalised(name, context):
+def test_attack_equals_replica_also_for_normalized_images(name, context):
     model, outside = perturbed(plain_cnn()), torch.rand(3, 3, 12, 12)
-    expected = REPLICAS[name](Normalising(model), outside, torch.tensor([0, 4, 2]))
+    expected = REPLICAS[name](NormalizedModel(model), outside, torch.tensor([0, 4, 2]))
     with context():
         pixels, labels = outside.clone(), torch.tensor([0, 4, 2])
-        normalised = attack_probe(model, Probe(NORM.normalize(pixels), labels=labels, pixels=NORM), name)
-        in_pixels = attack_probe(Normalising(model), Probe(pixels, labels=labels), name)
-    for attacked in (NORM.restore(normalised.images), in_pixels.images):
+        normalized = attack_probe(model, Probe(NORM.normalize(pixels), labels=labels, pixels=NORM), name)
+        in_pixels = attack_probe(NormalizedModel(model), Probe(pixels, labels=labels), name)
+    for attacked in (NORM.restore(normalized.images), in_pixels.images):
         # Where a gradient is zero but for rounding, its sign may differ.
         assert ((attacked - expected).abs() < 1e-5).float().mean() > 0.995
-    assert not normalised.images.requires_grad
-    assert torch.equal(normalised.labels, labels)
-    assert normalised.pixels == NORM
+    assert not normalized.images.requires_grad
+    assert torch.equal(normalized.labels, labels)
+    assert normalized.pixels == NORM
     with torch.no_grad():
-        before, after = (F.cross_entropy(Normalising(model)(p), labels) for p in (outside, in_pixels.images))
+        before, after = (F.cross_entropy(NormalizedModel(model)(p), labels) for p in (outside, in_pixels.images))
     assert after > before
 
 
@@ -101,7 +101,7 @@ attacks = st.one_of(
 
 @examples(60)
 @given(attacks, st.integers(0, 1000), st.booleans())
-def test_budget_and_box(attack, seed, normalised):
+def test_attack_stays_in_budget_and_pixel_range(attack, seed, normalized):
     pixels = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed)).round(decimals=1)
     labels = torch.tensor([seed % 5, 1])
     attacked = attack(MODEL, pixels, labels)
@@ -110,14 +110,14 @@ def test_budget_and_box(attack, seed, normalised):
     assert (change.flatten(1).norm(dim=1) if l2 else change.abs()).max() <= attack.eps * (1 + 1e-6) + 1e-7
     assert attacked.min() >= 0
     assert attacked.max() <= 1
-    if normalised:
+    if normalized:
         probe = Probe(NORM.normalize(pixels), labels=labels, pixels=NORM)
         torch.testing.assert_close(
             NORM.restore(attack_probe(MODEL, probe, lambda *_: attacked).images), attacked, atol=1e-6, rtol=0
         )
 
 
-def test_fgsm_spends_the_whole_budget_where_the_range_allows():
+def test_fgsm_uses_full_budget_within_pixel_range():
     pixels, eps = torch.rand(4, 3, 8, 8), 0.1
     change = FGSM(eps)(MODEL, pixels, torch.tensor([0, 1, 2, 3])) - pixels
     inside = (pixels >= eps) & (pixels <= 1 - eps)
@@ -134,7 +134,7 @@ ARCHITECTURES = {"plain": plain_cnn, "tiny residual": TinyResNet, "tiny vgg": Ti
 
 @pytest.mark.parametrize("toward", [None, 3])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_equals_torchattacks_bit_for_bit_in_linf_and_to_1e_6_in_l2(name, toward, monkeypatch):
+def test_attack_equals_torchattacks(name, toward, monkeypatch):
     model = perturbed(ARCHITECTURES[name]())
     images, labels = torch.rand(5, 3, 16, 16), torch.tensor([0, 1, 2, 4, 1])
     aims = labels if toward is None else torch.full_like(labels, toward)
@@ -157,13 +157,13 @@ def test_equals_torchattacks_bit_for_bit_in_linf_and_to_1e_6_in_l2(name, toward,
     assert (found["l2"] - expected).abs().max() < 1e-6
     assert not torch.equal(found["l2"], images)
 
-    shift = Ball(EPS).shifts(images[:1], torch.Generator().manual_seed(0))
+    shift = Ball(EPS).sample_shifts(images[:1], torch.Generator().manual_seed(0))
     with monkeypatch.context() as patch:
         same_start(patch, shift)
         assert torch.equal(found["linf"], theirs(torchattacks.PGD, eps=EPS, alpha=EPS / 3, steps=7))
 
     begun = PGD(0.5, 7, 0.5 / 3, norm="l2", toward=toward)(model, images, labels)
-    shift = Ball(0.5, "l2").shifts(images[:1], torch.Generator().manual_seed(0))
+    shift = Ball(0.5, "l2").sample_shifts(images[:1], torch.Generator().manual_seed(0))
     with monkeypatch.context() as patch:  # theirs is a direction times a length over its own
         patch.setattr(Tensor, "normal_", lambda self, *_, **__: self.copy_(shift.expand_as(self)))
         patch.setattr(Tensor, "uniform_", lambda self, *_, **__: self.fill_(float(shift.norm()) / 0.5))
@@ -172,10 +172,10 @@ def test_equals_torchattacks_bit_for_bit_in_linf_and_to_1e_6_in_l2(name, toward,
     assert (begun - found["l2"]).abs().max() > 1e-3  # the start counts
 
 
-def test_through_a_normalisation_it_is_the_attack_on_pixels():
+def test_attack_through_normalization_equals_attack_on_pixels():
     model, pixels, labels = perturbed(plain_cnn()), torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 4])
     for attack in (FGSM(EPS), PGD(EPS, 5), PGD(0.5, 5, norm="l2"), PGD(EPS, 5, restarts=2, keep="best")):
-        expected = attack(Normalising(model), pixels, labels)
+        expected = attack(NormalizedModel(model), pixels, labels)
         probe = Probe(NORM.normalize(pixels), labels=labels, pixels=NORM)
         found = NORM.restore(attack_probe(model, probe, attack).images)
         assert (found - expected).abs().max() < 1e-6
@@ -184,7 +184,7 @@ def test_through_a_normalisation_it_is_the_attack_on_pixels():
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("toward", [None, "least_likely", "next", 2])
-def test_of_the_best_more_steps_or_restarts_are_never_worse(norm, toward):
+def test_more_steps_or_restarts_are_never_worse(norm, toward):
     model, images, labels = perturbed(TinyResNet()), torch.rand(6, 3, 16, 16), torch.arange(6) % 5
     loss = make_loss(model, images, labels, toward)
 
@@ -206,7 +206,7 @@ def test_of_the_best_more_steps_or_restarts_are_never_worse(norm, toward):
     assert (steps[-1] > last + 1e-6).any() or norm == "l2"  # else the choice would never matter
 
 
-def test_a_targeted_attack_gains_the_class_it_moves_towards():
+def test_targeted_attack_raises_probability_of_target():
     model, images = perturbed(plain_cnn()), torch.rand(4, 3, 16, 16)
     with torch.no_grad():
         clean = model(images).softmax(1)
@@ -219,7 +219,7 @@ def test_a_targeted_attack_gains_the_class_it_moves_towards():
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_an_image_s_attack_hangs_neither_on_its_batch_nor_on_chance(norm):
+def test_attack_is_independent_of_batch_and_random_state(norm):
     model, images, labels = perturbed(plain_cnn()), torch.rand(5, 3, 16, 16), torch.tensor([0, 1, 2, 4, 1])
     attack = PGD(0.2, 4, norm=norm, restarts=2)
     whole = attack(model, images, labels)
@@ -233,24 +233,24 @@ def test_an_image_s_attack_hangs_neither_on_its_batch_nor_on_chance(norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_random_starts_fill_the_ball(norm):
+def test_random_starts_fill_ball(norm):
     ball = Ball(0.25, norm)
-    shifts = ball.shifts(torch.empty(400, 1, 3, 3))
+    shifts = ball.sample_shifts(torch.empty(400, 1, 3, 3))
     length = shifts.flatten(1).norm(dim=1) if norm == "l2" else shifts.abs()
     assert length.max() <= 0.25 + 1e-6
     assert (length / 0.25).mean().sub(0.5).abs() < 0.05
     assert shifts.mean().abs() < 0.01
 
 
-def test_what_is_left_open_is_usual_for_images_of_that_size():
+def test_defaults_depend_on_image_size():
     cases = [((1, 28, 28), 0), ((3, 28, 28), 1), ((1, 64, 64), 1), ((3, 32, 32), 1), ((3, 224, 224), 2)]
     for shape, kind in cases:
         images = torch.rand(2, *shape)
         for norm in NORMS:
-            eps = USUAL[kind][1][norm]
-            assert PGD(norm=norm, steps=5).settled(images) == PGD(eps, 5, 2.5 * eps / 5, norm=norm)
-        assert FGSM().settled(images) == FGSM(USUAL[kind][1]["linf"])
-        assert FGSM(0.5).settled(images) == FGSM(0.5)
+            eps = DEFAULT_BUDGETS[kind][1][norm]
+            assert PGD(norm=norm, steps=5).with_defaults(images) == PGD(eps, 5, 2.5 * eps / 5, norm=norm)
+        assert FGSM().with_defaults(images) == FGSM(DEFAULT_BUDGETS[kind][1]["linf"])
+        assert FGSM(0.5).with_defaults(images) == FGSM(0.5)
     pixels, labels = torch.rand(2, 3, 16, 16), torch.tensor([0, 1])
     model = perturbed(plain_cnn())
     assert torch.equal(FGSM()(model, pixels, labels), FGSM(8 / 255)(model, pixels, labels))
@@ -258,7 +258,7 @@ def test_what_is_left_open_is_usual_for_images_of_that_size():
 
 
 @pytest.mark.parametrize("attack", [FGSM(0.1), PGD(0.1, 3), PGD(0.1, 3, norm="l2", keep="best", restarts=2)])
-def test_called_by_itself_it_leaves_a_module_as_found_and_works_in_every_mode(attack):
+def test_direct_call_restores_module_in_every_grad_mode(attack):
     model = perturbed(plain_cnn()).train()
     model[2].eval()
     model[0].weight.requires_grad_(False)
@@ -302,12 +302,12 @@ def test_called_by_itself_it_leaves_a_module_as_found_and_works_in_every_mode(at
         (lambda: FGSM()(MODEL, torch.full((2, 3, 8, 8), torch.nan), torch.tensor([0, 1])), "but got nan to nan"),
     ],
 )
-def test_a_wrong_argument_is_named(attack, message):
+def test_wrong_argument_is_named_in_error(attack, message):
     with pytest.raises(ValueError, match=message):
         attack()
 
 
-def test_attacks_of_torchattacks_serve_in_a_line():
+def test_attack_of_torchattacks_works_as_callable():
     model, probe = perturbed(plain_cnn()), Probe(torch.rand(3, 3, 16, 16), labels=torch.tensor([0, 4, 2]))
 
     def theirs(model, images, labels):
@@ -319,7 +319,7 @@ def test_attacks_of_torchattacks_serve_in_a_line():
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_the_model_is_left_as_found_and_attacked_in_evaluation(name):
+def test_attack_probe_restores_model_and_attacks_in_eval_mode(name):
     model = perturbed(plain_cnn()).train()
     model[1].eval()
     model[0].weight.requires_grad_(False)
@@ -338,7 +338,7 @@ def test_the_model_is_left_as_found_and_attacked_in_evaluation(name):
         attack_probe(Noisy(fails=True), probe, name)
 
 
-def test_an_attack_of_the_users_own_sees_pixels_and_the_rows_that_forward_needs():
+def test_custom_attack_receives_pixels_and_extras():
     model, seen = perturbed(plain_cnn()), {}
 
     def forward(model, probe):
@@ -357,7 +357,7 @@ def test_an_attack_of_the_users_own_sees_pixels_and_the_rows_that_forward_needs(
     assert isinstance(seen["model"], PixelSpace)
 
 
-def test_what_is_wrong_is_said():
+def test_wrong_probe_or_attack_raises_error():
     model, pixels, labels = plain_cnn(), torch.rand(2, 3, 12, 12), torch.tensor([0, 1])
     for error, message, probe, attack in [
         (ValueError, r"labels of shape \(N,\)", Probe(pixels), "fgsm"),

@@ -1,4 +1,4 @@
-"""Signals whose places are in the middle of ``(n, L, C)``, or in front, somewhere inside the model."""
+"""Models of signals that work on ``(n, L, C)`` or ``(L, n, C)`` inside: the sequence axis of every layer."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def located(model, signals, layers="auto"):
 
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("name", CHOSEN)
-def test_the_last_places_are_found_and_evidence_is_that_of_autograd(name, rows):
+def test_last_sequence_is_chosen_and_evidence_is_autograds(name, rows):
     make, layer, to_grid = CHOSEN[name]
     model, signals, classes = perturbed(make()), torch.randn(rows, 2, 100), [1, 3, 0][:rows]
     found = explain(model, signals, target=classes)
@@ -84,7 +84,7 @@ def read(model, signals=None):
     return {s.name: s.to_grid if s.grid else None for s in shapes if len(s.shape) == 3}
 
 
-def test_every_layer_of_a_transformer_and_of_a_mixer():
+def test_every_layer_of_transformer_and_mixer_is_read():
     for settings in ({}, {"width": 20}, {"width": 21}, {"batch_first": False}, {"norm_first": True}):
         model = perturbed(Transformer(**settings))
         stem, *others = read(model).values()
@@ -101,7 +101,7 @@ def test_every_layer_of_a_transformer_and_of_a_mixer():
         assert set(found.values()) == {MIDDLE}
 
 
-def test_every_layer_of_a_convnext_and_behind_turned_tokens():
+def test_every_layer_of_convnext_and_transposed_tokens():
     for width in (8, 20):
         found = read(perturbed(ConvNext(width)))
         first = {name for name in found if name.split(".")[-1] in ("stem", "conv", "0", "blocks")}
@@ -117,7 +117,7 @@ def test_every_layer_of_a_convnext_and_behind_turned_tokens():
         }
 
 
-def test_what_cannot_be_told_is_not_read():
+def test_ambiguous_sequences_are_not_read():
     model, signals = perturbed(Mixer(20, copy=True)), torch.randn(3, 2, 100)
     found = read(model, signals)  # a copy of 20 channels and 20 places shows nothing of what was turned
     assert {name for name, to_grid in found.items() if to_grid is None} == {
@@ -151,7 +151,7 @@ class Step(nn.Module):
         return self.function(x)
 
 
-def test_modules_of_ones_own():
+def test_custom_modules_are_read_by_sizes():
     kernel, wide, sharp = torch.randn(7, 2, 5), torch.randn(2, 6), torch.randn(30, 2, 8)
     turn = lambda x: x.transpose(1, 2)  # noqa: E731
     for steps, grids in [
@@ -173,7 +173,7 @@ def test_modules_of_ones_own():
         explain(nn.Sequential(Step(lambda x: x.reshape(len(x), 10, 20)), nn.Flatten(), nn.Linear(200, 3)), signals)
 
 
-def test_patches_by_a_module_of_its_own_are_the_first_tokens():
+def test_patches_of_custom_module_are_first_tokens():
     cut = Step(lambda x: x.unfold(2, 10, 10).transpose(1, 2).flatten(2))
     model, signals = (
         nn.Sequential(cut, nn.Linear(20, 8), nn.Tanh(), nn.Flatten(), nn.LazyLinear(3)),
@@ -186,7 +186,7 @@ def test_patches_by_a_module_of_its_own_are_the_first_tokens():
     turned = nn.Sequential(Turn(), nn.Unflatten(1, (10, 10)), nn.Flatten(2), *model[1:])
     [layer] = located(turned, signals).layers
     assert (layer.name, layer.to_grid) == ("0", Tokens((100,)))
-    assert "behind it 4 layers return sequences, the last 4 [2, 10, 8]" in layer.reason
+    assert "4 later layers return sequences (the last one, 4, returns [2, 10, 8])" in layer.reason
 
 
 class Between(nn.Module):
@@ -205,7 +205,7 @@ class Between(nn.Module):
         return self.head(self.body(self.between(self.stem(signals))).flatten(1))
 
 
-def test_between_two_modules():
+def test_functions_between_modules_are_read_by_sizes():
     turn = lambda x: x.transpose(1, 2)  # noqa: E731
     token = lambda x: torch.cat([turn(x)[:, :1], turn(x)], 1)  # noqa: E731
     for length, between, modules, grids in [
@@ -228,7 +228,7 @@ def test_between_two_modules():
         assert (stem, found) == (FIRST, grids)
 
 
-def test_without_a_convolution():
+def test_sequences_without_convolution_are_read():
     turn = lambda x: x.transpose(1, 2)  # noqa: E731
     tokens = nn.Sequential(Step(lambda x: torch.cat([turn(x)[:, :1], turn(x)], 1)), nn.LayerNorm(2), nn.Flatten())
     signals = torch.randn(3, 2, 100)
@@ -237,7 +237,7 @@ def test_without_a_convolution():
     assert set(read(square, torch.randn(3, 20, 20)).values()) == {MIDDLE}
 
 
-def test_channels_as_rows_are_no_signals():
+def test_channels_as_batch_are_not_read():
     alone = nn.Sequential(
         Step(lambda x: x.reshape(-1, 1, 100)), nn.Conv1d(1, 2, 5), Step(lambda x: x.reshape(-1, 2 * 192))
     )

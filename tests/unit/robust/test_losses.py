@@ -1,4 +1,4 @@
-"""Every loss of adversarial training against a plain replica: its value, its gradients, and what it leaves behind."""
+"""Every loss of adversarial training against a plain replica: value, gradients, and side effects."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LAYER = [Layer("5")]
 
 
 def doubled(make=plain_cnn) -> nn.Module:
-    """In float64, so that no sign hangs on rounding, and as it is trained; the same one in every call."""
+    """In float64, so that no sign depends on rounding, and as it is trained; the same one in every call."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return perturbed(make()).double().train()
@@ -156,7 +156,7 @@ def test_every_loss_has_a_replica():
 
 @pytest.mark.parametrize("kind", MODELS)
 @every_loss
-def test_value_gradients_and_buffers_are_those_of_its_replica(name, kind):
+def test_value_gradients_and_buffers_equal_replica(name, kind):
     make, layer = MODELS[kind]
     model, (images, labels) = doubled(make), batch()
     theirs = copy.deepcopy(model)
@@ -177,7 +177,7 @@ def test_value_gradients_and_buffers_are_those_of_its_replica(name, kind):
 
 
 class Smooth(nn.Module):
-    """A head of its own behind the explained layer, so that the map's gradient depends on all weights."""
+    """A head after the explained layer, so that the map's gradient depends on all weights."""
 
     def __init__(self, attention: bool = False) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ class Smooth(nn.Module):
         return self.head(features)
 
 
-def test_the_penaltys_gradient_is_the_slope_of_the_loss():
+def test_penalty_gradient_equals_finite_differences():
     torch.manual_seed(0)
     model, (images, labels) = Smooth().double(), batch()
     loss = ConsistencyLoss(ATTACK, weight=50.0, layers="body.1")
@@ -220,13 +220,13 @@ def test_the_penaltys_gradient_is_the_slope_of_the_loss():
         assert torch.allclose(without, parameter.grad, rtol=1e-2) is (parameter is model.head[-1].bias)
 
 
-def test_attention_has_a_second_derivative():
+def test_consistency_loss_differentiates_through_attention():
     model, (images, labels) = Smooth(attention=True), batch()
     ConsistencyLoss(ATTACK, 50.0, layers="body.1")(model, images.float(), labels).backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-def test_degenerate_maps_are_left_out():
+def test_agreement_skips_degenerate_maps():
     clean = torch.tensor([[1.0, 0.0], [-1.0, -1.0], [2.0, 2.0], [1.0, 2.0]], requires_grad=True)
     moved = torch.tensor([[3.0, 4.0], [1.0, 0.0], [1.0, 0.0], [torch.nan, 0.0]])
     similarity = compute_agreement({"a": clean}, {"a": moved})
@@ -241,7 +241,7 @@ def test_degenerate_maps_are_left_out():
 
 @every_loss
 @pytest.mark.parametrize("train", [True, False])
-def test_the_attack_leaves_the_model_and_the_random_state_as_found(name, train):
+def test_attack_restores_model_and_random_state(name, train):
     model, (images, labels) = perturbed(plain_cnn()).train(train), batch()
     model[1].eval()  # a frozen BatchNorm
     images = images.float()
@@ -264,7 +264,7 @@ def test_the_attack_leaves_the_model_and_the_random_state_as_found(name, train):
 
 
 @every_loss
-def test_starts_are_fresh_in_every_step_and_differ_between_images(name):
+def test_starts_differ_between_steps_and_images(name):
     model, (images, labels) = doubled().eval(), batch()  # else BatchNorm changes from step to step
     images, labels = images[:1].repeat(4, 1, 1, 1), labels[:1].repeat(4)
     torch.manual_seed(0)
@@ -276,7 +276,7 @@ def test_starts_are_fresh_in_every_step_and_differ_between_images(name):
 
 
 @every_loss
-def test_a_step_shows_what_it_did(name):
+def test_step_returns_intermediate_results(name):
     model, (images, labels) = doubled(), batch()
     step = LOSSES[name].step(model, images, labels)
     assert 0 < (step.images - images).abs().max() <= EPS + 1e-12
@@ -288,7 +288,7 @@ def test_a_step_shows_what_it_did(name):
     assert not step.images.requires_grad
 
 
-class Normalising(nn.Module):
+class NormalizedModel(nn.Module):
     """The same model for pixels."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -300,14 +300,14 @@ class Normalising(nn.Module):
 
 
 @every_loss
-def test_eps_means_pixels_where_images_are_normalised(name):
+def test_eps_is_in_pixels_for_normalized_images(name):
     model, (pixels, labels) = doubled(), batch()
     loss = LOSSES[name]
     torch.manual_seed(0)
-    expected = loss(Normalising(copy.deepcopy(model)), pixels, labels)
+    expected = loss(NormalizedModel(copy.deepcopy(model)), pixels, labels)
     torch.manual_seed(0)
-    normalised = type(loss)(**{**fields_of(loss), "pixels": NORM})
-    torch.testing.assert_close(normalised(model, NORM.normalize(pixels), labels), expected, rtol=1e-6, atol=0)
+    normalized = type(loss)(**{**fields_of(loss), "pixels": NORM})
+    torch.testing.assert_close(normalized(model, NORM.normalize(pixels), labels), expected, rtol=1e-6, atol=0)
     with pytest.raises(ValueError, match=r"images in \[0, 1\].*pixels=Normalization"):
         loss(model, NORM.normalize(pixels), labels)
 
@@ -318,7 +318,7 @@ def fields_of(loss) -> dict:
 
 @every_loss
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_its_value_can_be_watched_in_validation(name, mode):
+def test_value_is_same_without_grad(name, mode):
     model, (images, labels) = doubled().eval(), batch()
     torch.manual_seed(0)
     expected = LOSSES[name](model, images, labels)
@@ -328,7 +328,7 @@ def test_its_value_can_be_watched_in_validation(name, mode):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
 
 
-def test_a_divergence_has_a_gradient_where_probabilities_round_to_zero():
+def test_divergence_has_gradient_at_zero_probabilities():
     clean, logits = torch.tensor([[0.0, 300.0]]).requires_grad_(), torch.tensor([[300.0, 0.0]]).requires_grad_()
     robust.losses.kl_divergence(clean, logits).sum().backward()
     assert clean.grad.isfinite().all()
@@ -337,7 +337,7 @@ def test_a_divergence_has_a_gradient_where_probabilities_round_to_zero():
 
 
 @every_loss
-def test_models_in_half_precision_have_losses_in_single(name):
+def test_half_precision_models_have_float32_losses(name):
     model, (images, labels) = perturbed(plain_cnn()).bfloat16(), batch()
     loss = LOSSES[name](model, images.bfloat16(), labels)
     loss.backward()
@@ -350,7 +350,7 @@ def test_models_in_half_precision_have_losses_in_single(name):
 
 
 @every_loss
-def test_under_autocast(name):
+def test_losses_under_autocast(name):
     torch.manual_seed(0)
     model, (images, labels) = perturbed(plain_cnn()).train(), batch()
     torch.manual_seed(1)
@@ -368,7 +368,7 @@ def test_under_autocast(name):
 
 @every_loss
 @pytest.mark.parametrize("backbone", ["frozen", "without grad"])
-def test_a_frozen_body(name, backbone):
+def test_losses_train_head_on_frozen_body(name, backbone):
     class Tuned(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -392,7 +392,7 @@ def test_a_frozen_body(name, backbone):
 
 
 @every_loss
-def test_compiled_models_give_the_same(name):
+def test_losses_of_compiled_model_are_same(name):
     model, (images, labels) = doubled(), batch()
     torch.manual_seed(0)
     expected = LOSSES[name](copy.deepcopy(model), images, labels)
@@ -405,7 +405,7 @@ def test_compiled_models_give_the_same(name):
         loss.backward()
 
 
-def test_layers_are_decided_once_for_each_model(monkeypatch):
+def test_layers_are_chosen_once_per_model(monkeypatch):
     from lightning_gradcam.robust import consistency
 
     asked = []
@@ -416,7 +416,7 @@ def test_layers_are_decided_once_for_each_model(monkeypatch):
     for model in (one, other, one):
         loss(model, images, labels)
     assert asked == [2, 2]
-    assert [layer.name for layer in loss.locations(one, images, labels)] == ["5"]
+    assert [layer.name for layer in loss.choose_layers(one, images, labels)] == ["5"]
     both = ConsistencyLoss(ATTACK, layers=["2", "5"])
     assert 0 < both.step(one, images, labels).similarity < 1
     with pytest.raises(ValueError, match="Did you mean"):
@@ -449,12 +449,12 @@ def test_copies_and_pickles(name):
         (lambda: FastFGSMLoss(0.1, -1), ValueError, "`step_size` of at least 0"),
     ],
 )
-def test_wrong_arguments_are_named(make, error, match):
+def test_wrong_argument_is_named_in_error(make, error, match):
     with pytest.raises(error, match=match):
         make()
 
 
-def test_what_is_left_open_is_what_is_usual():
+def test_default_eps_depends_on_image_size():
     model, (images, labels) = perturbed(plain_cnn()), batch()
     for loss in (PGDLoss(), FastFGSMLoss(), TRADESLoss(), ConsistencyLoss()):
         assert (loss.step(model, images.float(), labels).images - images).abs().max() == pytest.approx(
@@ -463,18 +463,18 @@ def test_what_is_left_open_is_what_is_usual():
 
 
 @pytest.mark.parametrize("keep", ["last", "best"])
-def test_restarts_and_targets_are_the_attacks(keep):
+def test_losses_use_restarts_and_target_of_attack(keep):
     model, (images, labels) = doubled().eval(), batch()
 
     def ends(**options) -> Tensor:
         torch.manual_seed(0)
-        moved = PGDLoss(PGD(0.3, 2, 0.2, keep=keep, **options)).explain_attacked(model, images, labels)
+        moved = PGDLoss(PGD(0.3, 2, 0.2, keep=keep, **options)).attack_images(model, images, labels)
         with torch.no_grad():
             return F.cross_entropy(model(moved), labels, reduction="none")
 
     assert (ends(restarts=4) >= ends() - 1e-12).all()
     assert (ends(restarts=4) > ends() + 1e-9).any()
-    towards = PGDLoss(PGD(0.3, 5, toward=3)).explain_attacked(model, images, labels)
+    towards = PGDLoss(PGD(0.3, 5, toward=3)).attack_images(model, images, labels)
     with torch.no_grad():
         assert (model(towards)[:, 3] > model(images)[:, 3]).all()
 
@@ -492,7 +492,7 @@ class Robust(Body, LightningModule):
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @every_loss
-def test_in_a_run(name, precision, tmp_path):
+def test_training_run_is_reproducible(name, precision, tmp_path):
     lit_norm = Normalization((0.4,) * 3, (0.25,) * 3)
     ends = []
     for _ in range(2):
@@ -511,7 +511,7 @@ def test_in_a_run(name, precision, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does(tmp_path):
+def test_two_processes_train_as_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -550,7 +550,7 @@ class Configured(Robust):
 
 
 @every_loss
-def test_from_the_command_line(name, monkeypatch, tmp_path):
+def test_lightning_cli_builds_loss(name, monkeypatch, tmp_path):
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's affair
     monkeypatch.setattr(sys, "argv", ["train.py"])
