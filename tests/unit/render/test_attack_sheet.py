@@ -14,9 +14,9 @@ from lightning_gradcam.render.photos import SEAM
 from lightning_gradcam.render.sheet import WIDTH
 from lightning_gradcam.stability import spearman
 from lightning_gradcam.targets.logits import predictions
+from tests.helpers.attacked_monitor import NORM, undecided, watched
 from tests.helpers.lit import Bars
 from tests.helpers.models import find, read
-from tests.unit.monitor.test_adversarial import NORM, undecided, watched
 
 
 def drawn(count=6, **how):

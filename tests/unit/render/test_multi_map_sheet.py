@@ -20,9 +20,9 @@ from lightning_gradcam.render.photos import SEAM
 from lightning_gradcam.render.sheet import WIDTH
 from lightning_gradcam.targets import TARGETS
 from tests.helpers.canvases import sheet_of
+from tests.helpers.device_waits import Waits
 from tests.helpers.lit import BODIES, Bars, Lit, bodies
 from tests.helpers.models import find, perturbed, read
-from tests.unit.monitor.test_monitor import Waits
 
 EVERY = [*EQUATIONS, Variant("layercam", "abs", "principal")]
 
