@@ -30,7 +30,7 @@ def check_normalization(pixels: Normalization | None, channels: int) -> None:
 
 def check_attackable(explainer: Explainer) -> None:
     """Raise a ValueError if the model returns no logits, because an attack increases a loss of logits."""
-    if not explainer.classes:
+    if not explainer.output_kind.num_logits:
         raise ValueError("Expected a model that returns logits (N, classes) for `attack=`, but it has none.")
 
 
@@ -44,8 +44,8 @@ def check_probe(probe: Probe, explainer: Explainer, is_attacked: bool) -> None:
     """
     if not bool(probe.images.isfinite().all()):
         raise ValueError("Expected finite images in the probe, but some pixels are NaN or infinite.")
-    if probe.classes is not None and explainer.classes:
-        check_classes(probe.classes, explainer.classes)
+    if probe.classes is not None and explainer.output_kind.num_logits:
+        check_classes(probe.classes, explainer.output_kind.num_logits)
     if is_attacked:
         check_range(restore_pixels(probe))
 

@@ -67,7 +67,7 @@ class ProbeSession:
     @property
     def is_complete(self) -> bool:
         """Whether no further batch could change the probe."""
-        return self.probe_source.is_complete(self.explainer.classes if self.explainer else None)
+        return self.probe_source.is_complete(self.explainer.output_kind.num_logits if self.explainer else None)
 
     def add_source(self, name: str, source: str) -> None:
         """Add a line to the summary: a setting, and where it was found."""
@@ -106,7 +106,7 @@ class ProbeSession:
                 flips=self.config.flips,
             )
         )
-        check_class_names(self.config.class_names, explainer.classes)
+        check_class_names(self.config.class_names, explainer.output_kind.num_logits)
         check_normalization(self.config.normalization, probe.images.shape[1])
         if self.config.attack is not None:
             check_attackable(explainer)
@@ -138,7 +138,7 @@ class ProbeSession:
         explainer = self.explainer or self.build_explainer(module, precision)
         probe, label_warning = self._load_probe(module, precision), ""
         if self.probe_source.is_collecting:
-            probe, label_warning = drop_foreign_labels(probe, explainer.classes)
+            probe, label_warning = drop_foreign_labels(probe, explainer.output_kind.num_logits)
         target = self._resolve_target(probe, explainer, [explainer.note, label_warning])
         self.monitor = self.ranks.run_on_all_ranks(lambda: self._build_monitor(probe, explainer, target, data_sources))
         self.warn_once(explainer.note, label_warning)
@@ -170,7 +170,7 @@ class ProbeSession:
 
     def _resolve_target(self, probe: Probe, explainer: Explainer, warnings: Sequence[str]) -> Target:
         """Return the target, or raise with the warnings that explain why there are no labels."""
-        masks = probe.has_masks and explainer.answer == "pixels"
+        masks = explainer.output_kind.reads_masks(probe)
         if self.config.target is TARGETS["label"] and probe.classes is None and not probe.multilabel and not masks:
             reason = "`target='label'` needs labels of shape (N,), and the batches hold none."
             raise NotExplainableError(" ".join(filter(None, [*warnings, reason])))
@@ -213,7 +213,7 @@ class ProbeSession:
         if self.config.class_names is not None:
             return self.config.class_names
         class_names, path = find_class_names(data_sources)
-        if class_names is None or len(class_names) != explainer.named:
+        if class_names is None or len(class_names) != explainer.output_kind.num_classes:
             return None
         self.add_source("class names", f"found in {path}")
         return class_names

@@ -21,13 +21,14 @@ def summarize(monitor: ProbeMonitor, probe_source: ProbeSource, sources: Mapping
         sources: Settings found in the data or the model, and where.
     """
     explainer = monitor.explainer
+    num_classes = explainer.output_kind.num_classes
     lines = {
         "probe": describe_probe(monitor, probe_source),
         **describe_layers(explainer),
         "method": describe_method(monitor),
         "fused": f"{explainer.fuse} of the layers, at the size of the finest" if explainer.fuse else "",
         "attack": f"{short_repr(monitor.attack)}, on pixels from 0 to 1" if monitor.attack is not None else "",
-        "classes": f"{explainer.named}, from the width of the model's output" if explainer.named else "",
+        "classes": f"{num_classes}, from the width of the model's output" if num_classes else "",
         "figure": describe_figure(monitor),
     }
     return {**{name: line for name, line in lines.items() if line}, **sources}

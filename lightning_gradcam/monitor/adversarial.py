@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from lightning_gradcam.attacks import Attack, attack_probe
 from lightning_gradcam.explainer.explainer import Explainer
-from lightning_gradcam.explainer.explanation import Explanation, degenerate_share
+from lightning_gradcam.explainer.explanation import Explanation
+from lightning_gradcam.explainer.map_status import degenerate_share
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.stability import mean_and_error, spearman, ssim, topk_overlap

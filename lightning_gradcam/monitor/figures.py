@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.explainer.explainer import Explainer
-from lightning_gradcam.explainer.explanation import REFERENCE, UNASKED, Explanation
+from lightning_gradcam.explainer.explanation import REFERENCE, Explanation
+from lightning_gradcam.explainer.map_status import MapStatus
 from lightning_gradcam.methods.resolve import describe_target
 from lightning_gradcam.monitor.adversarial import AttackedExplanation
 from lightning_gradcam.monitor.display import DisplayConfig
@@ -150,7 +151,7 @@ class FigureBuilder:
         return draw_rows(sheet, rows, explanation.logits, own_scales=self.display.scale == "shared", **texts)
 
     def _build_row(self, explanation: Explanation, key: str) -> MapRow:
-        name, score = _get_row_name(explanation, key), explanation.part(key)
+        name, score = _get_row_name(explanation, key), explanation.find_score_name(key)
         return MapRow(
             name or "image",
             explanation.evidence[key],
@@ -163,7 +164,7 @@ class FigureBuilder:
     def _encode_facts(self, explanation: Explanation, keys: Sequence[str], caption: Caption) -> list[str | Tensor]:
         """Return the line below the title: the moment, the drift and the number of degenerate maps."""
         map_status, font = torch.cat([explanation.map_status[key] for key in keys]), self.sheet.font
-        is_degenerate = (map_status > 0) & (map_status != UNASKED)
+        is_degenerate = (map_status > 0) & (map_status != MapStatus.NO_LABEL)
         facts: list[str | Tensor]
         if caption.is_first:
             facts = [font.once(f"{caption.moment} · first snapshot")]

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from lightning_gradcam.attacks import Attack
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.explainer.explainer import Explainer
-from lightning_gradcam.explainer.explanation import FLAWS, UNASKED, Explanation
+from lightning_gradcam.explainer.explanation import Explanation
+from lightning_gradcam.explainer.map_status import MapStatus
 from lightning_gradcam.monitor.adversarial import (
     AttackedExplanation,
     freeze_to_clean,
@@ -76,9 +77,9 @@ class ProbeMonitor:
     ) -> None:
         self.probe, self.sharded_explainer, self.target, self.attack = probe, sharded_explainer, target, attack
         explainer = sharded_explainer.explainer
-        self.labels = probe.classes if explainer.classes else None
+        self.labels = probe.classes if explainer.output_kind.num_logits else None
         self.is_multilabel = has_multilabels(probe, explainer)
-        self.class_names = list(class_names or map(str, range(explainer.named or 1)))
+        self.class_names = list(class_names or map(str, range(explainer.output_kind.num_classes or 1)))
         self.tracker, self.alarm = DriftTracker(target, self.is_multilabel), DriftAlarm()
         self.reference = ReferenceMaps({k: m.to(probe.images.device) for k, m in (reference_maps or {}).items()})
         self.figures: FigureBuilder | None = None
@@ -163,8 +164,8 @@ class ProbeMonitor:
         """What two runs must have in common for their snapshots to be compared."""
         explainer = self.explainer
         target: list[Any] = [target_name(self.target)]
-        if not is_dynamic(self.target) and not (explainer.answer == "pixels" and self.probe.has_masks):
-            logits = self.probe.images.new_empty(len(self.probe), explainer.classes or 1)
+        if not is_dynamic(self.target) and not explainer.output_kind.reads_masks(self.probe):
+            logits = self.probe.images.new_empty(len(self.probe), explainer.output_kind.num_logits or 1)
             target += [score.choose(logits, self.probe).tolist() for score in list_class_scores(self.target)]
         return {
             "layers": [layer.key for layer in explainer.layers],
@@ -194,15 +195,15 @@ class ProbeMonitor:
 def find_degenerate_layers(explanation: Explanation) -> Iterator[str]:
     """Yield a message for each layer whose maps are all degenerate, if most images have a label to explain."""
     for key, map_status in explanation.map_status.items():
-        codes = [code for code in map_status.tolist() if code != UNASKED]
+        codes = [code for code in map_status.tolist() if code != MapStatus.NO_LABEL]
         if 0 not in codes and 2 * len(codes) > len(map_status):  # with few images, it may be chance
-            reasons = " and ".join(sorted(str(FLAWS[code]) for code in set(codes)))
+            reasons = " and ".join(sorted(str(MapStatus(code).text) for code in set(codes)))
             yield f"All maps of layer {key!r} are degenerate: {reasons}. Choose another layer with `layers=`."
 
 
 def has_multilabels(probe: Probe, explainer: Explainer) -> bool:
     """Return whether the probe has a label for every class of the model."""
-    return probe.multilabel and probe.labels is not None and probe.labels.shape[1] == explainer.classes
+    return probe.multilabel and probe.labels is not None and probe.labels.shape[1] == explainer.output_kind.num_logits
 
 
 def resolve_target(target: Target | None, probe: Probe, explainer: Explainer) -> Target:
@@ -212,9 +213,7 @@ def resolve_target(target: Target | None, probe: Probe, explainer: Explainer) ->
         NotExplainableError: The target explains classes, and the model returns none.
     """
     if target is None:
-        masks = probe.has_masks and explainer.answer == "pixels"
-        has_classes = probe.classes is not None and explainer.answer != "other"
-        target = TARGETS["label" if has_classes or has_multilabels(probe, explainer) or masks else "predicted"]
-    elif list_class_scores(target) and explainer.answer == "other":
+        target = TARGETS["label" if explainer.output_kind.has_labels(probe) else "predicted"]
+    elif list_class_scores(target) and not explainer.output_kind.has_classes:
         raise NotExplainableError("The model returns no logits (N, classes): pass `target=` or `forward=`.")
     return with_labels(target, probe)

@@ -72,7 +72,7 @@ Preprocessing: TypeAlias = Preprocess | Normalization | Callable[[Any], Tensor]
 
 
 def as_probe(images: Images, model: nn.Module | None = None, preprocess: Preprocessing | None = None) -> Probe:
-    """Images of any kind as a probe of ordinary tensors, see `Probe.ordinary`.
+    """Images of any kind as a probe of ordinary tensors, see `Probe.without_inference_tensors`.
 
     Args:
         images: A `Probe`; a batch, which is a tensor ``(N, C, *spatial)`` or an array ``(N, H, W, C)``; one image, or a
@@ -90,10 +90,10 @@ def as_probe(images: Images, model: nn.Module | None = None, preprocess: Preproc
     if isinstance(images, Probe):
         if preprocess is not None:
             raise ValueError("Expected no `preprocess` beside a Probe, whose images are as the model takes them.")
-        return images.ordinary()
+        return images.without_inference_tensors()
     sides, channels = _convolutions(model)
     if isinstance(images, Tensor) and preprocess is None:
-        return Probe(images[None] if images.ndim - 1 == sides else images).ordinary()
+        return Probe(images[None] if images.ndim - 1 == sides else images).without_inference_tensors()
     given = [_opened(image, channels) for image in _each(images, sides)]
     if preprocess is None:
         made = [image if isinstance(image, Tensor) else to_pixels(image) for image in given]
@@ -107,7 +107,9 @@ def as_probe(images: Images, model: nn.Module | None = None, preprocess: Preproc
         )
     tensors = any(isinstance(image, Tensor) for image in _each(images, sides))
     pixels = Normalization((0.0,), (1.0,)) if preprocess is None and not tensors else _pixels_of(preprocess)
-    return Probe(torch.stack([image.to(_device(model, image)) for image in made]), pixels=pixels).ordinary()
+    return Probe(
+        torch.stack([image.to(_device(model, image)) for image in made]), pixels=pixels
+    ).without_inference_tensors()
 
 
 def to_pixels(image: Any) -> Tensor:

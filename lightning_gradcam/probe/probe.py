@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.probe.normalization import Normalization
+from lightning_gradcam.utils.inference_mode import without_inference_tensors
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,11 @@ class Probe:
         with torch.inference_mode(False), torch.no_grad():
             return self._map(lambda rows: rows.detach().clone() if isinstance(rows, Tensor) else list(rows))
 
-    def ordinary(self) -> Probe:
-        """This probe, or a copy where a tensor was made in inference mode: autograd takes no such tensor."""
-        made_there = any(isinstance(rows, Tensor) and rows.is_inference() for _, rows in self._rows())
-        return self.clone() if made_there else self
+    def without_inference_tensors(self) -> Probe:
+        """Return this probe, or one in which normal copies replace its inference tensors, which autograd rejects."""
+        if not any(isinstance(values, Tensor) and values.is_inference() for _, values in self._rows()):
+            return self
+        return self._map(lambda values: without_inference_tensors(values)[0])
 
     @cached_property
     def digest(self) -> str:

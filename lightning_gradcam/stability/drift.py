@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import NotExplainableError
-from lightning_gradcam.explainer.explanation import Explanation, degenerate_share
+from lightning_gradcam.explainer.explanation import Explanation
+from lightning_gradcam.explainer.map_status import degenerate_share
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.stability import gini, mean_and_error, spearman
 from lightning_gradcam.targets import freeze_target, is_dynamic

@@ -48,7 +48,7 @@ OFFER = """takes_iterator(pl_module.validation_step):
 
 BREAKS = {
     "reentrant": isolation(
-        "checkpoint.CheckpointFunction = _NotCheckpointed", "_ = checkpointed",
+        "checkpoint.CheckpointFunction = _BypassCheckpoint", "_ = checkpoint_function",
         "reentrant checkpoints are passed through in a look",
     ),
     "torch random state": isolation(
@@ -70,8 +70,8 @@ BREAKS = {
         'if "torch._dynamo" in sys.modules:', "if False:", "compiled code runs eagerly in a look",
     ),
     "never eval": isolation(
-        'object.__setattr__(module, "__dict__", own)',
-        'object.__setattr__(module, "__dict__", own)\n            module.eval()',
+        'object.__setattr__(module, "__dict__", isolated_attributes)',
+        'object.__setattr__(module, "__dict__", isolated_attributes)\n            module.eval()',
         "`eval()` is never called: flags are set instead",
     ),
     "train flags": isolation(
@@ -97,10 +97,16 @@ BREAKS = {
     ),
     "gradients": Break(
         "capture/passes.py",
-        "found = torch.autograd.grad(total, tensors, retain_graph=kept, create_graph=again, allow_unused=True)",
-        "[tensor.retain_grad() for tensor in tensors]\n"
+        """gradients = torch.autograd.grad(
+            total,
+            list(self.tensors.values()),
+            retain_graph=self.differentiable or self.retain_graph,
+            create_graph=self.differentiable,
+            allow_unused=True,
+        )""",
+        "[tensor.retain_grad() for tensor in self.tensors.values()]\n"
         "        total.backward(retain_graph=True)\n"
-        "        found = [tensor.grad for tensor in tensors]",
+        "        gradients = [tensor.grad for tensor in self.tensors.values()]",
         "gradients are asked for at the layer: no weight collects any",
     ),
     "gradients at pixels": Break(
@@ -200,13 +206,14 @@ BREAKS = {
         "batches are taken as the step gets them",
     ),
     "evaluation": isolation(
-        'own = {**attributes, "training": False, ', "own = {**attributes, ", "no module is in training during a look",
+        'isolated_attributes = {**attributes, "training": False, ', "isolated_attributes = {**attributes, ",
+        "no module is in training during a look",
     ),
     "rows joined": ranks(
         "gathered[index][new:]", "gathered[index]", "rows that two processes explained are taken once",
     ),
     "rows of targets": Break(
-        "explainer/chunking.py", "[select_rows(target, rows) for target in targets]", "targets",
+        "explainer/chunking.py", "[select_rows(target, chunk) for target in targets]", "targets",
         "each row is explained for its class",
     ),
     "one probe for all": Break(

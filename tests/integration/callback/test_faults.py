@@ -178,7 +178,7 @@ class Skips(Lit):
 
 CHANGES = {
     "a layer is lost": (after_the_first_epoch(lose_a_layer), {"layers": "features.5"}, "no longer in the model"),
-    "classes are added": (after_the_first_epoch(widen), {}, "told 3 classes apart .* now puts out 5"),
+    "classes are added": (after_the_first_epoch(widen), {}, "returned 3 logits per image .* and 5 now"),
     "maps shrink": (after_the_first_epoch(shrink), {}, r"8×8 .*4×4"),
     "a hook never fires": (Skips, {}, "its hook did not fire.*`layers=`"),
 }

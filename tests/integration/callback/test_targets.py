@@ -207,7 +207,7 @@ def test_unknown_probabilities_warn_once(tmp_path):
             scores = Lit.forward(self, images).exp()
             return scores / scores.sum(1, keepdim=True)
 
-    with pytest.warns(UserWarning, match="puts out probabilities") as said:
+    with pytest.warns(UserWarning, match="returns probabilities") as said:
         fit(tmp_path, [GradCAMCallback(probe=4)], make=ByHand)
     assert len([w for w in said if "GradCAM" in str(w.message)]) == 1
     with warnings.catch_warnings():
@@ -223,9 +223,9 @@ def test_impossible_targets_raise_before_training(tmp_path):
         fit(tmp_path, [GradCAMCallback(target=TopK(4), probe=bars())])
     with pytest.raises(MisconfigurationException, match="Expected `references`"):
         fit(tmp_path, [GradCAMCallback(target="cosine", probe=bars())])
-    with pytest.raises(ValueError, match="one score and one image, but got '3 best classes, each'"):
+    with pytest.raises(ValueError, match="one score for one image, but got '3 best classes, each'"):
         Baseline.record(Lit(), bars(), target="topk")
-    with pytest.raises(ValueError, match="one score and one image"):
+    with pytest.raises(ValueError, match="one score for one image"):
         Baseline.record(Lit(), bars(), target=Margin())
 
 

@@ -23,7 +23,7 @@ def test_baseline_images_get_the_normalization_of_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"baseline": "hash"}, r"hash of its images only: give them again .*or record it with"),
+        ({"baseline": "hash"}, r"only the hash of its images\. Pass the same images .*or record the baseline"),
         ({"baseline": "missing.safetensors"}, "cannot be read: No such file"),
         (
             {"baseline": "images", "probe": (torch.rand(2, 3, 16, 16), torch.tensor([0, 1]))},

@@ -77,7 +77,7 @@ def test_no_more_run_at_once_than_asked(at_once, passes):
 def test_memory_for_no_image_is_said():
     model, probe, plan = case([TARGETS["label"]])
     Full(model, 0)
-    with pytest.raises(NotExplainableError, match=r"does not hold one image's explanation \(CUDA out of memory"):
+    with pytest.raises(NotExplainableError, match=r"too small to explain a single image \(CUDA out of memory"):
         ShardedExplainer(plan)(model, probe, [TARGETS["label"]])
 
 
@@ -107,13 +107,13 @@ class Tight(Lit):
 
 
 @pytest.mark.parametrize(
-    ("images", "message", "looks"), [(5, "snapshots explain 4 images at once", 3), (0, "Memory does not hold", 0)]
+    ("images", "message", "looks"), [(5, "snapshots explain 4 images at once", 3), (0, "Memory is too small", 0)]
 )
 def test_a_run_whose_memory_runs_out_ends_with_one_warning_and_the_same_weights(
     tmp_path, monkeypatch, images, message, looks
 ):
     monkeypatch.setattr(Tight, "images", images)
-    monkeypatch.setattr("lightning_gradcam.layers.trace_model.TRACED_ROWS", 12)  # the trace finds room
+    monkeypatch.setattr("lightning_gradcam.layers.trace_model.TRACED_IMAGES", 12)  # the trace finds room
     callback = GradCAMCallback()
     with pytest.warns(UserWarning, match=message) as caught:
         trainer = fit(tmp_path, [callback], make=Tight)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_gradcam import Probe, Variant
-from lightning_gradcam.explainer.explanation import find_status
+from lightning_gradcam.explainer.map_status import find_status
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.methods import EQUATIONS
 from lightning_gradcam.methods.resolve import coerce_methods

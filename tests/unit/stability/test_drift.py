@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from lightning_gradcam.explainer.explanation import Explanation, find_status
+from lightning_gradcam.explainer.explanation import Explanation
+from lightning_gradcam.explainer.map_status import find_status
 from lightning_gradcam.stability.drift import DriftTracker
 from lightning_gradcam.targets import TARGETS
 
