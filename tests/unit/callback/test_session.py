@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from pytorch_lightning.plugins.precision import Precision
+from torchvision.transforms import v2
 
 from lightning_gradcam import Normalization, Probe
 from lightning_gradcam.callback.config import CallbackConfig
@@ -53,11 +56,9 @@ def test_class_names_are_the_users_or_the_datas_if_they_fit():
 
 
 def test_normalization_from_data_with_other_channels_raises():
-    class Gray:
-        transform = type("Normalize", (), {"mean": [0.1, 0.2], "std": [1.0, 1.0]})()
-
+    data = SimpleNamespace(transform=v2.Normalize([0.1, 0.2], [1.0, 1.0]))
     with pytest.raises(ValueError, match="each of 3 channels, or one for all, but got 2"):
-        start_session([Gray()])
+        start_session([data])
 
 
 def test_checkpoint_has_no_normalization_of_collected_images():

@@ -19,7 +19,7 @@ def plain(series):
     """Which looks are noticed, by the definition."""
     found, start = [], 0
     for t in range(len(series)):
-        usual = series[max(start, t - WINDOW) : max(t - 1, start)]
+        usual = series[max(start, t - 1 - WINDOW) : max(t - 1, start)]
         if len(usual) < LEAST:
             continue
         middle = statistics.median(usual)
