@@ -51,7 +51,7 @@ def plain_pearson(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def plain_shift(a: np.ndarray, b: np.ndarray) -> float:
-    """With scipy's centres of mass; not cut to the grid."""
+    """Compare scipy's centers of mass, not clamped to the grid."""
     first, second = (np.array(center_of_mass(v.astype(np.float64) / v.max())) for v in (a, b))
     corner = np.array(a.shape) - 1
     return float(np.linalg.norm(first - second) / (np.linalg.norm(corner) or 1))

@@ -102,7 +102,7 @@ def test_similarity_of_degenerate_maps_follows_the_table(a, b, answer):
     for measure, (one, other) in itertools.product(MEASURES.values(), ((a, b), (b, a))):
         found = float(measure(torch.tensor([one]), torch.tensor([other])))
         if measure is MEASURES["center_shift"] and answer == 0:
-            answer = math.nan  # what is zero everywhere has no centre
+            answer = math.nan  # a map of zeros has no center
         assert answer == 1 or found == pytest.approx(answer, nan_ok=True)
     if answer == 1:
         assert spearman(torch.tensor([a]), torch.tensor([b])) == 1
