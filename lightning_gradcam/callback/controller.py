@@ -163,7 +163,7 @@ class FitController:
                     self.logger.log_figure(trainer, key, figure, step)
             self.logger.record(snapshot.numbers, self.schedule.overhead, step)
             self.warn_once(self.schedule.warning, *monitor.find_problems(snapshot))
-            self.warn_once.on_this_rank(monitor.sharded_explainer.memory_warning)
+            self.warn_once.warn_on_this_rank(monitor.sharded_explainer.memory_warning)
 
     def log_directly(self, trainer: Any, without: tuple[str, ...] = ()) -> None:
         """Log the latest numbers in a hook where Lightning does not allow `log`."""

@@ -27,7 +27,7 @@ class FailureGuard:
         self.gave_up = False
 
     def give_up(self, message: str) -> None:
-        """End the explanations of this run with a warning."""
+        """Disable the explanations of this run with a warning."""
         self.gave_up = True
         self.warn_once(message)
 

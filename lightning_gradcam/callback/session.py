@@ -241,7 +241,7 @@ class ProbeSession:
     def _resume(self, checkpoint: Mapping[str, Any]) -> None:
         """Continue the monitor of an earlier run, if it explained the same."""
         assert self.monitor is not None
-        if self._matches(checkpoint):
+        if self._can_resume(checkpoint):
             self.monitor.load_state_dict(checkpoint["watch"])
         else:
             self.warn_once(
@@ -249,7 +249,7 @@ class ProbeSession:
                 "its curves start anew."
             )
 
-    def _matches(self, checkpoint: Mapping[str, Any]) -> bool:
+    def _can_resume(self, checkpoint: Mapping[str, Any]) -> bool:
         """Return whether a checkpoint has the same images, layers, methods and target as this run."""
         assert self.monitor is not None
         if self.monitor.signature != checkpoint["watch"]["signature"]:

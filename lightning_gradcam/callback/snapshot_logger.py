@@ -88,7 +88,7 @@ class SnapshotLogger:
         return {f"{self.tag}/{name}": value for name, value in values.items()}
 
     def reset(self) -> None:
-        """Forget the values, which belong to other images than this run's."""
+        """Remove the values, which belong to other images than this run's."""
         self.values = {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -14,12 +14,12 @@ class WarnOnce:
         self._subjects: set[str] = set()
 
     def __call__(self, *messages: str) -> None:
-        """Issue, on rank zero, the messages that are new; empty ones are ignored."""
+        """Warn, on rank zero, of the messages that are new; empty ones are ignored."""
         for message in filter(self._is_new, messages):
             rank_zero_warn(f"GradCAMCallback: {message}")
 
-    def on_this_rank(self, *messages: str) -> None:
-        """Issue the messages that are new on this rank, whichever it is."""
+    def warn_on_this_rank(self, *messages: str) -> None:
+        """Warn, on this rank whichever it is, of the messages that are new."""
         for message in filter(self._is_new, messages):
             warnings.warn(f"GradCAMCallback: {message}", stacklevel=2)
 

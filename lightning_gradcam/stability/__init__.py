@@ -1,4 +1,4 @@
-"""Maps to numbers: how far two of one image agree, and what one is like."""
+"""Measures of maps: the similarity of two maps of an image, and the concentration of one."""
 
 from __future__ import annotations
 

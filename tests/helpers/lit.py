@@ -18,7 +18,7 @@ CLASSES = ("top", "middle", "bottom")
 
 
 class Bars(Dataset):
-    """Bright bars on noise, the class says where; 3x16x16, normalised."""
+    """Bright bars on noise, whose position is the class; 3x16x16, normalized."""
 
     classes = CLASSES
 
@@ -45,7 +45,7 @@ def loader(count: int = 48, batch_size: int = 12, **kwargs: Any) -> DataLoader:
 
 
 class Body:
-    """What `Lit` is, for a LightningModule of either package."""
+    """The body of `Lit`, for a LightningModule of either package."""
 
     def __init__(self, classes: int = 3) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ def bodies(count: int, dimensions: int, seed: int = 0) -> tuple[Tensor, Tensor, 
 
 
 class LitBodies(Lit):
-    """Two convolutions over positions and their mean; a coordinate tells places apart."""
+    """Two convolutions over positions and their mean; a coordinate distinguishes positions."""
 
     dimensions = 1
 

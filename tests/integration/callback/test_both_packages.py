@@ -1,4 +1,4 @@
-"""Lightning comes in two packages, `pytorch_lightning` and `lightning`: Trainers and checkpoints of both are served."""
+"""Trainers and checkpoints of both Lightning packages, `pytorch_lightning` and `lightning`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,13 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lightning_gradcam import GradCAMCallback
-from tests.helpers.lit import Body, fit, weights
-
-NAMES = ("pytorch_lightning", "lightning.pytorch")
-
-
-def package_of(name):
-    """One package, a model of its own kind, and what `fit` takes to run it there."""
-    root = import_module(name)
-    lit = type("Lit", (Body, root.LightningModule), {})
-    return SimpleNamespace(name=name, root=root, Lit=lit, run={"make": lit, "trainer_class": root.Trainer})
+from tests.helpers.lightning_packages import NAMES, package_of
+from tests.helpers.lit import fit, weights
 
 
 @pytest.fixture(params=NAMES)
@@ -29,14 +20,14 @@ def package(request):
     return package_of(request.param)
 
 
-def test_the_packages_share_no_class():
+def test_lightning_packages_share_no_class():
     one, other = map(package_of, NAMES)
     for name in ("Trainer", "LightningModule", "Callback"):
         assert not issubclass(getattr(one.root, name), getattr(other.root, name))
 
 
 @pytest.mark.parametrize("bare", [True, False], ids=["bare", "list"])
-def test_pictures_and_curves_and_weights_as_without(package, bare, tmp_path, read_events):
+def test_both_packages_log_and_train_unchanged(package, bare, tmp_path, read_events):
     callback = GradCAMCallback()
     trainer = fit(tmp_path / "with", callback if bare else [callback], **package.run)
     assert callback in trainer.callbacks
@@ -48,7 +39,7 @@ def test_pictures_and_curves_and_weights_as_without(package, bare, tmp_path, rea
 
 
 @pytest.mark.parametrize("then", NAMES)
-def test_a_checkpoint_of_either_is_resumed_by_either(package, then, tmp_path):
+def test_checkpoint_of_one_package_resumes_in_the_other(package, then, tmp_path):
     first, resumed = GradCAMCallback(), GradCAMCallback()
     saves = {"enable_checkpointing": True, "logger": False}
     trainer = fit(tmp_path, first, max_epochs=1, **saves, **package.run)
@@ -59,14 +50,14 @@ def test_a_checkpoint_of_either_is_resumed_by_either(package, then, tmp_path):
     assert [f.name for f in resumed.monitor.figures.film.frames] == ["start", "epoch 0", "epoch 1"]
 
 
-def test_the_profiler_names_the_hooks(package, tmp_path):
+def test_profiler_lists_the_hooks(package, tmp_path):
     trainer = fit(tmp_path, GradCAMCallback(tag="mine"), profiler="simple", **package.run)
     report = trainer.profiler.summary()
     for hook in ("on_train_start", "on_validation_batch_start", "on_validation_epoch_end", "on_train_end"):
         assert f"[Callback]GradCAMCallback{{'tag': 'mine'}}.{hook}" in report
 
 
-def test_pytorch_lightning_alone_is_enough(tmp_path):
+def test_callback_works_with_pytorch_lightning_alone(tmp_path):
     code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[3])!r})
@@ -82,7 +73,7 @@ print(callback.monitor.tracker.snapshots)
     assert run.stdout.splitlines()[-1] == "2"
 
 
-def test_what_is_wrong_is_either_packages_error(package):
+def test_misconfiguration_is_an_error_of_both_packages(package):
     fabric = package.name.replace("pytorch_lightning", "lightning_fabric").replace(
         "lightning.pytorch", "lightning.fabric"
     )

@@ -1,4 +1,4 @@
-"""The main job: what a run with the callback leaves in the logger, and that it leaves nothing else."""
+"""A run with the callback: what it logs, and that it changes nothing else."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def steps(events, tag):
     return [e.step for e in events.Scalars(tag)]
 
 
-def test_every_epoch_has_a_picture_and_numbers_at_the_steps_of_val_loss(tmp_path, read_events):
+def test_each_epoch_logs_figure_and_numbers_at_val_loss_steps(tmp_path, read_events):
     trainer = fit(tmp_path, [GradCAMCallback()], max_epochs=3)
     events = read_events(trainer.log_dir)
     val = steps(events, "val_loss")
@@ -53,7 +53,7 @@ def test_every_epoch_has_a_picture_and_numbers_at_the_steps_of_val_loss(tmp_path
     assert "Bars.transform" in said
 
 
-def test_numbers_are_what_explain_and_the_metrics_say(tmp_path, read_events):
+def test_numbers_equal_explain_and_metrics(tmp_path, read_events):
     callback = GradCAMCallback()
     kept = {}
 
@@ -91,14 +91,14 @@ def test_numbers_are_what_explain_and_the_metrics_say(tmp_path, read_events):
     assert curve("degenerate") == pytest.approx(degenerate)
 
 
-def test_probe_is_spread_over_classes_also_when_sorted_and_small(tmp_path):
+def test_probe_has_all_classes_if_batches_are_sorted_and_small(tmp_path):
     callback = GradCAMCallback(probe=4)
     fit(tmp_path, [callback], val=loader(30, 2, by_class=True), max_epochs=1)
     assert callback.monitor.probe.labels.tolist() == [0, 0, 1, 2]
     assert callback.monitor.class_names == list(CLASSES)
 
 
-def test_the_same_images_to_the_end_and_no_image_twice(tmp_path):
+def test_probe_stays_fixed_and_has_no_duplicates(tmp_path):
     seen = []
 
     class See(GradCAMCallback):
@@ -114,7 +114,7 @@ def test_the_same_images_to_the_end_and_no_image_twice(tmp_path):
     assert len(seen[0].flatten(1).unique(dim=0)) == 9
 
 
-def test_labels_follow_their_images(tmp_path):
+def test_probe_labels_match_their_images(tmp_path):
     callback = GradCAMCallback()
     fit(tmp_path, [callback], max_epochs=1)
     data = Bars(36, seed=1)
@@ -125,7 +125,7 @@ def test_labels_follow_their_images(tmp_path):
 
 @pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("kwargs", [{}, {"num_sanity_val_steps": 0}, {"val_check_interval": 0.5}, {"max_steps": 6}])
-def test_monitors_work_from_the_first_epoch(tmp_path, every, kwargs):
+def test_monitoring_callbacks_work_from_the_first_epoch(tmp_path, every, kwargs):
     saved = ModelCheckpoint(tmp_path, monitor="gradcam/drift", save_top_k=-1)
     stopping = EarlyStopping("gradcam/drift", patience=50, check_finite=True)
     callback = GradCAMCallback(every_n_epochs=every)
@@ -135,14 +135,14 @@ def test_monitors_work_from_the_first_epoch(tmp_path, every, kwargs):
     assert stopping.best_score < 1
 
 
-def test_every_n_epochs_looks_at_the_first_every_third_and_the_last(tmp_path, read_events):
+def test_every_n_epochs_has_first_every_third_and_last(tmp_path, read_events):
     trainer = fit(tmp_path, [GradCAMCallback(every_n_epochs=3)], max_epochs=6)
     events = read_events(trainer.log_dir)
     val = steps(events, "val_loss")
     assert [p.step for p in events.Images("gradcam/features")] == [0, val[0], val[3], val[5]]
 
 
-def test_without_validation_looks_come_at_the_end_of_training_epochs(tmp_path, read_events):
+def test_snapshots_without_validation_end_training_epochs(tmp_path, read_events):
     class Logs(Lit):
         def training_step(self, batch, batch_idx):
             loss = self.loss(batch)
@@ -155,7 +155,7 @@ def test_without_validation_looks_come_at_the_end_of_training_epochs(tmp_path, r
     assert steps(events, "gradcam/drift") == steps(events, "loss")
 
 
-def test_the_last_weights_are_looked_at_where_max_steps_ends_inside_an_epoch(tmp_path, read_events):
+def test_final_weights_are_explained_if_max_steps_ends_the_run(tmp_path, read_events):
     callback = GradCAMCallback()
     trainer = fit(tmp_path, [callback], max_steps=6, max_epochs=-1)
     now = explain(trainer.lightning_module, callback.monitor.probe, target="label").evidence["features"]
@@ -164,7 +164,7 @@ def test_the_last_weights_are_looked_at_where_max_steps_ends_inside_an_epoch(tmp
 
 
 @pytest.mark.parametrize("save_probe", ["images", "hash"])
-def test_resume_goes_on_as_if_never_interrupted(tmp_path, read_events, save_probe):
+def test_resumed_run_equals_uninterrupted_run(tmp_path, read_events, save_probe):
     def curves(trainer):
         events = read_events(trainer.log_dir)
         return {n: {e.step: e.value for e in events.Scalars(f"gradcam/{n}")} for n in NUMBERS}
@@ -199,7 +199,7 @@ def test_resume_goes_on_as_if_never_interrupted(tmp_path, read_events, save_prob
     ]
 
 
-def test_drift_holds_the_class_where_there_are_no_labels(tmp_path, read_events):
+def test_drift_without_labels_compares_the_same_class(tmp_path, read_events):
     """A map that changes because the explained class changed is no drift."""
 
     class Unlabelled(Lit):
@@ -229,7 +229,7 @@ def test_drift_holds_the_class_where_there_are_no_labels(tmp_path, read_events):
     assert "gradcam/accuracy" not in trainer.callback_metrics
 
 
-def test_several_layers_have_their_pictures_and_curves(tmp_path, read_events):
+def test_several_layers_have_figures_and_curves(tmp_path, read_events):
     trainer = fit(tmp_path, [GradCAMCallback(layers=["features", "features.2"])])
     events = read_events(trainer.log_dir)
     assert {"gradcam/features", "gradcam/features.2"} <= set(events.Tags()["images"])
@@ -237,7 +237,7 @@ def test_several_layers_have_their_pictures_and_curves(tmp_path, read_events):
 
 
 @pytest.mark.parametrize("logger", [CSVLogger, False])
-def test_files_where_no_logger_takes_pictures(tmp_path, logger):
+def test_figures_become_files_without_a_logger(tmp_path, logger):
     trainer = fit(tmp_path, [GradCAMCallback()], logger=logger(tmp_path) if logger else False)
     folder = Path(trainer.logger.log_dir if logger else tmp_path, "gradcam")
     found = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.png"))
@@ -247,7 +247,7 @@ def test_files_where_no_logger_takes_pictures(tmp_path, logger):
     assert np.asarray(Image.open(folder / found[1])).std() > 20
 
 
-def test_unknown_logger_one_warning_and_numbers(tmp_path):
+def test_unknown_logger_warns_once_and_gets_numbers(tmp_path):
     class Mine(Logger):
         name, version, rows = "mine", "0", []
 
@@ -263,7 +263,7 @@ def test_unknown_logger_one_warning_and_numbers(tmp_path):
     assert any("gradcam/drift" in row for row in Mine.rows)
 
 
-def test_a_subclass_of_a_logger_is_served_by_its_parents_writer(tmp_path, read_events):
+def test_logger_subclass_uses_the_writer_of_its_base(tmp_path, read_events):
     class Mine(TensorBoardLogger):
         pass
 
@@ -272,7 +272,7 @@ def test_a_subclass_of_a_logger_is_served_by_its_parents_writer(tmp_path, read_e
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
-def test_precision_of_the_run(tmp_path, precision):
+def test_probe_is_explained_in_the_precision_of_the_run(tmp_path, precision):
     callback = GradCAMCallback()
     trainer = fit(tmp_path, [callback], precision=precision)
     evidence = callback.monitor.figures.film.frames[-1].evidence
@@ -280,7 +280,7 @@ def test_precision_of_the_run(tmp_path, precision):
     assert trainer.callback_metrics["gradcam/degenerate"] < 0.5
 
 
-def test_given_probe_is_what_is_watched(tmp_path):
+def test_given_probe_is_explained(tmp_path):
     data = Bars(5, seed=3)
     images = torch.stack([data[i][0] for i in range(5)])
     callback = GradCAMCallback(probe=Probe(images, labels=data.labels))

@@ -1,4 +1,4 @@
-"""Segmentation while it trains: masks are found in batches, their class is explained, and its pixels are outlined."""
+"""Segmentation: masks are found in batches, their class is explained, and its pixels are outlined."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.helpers.lit import fit
 from tests.regimes.dense import Masked, Segments, masked
 
 
-def test_without_a_setting_the_labels_masks_are_explained_as_explain_does_and_named(tmp_path):
+def test_default_target_of_masks_equals_explain_and_is_outlined(tmp_path):
     callback, seen = GradCAMCallback(probe=6), {}
 
     class Compared(Segments):
@@ -41,7 +41,7 @@ def test_without_a_setting_the_labels_masks_are_explained_as_explain_does_and_na
 
 @pytest.mark.parametrize("shape", [(4, 8, 8), (4, 1, 8, 8)])
 @pytest.mark.parametrize("kind", [torch.int64, torch.uint8, torch.bool, torch.float32])
-def test_masks_of_any_kind_are_found_in_batches(shape, kind):
+def test_masks_of_any_dtype_are_found_in_batches(shape, kind):
     masks = (torch.rand(shape) > 0.5).to(kind)
     found = read_batch({"image": torch.rand(4, 3, 8, 8), "mask": masks})
     assert found.has_masks
@@ -51,14 +51,14 @@ def test_masks_of_any_kind_are_found_in_batches(shape, kind):
     assert torch.equal(labelled.extras["1"], masks)
 
 
-def test_what_is_no_mask_of_classes_is_none():
+def test_other_tensors_are_not_class_masks():
     images = torch.rand(4, 3, 8, 8)
     assert read_batch((images, torch.rand(4, 8, 8))).labels is None  # depths, say
     assert read_batch((images, torch.zeros(4, 4, 4).long())).labels is None  # of another size
     assert not Probe(torch.rand(4, 3, 8), labels=torch.zeros(4, 8).long()).has_masks
 
 
-def test_the_outline_is_white_inside_and_black_beside_on_tiles_of_any_size():
+def test_outline_is_white_inside_and_black_outside():
     region = torch.zeros(1, 4, 6, dtype=torch.bool)
     region[0, 1:3, 2:5] = True
     drawn = draw_outline(torch.full((1, 3, 16, 24), 9, dtype=torch.uint8), region)[0, 0]

@@ -1,4 +1,4 @@
-"""Signals and volumes through a whole run: numbers against slow replicas, pictures from TensorBoard, masks met."""
+"""Runs on signals and volumes: numbers against slow replicas, and figures from TensorBoard."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def loaders(dimensions: int) -> dict[str, DataLoader]:
 
 
 @pytest.mark.parametrize("dimensions", [1, 3])
-def test_a_run_leaves_picture_film_and_curves_and_finds_the_bodies(tmp_path, read_events, dimensions):
+def test_run_logs_figures_film_and_curves_and_finds_bodies(tmp_path, read_events, dimensions):
     callback = GradCAMCallback()
     trainer = fit(tmp_path, [callback], make=BODIES[dimensions], max_epochs=12, **loaders(dimensions))
     events = read_events(trainer.log_dir)

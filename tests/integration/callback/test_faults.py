@@ -1,4 +1,4 @@
-"""Bad input: an error before training starts, or one warning, and nothing lost."""
+"""Bad input: an error before training starts, or one warning."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ IMAGES = torch.rand(4, 3, 16, 16)
         ({"on_error": "ignore"}, "'warn' or 'raise'"),
     ],
 )
-def test_wrong_arguments_raise_at_once(arguments, message):
+def test_wrong_arguments_raise_at_construction(arguments, message):
     with pytest.raises(MisconfigurationException, match=message):
         GradCAMCallback(**arguments)
 
@@ -89,7 +89,7 @@ def test_wrong_arguments_raise_at_once(arguments, message):
         ({"forward": lambda model, probe: model(probe.extras["mask"])}, "KeyError"),
     ],
 )
-def test_what_takes_the_model_to_tell_raises_before_training(tmp_path, arguments, message):
+def test_arguments_that_misfit_the_model_raise_before_training(tmp_path, arguments, message):
     with pytest.raises(MisconfigurationException, match=message):
         fit(tmp_path, [GradCAMCallback(**arguments)], make=Untrained)
 
@@ -185,7 +185,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_model_that_changes_while_it_trains_ends_looks_with_one_warning(tmp_path, name):
+def test_changing_model_disables_explanations_with_one_warning(tmp_path, name):
     make, arguments, message = CHANGES[name]
     callback = GradCAMCallback(**arguments)
     with pytest.warns(UserWarning, match=message) as caught:
@@ -196,7 +196,7 @@ def test_a_model_that_changes_while_it_trains_ends_looks_with_one_warning(tmp_pa
     assert weights(trainer) == weights(fit(tmp_path, make=make, max_epochs=3))
 
 
-def test_a_folder_that_cannot_be_written_loses_pictures_and_nothing_else(tmp_path):
+def test_unwritable_folder_loses_figures_only(tmp_path):
     (tmp_path / "gradcam").write_text("a file stands where the folder should be")
     with pytest.warns(UserWarning, match=r"could not be written to the folder of files \(\w+Error") as caught:
         trainer = fit(tmp_path, [GradCAMCallback()], logger=False)
@@ -205,7 +205,7 @@ def test_a_folder_that_cannot_be_written_loses_pictures_and_nothing_else(tmp_pat
     assert weights(trainer) == weights(fit(tmp_path, logger=False))
 
 
-def test_a_fault_in_drawing_ends_looks_with_one_warning(tmp_path, monkeypatch):
+def test_drawing_error_disables_explanations_with_one_warning(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise IndexError("out of ink")
 
@@ -219,7 +219,7 @@ def test_a_fault_in_drawing_ends_looks_with_one_warning(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["training_step", "validation_step", "forward"])
-def test_an_error_of_the_users_keeps_its_meaning_and_no_hook_is_left(tmp_path, where):
+def test_user_error_is_not_hidden_and_leaves_no_hook(tmp_path, where):
     class UsersError(Exception):
         pass
 
@@ -248,7 +248,7 @@ def test_an_error_of_the_users_keeps_its_meaning_and_no_hook_is_left(tmp_path, w
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_one_warning_with_the_remedy_and_training_goes_on_unharmed(tmp_path, name):
+def test_unexplainable_model_warns_once_and_trains_unchanged(tmp_path, name):
     make, arguments, message = FAULTS[name]
     stopping = EarlyStopping("gradcam/drift", patience=9)  # what is waited for has to come all the same
     saved = ModelCheckpoint(tmp_path, monitor="gradcam/accuracy", mode="max")
@@ -264,7 +264,7 @@ def test_one_warning_with_the_remedy_and_training_goes_on_unharmed(tmp_path, nam
         assert weights(trainer) == weights(fit(tmp_path, make=make))
 
 
-def test_on_error_raise_shows_where(tmp_path):
+def test_on_error_raise_raises_the_error(tmp_path):
     with pytest.raises(NotExplainableError, match="no module returns a spatial output"):
         fit(tmp_path, [GradCAMCallback(on_error="raise")], make=NoSpatial)
 
@@ -280,13 +280,13 @@ class Vectors(Lit):
         return self.head(self.features(vectors))
 
 
-def test_batches_without_images(tmp_path):
+def test_batches_without_images_warn(tmp_path):
     vectors = DataLoader(TensorDataset(torch.rand(24, 5), torch.arange(24) % 3), 12)
     with pytest.warns(UserWarning, match="batches were seen, none with images.*probe="):
         fit(tmp_path, [GradCAMCallback()], make=Vectors, train=vectors, val=vectors)
 
 
-def test_empty_validation_loader_gathers_from_training(tmp_path):
+def test_empty_validation_loader_collects_from_training(tmp_path):
     callback = GradCAMCallback()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(Total length|zero length|empty)")
@@ -295,7 +295,7 @@ def test_empty_validation_loader_gathers_from_training(tmp_path):
     assert len(callback.monitor.probe) == 16
 
 
-def test_nan_weights_are_named_once_and_looks_go_on(tmp_path, read_events):
+def test_nan_weights_warn_once_and_snapshots_continue(tmp_path, read_events):
     class Breaks(Lit):
         def on_train_epoch_end(self):
             self.head.weight.data[0, 0] = torch.nan
@@ -314,7 +314,7 @@ def test_nan_weights_are_named_once_and_looks_go_on(tmp_path, read_events):
     assert len(events.Images("gradcam/features")) == 5
 
 
-def test_integers_that_are_no_labels_are_put_aside(tmp_path):
+def test_integers_that_are_not_labels_are_dropped(tmp_path):
     class Indexed(Bars):
         def __getitem__(self, index):
             image, label = super().__getitem__(index)
@@ -330,7 +330,7 @@ def test_integers_that_are_no_labels_are_put_aside(tmp_path):
     assert callback.monitor.labels is None
 
 
-def test_names_from_data_are_safe_in_files_and_markup(tmp_path, read_events):
+def test_class_names_from_data_are_sanitized(tmp_path, read_events):
     class Odd(Lit):
         def __init__(self):
             super().__init__()
@@ -354,7 +354,7 @@ def test_names_from_data_are_safe_in_files_and_markup(tmp_path, read_events):
     assert "<b>" not in text
 
 
-def test_two_callbacks_with_two_tags_stand_side_by_side(tmp_path, read_events):
+def test_two_callbacks_with_two_tags_are_independent(tmp_path, read_events):
     trainer = fit(tmp_path, [GradCAMCallback(), GradCAMCallback(tag="first", layers="features.2")])
     tags = read_events(trainer.log_dir).Tags()
     assert {"gradcam/features", "first/features.2"} <= set(tags["images"])
@@ -362,7 +362,7 @@ def test_two_callbacks_with_two_tags_stand_side_by_side(tmp_path, read_events):
     assert len({c.state_key for c in trainer.callbacks if isinstance(c, GradCAMCallback)}) == 2
 
 
-def test_forward_argument_reaches_what_else_the_batch_holds(tmp_path):
+def test_forward_argument_gets_extra_inputs_of_the_batch(tmp_path):
     class Masked(Bars):
         def __getitem__(self, index):
             image, label = super().__getitem__(index)
@@ -378,13 +378,13 @@ def test_forward_argument_reaches_what_else_the_batch_holds(tmp_path):
     assert callback.monitor.labels is not None
 
 
-def test_module_without_forward_is_called_through_its_child(tmp_path):
+def test_module_without_forward_uses_its_child(tmp_path):
     callback = GradCAMCallback()
     fit(tmp_path, [callback], make=ThroughChild)
     assert callback.monitor.explainer.layers[0].name == "net.0"
 
 
-def test_loader_is_never_iterated(tmp_path):
+def test_callback_never_iterates_the_loader(tmp_path):
     class Counted(Bars):
         taken = 0
 

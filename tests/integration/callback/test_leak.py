@@ -1,4 +1,4 @@
-"""Looks leave nothing behind: no tensor, no hook, no thread, however many there were."""
+"""Snapshots leave no tensor, hook or thread behind."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def counts_after(looks, look, model):
 
 
 @pytest.mark.parametrize("film", [0, 4])
-def test_looks_leave_nothing(film):
+def test_snapshots_leave_nothing_behind(film):
     model = Lit()
     watch = watch_of(model, film=film)
     kept = []
@@ -72,7 +72,7 @@ class HalfwayError(Exception):
 
 
 @pytest.mark.parametrize("place", ["forward", "method"])
-def test_a_look_that_fails_halfway_leaves_nothing(place):
+def test_failing_snapshot_leaves_nothing_behind(place):
     model, calls, failed = Lit(), [], []
 
     def breaks_later(activations, gradients):
@@ -100,7 +100,7 @@ def test_a_look_that_fails_halfway_leaves_nothing(place):
     assert others == [first, first]
 
 
-def test_a_run_with_looks_leaves_what_one_without_does(tmp_path):
+def test_run_with_callback_leaves_what_a_plain_run_leaves(tmp_path):
     """Over epochs; what Lightning itself gathers is in both."""
 
     def counts(callbacks):

@@ -1,4 +1,4 @@
-"""Methods at the pixels in the callback: pictures, tags, files, and what is refused there."""
+"""Methods at the pixels in the callback: figures, tags, files and refused arguments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers.models import read
 FEW = [IntegratedGradients(4), SmoothGrad(2)]
 
 
-def test_layers_and_pixels_side_by_side(tmp_path, read_events):
+def test_layer_and_pixel_methods_have_own_curves(tmp_path, read_events):
     callback = GradCAMCallback(probe=4, method=["gradcam", "guided_gradcam", *FEW])
     fit(tmp_path, [callback], logger=TensorBoardLogger(tmp_path, name="run"))
     events = read_events(tmp_path / "run" / "version_0")
@@ -30,7 +30,7 @@ def test_layers_and_pixels_side_by_side(tmp_path, read_events):
     assert "gradcam/drift/input_pixels/smoothgrad_with_samples_2" in events.Tags()["scalars"]
 
 
-def test_one_method_at_the_pixels_in_files(tmp_path):
+def test_pixel_method_writes_files(tmp_path):
     fit(tmp_path, [GradCAMCallback(probe=4, method="saliency")], logger=CSVLogger(tmp_path, name="run"))
     folders = {path.parent.name for path in tmp_path.rglob("step=*.png")}
     assert folders == {"input_pixels", "film"}
@@ -38,7 +38,7 @@ def test_one_method_at_the_pixels_in_files(tmp_path):
     assert "gradcam/drift" in table.read_text().splitlines()[0]
 
 
-def test_what_is_too_slow_for_looks_is_refused_by_its_name_only(tmp_path):
+def test_slow_method_is_refused_by_name_only(tmp_path):
     for name in ("lime", ["gradcam", "kernel_shap"]):
         with pytest.raises(
             MisconfigurationException, match=r"needs 500 forward passes per image.*(Lime|KernelShap)\(sa"
@@ -49,7 +49,7 @@ def test_what_is_too_slow_for_looks_is_refused_by_its_name_only(tmp_path):
     assert list(callback.monitor.tracker.previous.maps) == [PIXELS]
 
 
-def test_titles_say_whose_neuron_it_is(tmp_path):
+def test_title_contains_the_neuron(tmp_path):
     callback = GradCAMCallback(probe=2, layers="features.4", method=GuidedBackprop((3, 2, 2)))
     fit(tmp_path, [callback], max_epochs=1)
     watch = callback.monitor
@@ -64,7 +64,7 @@ def test_titles_say_whose_neuron_it_is(tmp_path):
     assert "guided_backprop of neuron 3 at 2, 2" in read(font, line, INK, PAPER).replace("  ", "")
 
 
-def test_a_hot_pixel_leaves_the_others_to_be_seen():
+def test_hot_pixel_does_not_hide_other_evidence():
     maps = torch.rand(3, 40, 40)
     maps[0, 5, 5] = 1e6
     shown = to_drawable(maps, (40, 40), (40, 40), per_image_scale=True)
@@ -84,7 +84,7 @@ def test_a_hot_pixel_leaves_the_others_to_be_seen():
     torch.testing.assert_close(small[0, 1:-1, 1:-1], torch.full((8, 8), 0.25), rtol=0.1, atol=0)
 
 
-def test_the_foot_says_what_the_last_color_means():
+def test_footer_explains_the_last_color():
     from lightning_gradcam import Probe
     from lightning_gradcam.render.legend import Heading, draw_footer
     from lightning_gradcam.render.photos import restore_photos

@@ -1,4 +1,4 @@
-"""Looks at every target: pictures name what each map explains, and curves compare like with like."""
+"""Snapshots of every target: captions name what each map explains, and curves compare the same classes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.stability import mean_and_error, spearman
 from lightning_gradcam.targets import TARGETS, coerce_target, freeze_classes
 from lightning_gradcam.targets.logits import predictions
+from tests.helpers.device_waits import Waits
 from tests.helpers.lit import Bars, Lit, fit
 from tests.helpers.models import assert_close, find, perturbed, read
 from tests.regimes.scores import Embeds, MultiLabel, PutsOutProbabilities, SeveralBars, pairs, several
-from tests.unit.monitor.test_monitor import Waits
 
 NAMES = ("top", "middle", "bottom")
 
@@ -48,7 +48,7 @@ def line_below(picture, sheet, y, x):
     return read(sheet.font, strip, INK, PAPER).rstrip()
 
 
-def test_the_best_classes_are_rows_that_name_their_class_in_each_image():
+def test_topk_figure_has_a_row_per_class_with_its_name():
     probe = bars()
     watch, model = watched("topk", probe)
     look = watch.take_snapshot(model, "start")
@@ -69,7 +69,7 @@ def test_the_best_classes_are_rows_that_name_their_class_in_each_image():
     assert list(look.figures) == ["features"]
 
 
-def test_several_labels_are_rows_with_the_probability_of_each_class():
+def test_multilabel_figure_has_rows_with_class_probabilities():
     probe = bars(6, SeveralBars)
     watch, model = watched("auto", probe, MultiLabel)
     look = watch.take_snapshot(model, "start")
@@ -92,7 +92,7 @@ def test_several_labels_are_rows_with_the_probability_of_each_class():
     assert_close(look.numbers["degenerate"] + 1, torch.tensor(1 + len(flawed) / (6 - len(unlabelled))))
 
 
-def test_of_a_pair_both_photos_are_shown_with_their_maps_and_the_score():
+def test_pair_figure_shows_both_photos_maps_and_score():
     probe = pairs()
     watch, model = watched(CosineSimilarity(), probe, Embeds)
     look = watch.take_snapshot(model, "start")
@@ -115,7 +115,7 @@ def test_of_a_pair_both_photos_are_shown_with_their_maps_and_the_score():
     ("topk", bars, Lit), ("margin", bars, Lit), ("positives", lambda: bars(6, SeveralBars), MultiLabel),
     ("label", lambda: bars(6, SeveralBars), MultiLabel), ("cosine", pairs, Embeds), ("norm", bars, Embeds),
 ])  # fmt: skip
-def test_no_target_waits_for_the_device_and_a_resumed_run_goes_on(target, probe, make):
+def test_targets_never_wait_for_the_device_and_resume(target, probe, make):
     watch, model = watched(target, probe(), make)
     watch.take_snapshot(model, "start")
     with Waits() as waits:
@@ -131,7 +131,7 @@ def test_no_target_waits_for_the_device_and_a_resumed_run_goes_on(target, probe,
     assert {n: float(v) for n, v in one.numbers.items()} == {n: float(v) for n, v in two.numbers.items()}
 
 
-def test_drift_compares_the_maps_of_the_same_classes_rank_by_rank():
+def test_topk_drift_compares_the_same_classes():
     probe = bars()
     watch, model = watched(TopK(2), probe)
     first = watch.take_snapshot(model, "start").explanation
@@ -146,7 +146,7 @@ def test_drift_compares_the_maps_of_the_same_classes_rank_by_rank():
         assert_close(second.numbers[f"drift{end}"], expected)
 
 
-def test_a_margin_holds_both_of_its_classes():
+def test_margin_drift_compares_the_same_two_classes():
     probe = bars()
     watch, model = watched("margin", probe)
     first = watch.take_snapshot(model, "start").explanation
@@ -162,7 +162,7 @@ def test_a_margin_holds_both_of_its_classes():
     assert_close(second.numbers["drift"], mean_and_error(1 - spearman(first.maps["features"], same))[0])
 
 
-def test_attacked_images_are_explained_for_the_same_classes():
+def test_attacked_images_are_explained_for_the_clean_classes():
     data = Bars(6)
     images = data.pixels.clamp(0, 1)
     torch.manual_seed(0)
@@ -178,7 +178,7 @@ def test_attacked_images_are_explained_for_the_same_classes():
     assert set(look.figures) == {"features/top 1", "features/top 2"}
 
 
-def test_gathered_multilabel_images_are_spread_over_their_labels():
+def test_collected_multilabel_images_cover_their_labels():
     batch = {"image": torch.rand(4, 3, 8, 8), "findings": torch.tensor([[0.0, 0, 0], [0, 0, 0], [1, 0, 1], [0, 1, 0]])}
     probe = read_batch(batch)
     assert probe.multilabel
@@ -193,7 +193,7 @@ def test_gathered_multilabel_images_are_spread_over_their_labels():
     assert drop_foreign_labels(one_hot, 4)[0].classes.tolist() == [2, 0, 3, 3]
 
 
-def test_one_line_explains_each_label_of_multilabel_images(tmp_path):
+def test_multilabel_run_logs_a_curve_per_label(tmp_path):
     callback = GradCAMCallback(probe=6)
     trainer = fit(tmp_path, [callback], make=MultiLabel, train=several(12), val=several(9, 1))
     assert callback.monitor.target.name == "labels, each"
@@ -201,7 +201,7 @@ def test_one_line_explains_each_label_of_multilabel_images(tmp_path):
     assert {"gradcam/drift", "gradcam/drift/features/label_2"} <= set(trainer.logged_metrics)
 
 
-def test_probabilities_of_unknown_make_are_named_once(tmp_path):
+def test_unknown_probabilities_warn_once(tmp_path):
     class ByHand(PutsOutProbabilities):
         def forward(self, images):
             scores = Lit.forward(self, images).exp()
@@ -216,7 +216,7 @@ def test_probabilities_of_unknown_make_are_named_once(tmp_path):
         fit(tmp_path, [GradCAMCallback(probe=4)], make=PutsOutProbabilities)
 
 
-def test_what_cannot_be_is_said_before_training(tmp_path):
+def test_impossible_targets_raise_before_training(tmp_path):
     with pytest.raises(MisconfigurationException, match=r"`probe=Probe\(images, references=\.\.\.\)`"):
         GradCAMCallback(target="cosine")
     with pytest.raises(MisconfigurationException, match="at most 3 classes"):
@@ -229,7 +229,7 @@ def test_what_cannot_be_is_said_before_training(tmp_path):
         Baseline.record(Lit(), bars(), target=Margin())
 
 
-def test_confidence_of_several_labels_is_each_classs_own():
+def test_multilabel_confidence_uses_sigmoid():
     sure, chosen = predictions(torch.tensor([[0.0, 3.0, 2.9]]), multilabel=True)
     assert_close(sure, torch.tensor([3.0]).sigmoid())
     assert chosen.tolist() == [1]

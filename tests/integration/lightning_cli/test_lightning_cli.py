@@ -35,8 +35,8 @@ from lightning_gradcam import (
 )
 from lightning_gradcam.methods import METHODS
 from lightning_gradcam.targets import class_target, target_name
+from tests.helpers.lightning_packages import NAMES, package_of
 from tests.helpers.lit import loader
-from tests.integration.callback.test_both_packages import NAMES, package_of
 
 OURS = "lightning_gradcam.GradCAMCallback"
 PIXELS = {"mean": [0.4, 0.4, 0.4], "std": [0.25, 0.25, 0.25]}
@@ -98,7 +98,7 @@ def output_of(call, *arguments, **kwargs):
 @pytest.mark.parametrize(
     "pixels", [PIXELS, {"class_path": "lightning_gradcam.Pixels", "init_args": PIXELS}], ids=["plain", "class_path"]
 )
-def test_from_yaml_through_print_config_to_a_run(cli, pixels, tmp_path):
+def test_yaml_and_print_config_lead_to_a_run(cli, pixels, tmp_path):
     asked = {"layers": ["features", "features.2"], "method": "gradcam", "target": 1, "scale": "shared", "probe": 4}
     written = config(tmp_path / "asked.yaml", pixels=pixels, class_names=["a", "b", "c"], **asked)
     (tmp_path / "printed.yaml").write_text(output_of(cli, "fit", written, "--print_config"))
@@ -115,7 +115,7 @@ def test_from_yaml_through_print_config_to_a_run(cli, pixels, tmp_path):
     assert found == {"features", "features.2", "film"}
 
 
-def test_from_the_command_line(cli, tmp_path):
+def test_command_line_arguments_reach_the_callback(cli, tmp_path):
     nothing = config(tmp_path / "nothing.yaml")
     given = {
         "layers": "[features,features.2]",
@@ -138,7 +138,7 @@ OPTIONS = [ScoreCAM(chunk=64), AblationCAM(chunk=8), Rollout("max", 0.5), Attent
 
 
 @pytest.mark.parametrize("method", OPTIONS, ids=lambda method: type(method).__name__)
-def test_methods_with_options_by_class(cli, method, tmp_path):
+def test_variant_is_configured_by_class(cli, method, tmp_path):
     said = {"class_path": f"lightning_gradcam.{type(method).__name__}", "init_args": vars(method)}
     for asked, expected in ((said, method), (["gradcam", said], ["gradcam", method])):
         assert ours(cli(config(tmp_path / "c.yaml", method=asked), run=False)).config.method == expected
@@ -146,7 +146,7 @@ def test_methods_with_options_by_class(cli, method, tmp_path):
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in ("lime", "kernel_shap")])
 @pytest.mark.parametrize("target", ["auto", "label", "predicted"])
-def test_names_stay_names(cli, method, target, tmp_path):
+def test_method_names_stay_strings(cli, method, target, tmp_path):
     choices = ours(cli(config(tmp_path / "c.yaml", method=method, target=target), run=False)).config
     assert choices.method == method
     assert getattr(choices.target, "name", "auto").startswith(target)
@@ -156,7 +156,7 @@ def brighter(model, images, labels):
     return (images + 0.1).clamp(0, 1)
 
 
-def test_an_attack_by_name_by_class_and_by_path(cli, tmp_path):
+def test_attack_is_configured_by_name_class_and_path(cli, tmp_path):
     pgd = {"class_path": "lightning_gradcam.PGD", "init_args": {"eps": 0.1, "steps": 2, "norm": "l2", "toward": "next"}}
     cases = [("fgsm", "fgsm"), (pgd, PGD(0.1, 2, norm="l2", toward="next")), (f"{__name__}.brighter", brighter)]
     for said, expected in cases:
@@ -176,7 +176,7 @@ PIXEL_METHODS = [
 
 
 @pytest.mark.parametrize("method", PIXEL_METHODS, ids=lambda method: type(method).__name__)
-def test_methods_with_parameters_by_their_class(cli, method, tmp_path):
+def test_parametrized_method_is_configured_by_class(cli, method, tmp_path):
     said = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in said.items()}
     spec = {"class_path": f"lightning_gradcam.{type(method).__name__}", "init_args": plain}
@@ -184,11 +184,11 @@ def test_methods_with_parameters_by_their_class(cli, method, tmp_path):
     assert choices.method == method
 
 
-def test_by_its_short_name_once_imported(cli):
+def test_callback_is_configured_by_its_short_name(cli):
     assert ours(cli("--trainer.accelerator=cpu", "--trainer.callbacks=GradCAMCallback", run=False))
 
 
-def test_help_explains_every_argument_with_its_type(cli, monkeypatch):
+def test_help_lists_every_argument_with_its_type(cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     printed = " ".join(output_of(cli, f"--trainer.callbacks.help={OURS}", run=False).split())
     described = inspect.getdoc(GradCAMCallback).split("Args:\n")[1].split("\n\n")[0]
@@ -200,7 +200,7 @@ def test_help_explains_every_argument_with_its_type(cli, monkeypatch):
         assert re.search(rf"{re.escape(words)}[^()]* \(type: ", rest), name
 
 
-def test_a_target_by_name_by_class_and_by_number(cli, tmp_path):
+def test_target_is_configured_by_name_class_and_number(cli, tmp_path):
     two = {"class_path": "lightning_gradcam.TopK", "init_args": {"k": 2}}
     label = {"class_path": "lightning_gradcam.Margin", "init_args": {"of": "label"}}
     cases = [("topk", TopK(3)), (two, TopK(2)), (label, Margin("label")), ("margin", Margin()), (1, class_target(1))]

@@ -1,4 +1,4 @@
-"""When looks are due, and that what they cost is told truly."""
+"""The schedule of snapshots, and the overhead that is reported."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def run(pace, clock, epochs, look, train):
     return looked, shares
 
 
-def test_the_share_is_of_the_time_since_the_look_before(monkeypatch):
+def test_overhead_is_relative_to_time_since_previous_snapshot(monkeypatch):
     looked, shares = run(SnapshotSchedule(3), Clock(monkeypatch), 7, look=1.0, train=3.0)
     assert looked == [0, 3, 6]
     assert shares == [None, pytest.approx(1 / 10), pytest.approx(1 / 10)]
 
 
 @pytest.mark.parametrize(("allowed", "every"), [(0.5, 1), (0.26, 1), (0.2, 2), (0.05, 7)])
-def test_looks_are_made_as_often_as_their_share_allows(monkeypatch, allowed, every):
+def test_snapshots_are_as_frequent_as_max_overhead_allows(monkeypatch, allowed, every):
     pace = SnapshotSchedule(1, allowed)
     looked, shares = run(pace, Clock(monkeypatch), 60, look=1.0, train=3.0)
     assert looked[:-1] == list(range(0, 59, every))
@@ -51,7 +51,7 @@ def test_looks_are_made_as_often_as_their_share_allows(monkeypatch, allowed, eve
     assert bool(pace.warning) == (every > 1)
 
 
-def test_several_validations_in_an_epoch_are_looked_at_where_there_is_time(monkeypatch):
+def test_each_validation_of_an_epoch_is_due_if_time_allows(monkeypatch):
     clock, pace, looks = Clock(monkeypatch), SnapshotSchedule(1, 0.3), 0
     for epoch in (0, 0, 0, 1, 1, 1):
         clock.now += 3
@@ -62,7 +62,7 @@ def test_several_validations_in_an_epoch_are_looked_at_where_there_is_time(monke
     assert (looks, pace.warning) == (6, "")
 
 
-def test_steps_that_wait_for_the_device_are_no_part_of_a_look(monkeypatch):
+def test_overhead_excludes_queued_training_steps(monkeypatch):
     clock, pace, queued = Clock(monkeypatch), SnapshotSchedule(), [0.0]
 
     class Mark:
@@ -85,12 +85,12 @@ def test_steps_that_wait_for_the_device_are_no_part_of_a_look(monkeypatch):
     assert pace.overhead == pytest.approx(2 / 10)
 
 
-def test_without_a_limit_and_with_an_even_beat_nothing_waits(monkeypatch):
+def test_schedule_without_limit_never_postpones(monkeypatch):
     assert run(SnapshotSchedule(), Clock(monkeypatch), 5, look=100.0, train=1.0)[0] == [0, 1, 2, 3, 4]
     assert SnapshotSchedule().warning == ""
 
 
-def test_a_slow_look_is_logged_and_made_less_often(tmp_path, read_events):
+def test_slow_snapshot_logs_overhead_and_becomes_less_frequent(tmp_path, read_events):
     def slow(activations, gradients):
         time.sleep(0.5)
         return METHODS["gradcam"](activations, gradients)
@@ -102,13 +102,3 @@ def test_a_slow_look_is_logged_and_made_less_often(tmp_path, read_events):
     assert shares
     assert all(0 < event.value < 1 for event in shares)
     assert len(read_events(logger.log_dir).Scalars("gradcam/drift")) < 6
-
-
-@pytest.mark.parametrize("chunk", [1, 5, 16, 99])
-def test_a_look_in_chunks_finds_the_same_and_says_nothing(tmp_path, chunk):
-    whole, parts = GradCAMCallback(), GradCAMCallback(chunk=chunk)
-    for callback in (whole, parts):
-        fit(tmp_path, [callback], max_epochs=1)
-    assert parts.monitor.sharded_explainer.memory_warning == ""
-    for name, value in whole.monitor.tracker.last.items():
-        assert float(parts.monitor.tracker.last[name]) == pytest.approx(float(value), abs=1e-4)

@@ -1,4 +1,4 @@
-"""Attacks at each look: numbers against independent computation, the class held, portions, faults, resumed runs."""
+"""Attacks in each snapshot: numbers, chunks and processes, errors, resumed runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import SingleDeviceStrategy
 
-from lightning_gradcam import FGSM, PGD, GradCAMCallback, Normalization, Probe, attack_probe, explain
+from lightning_gradcam import FGSM, PGD, GradCAMCallback, Probe, attack_probe, explain
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.monitor.adversarial import SIMILARITIES
 from lightning_gradcam.monitor.display import DisplayConfig
@@ -21,46 +21,23 @@ from lightning_gradcam.monitor.monitor import ProbeMonitor
 from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.stability.drift import FIRST
 from lightning_gradcam.targets import TARGETS
-from tests.helpers.lit import BODIES, Bars, Lit, bodies, fit, loader, weights
+from tests.helpers.attacked_monitor import bars, undecided, watched
+from tests.helpers.lit import BODIES, Lit, bodies, fit, loader, weights
+from tests.helpers.map_replicas import expected
 from tests.helpers.memory import LimitedMemory
 from tests.helpers.models import TinyResNet, assert_close, perturbed
-from tests.unit.stability.test_similarity import expected
 
-NORM = Normalization((0.4, 0.4, 0.4), (0.25, 0.25, 0.25))
 NUMBERS = {"adv_similarity": "spearman", "adv_topk": "topk", "adv_ssim": "ssim"}
 
 
-def bars(count=9, labels=True):
-    data = Bars(count)
-    return Probe(torch.stack([data[i][0] for i in range(count)]), labels=data.labels if labels else None, pixels=NORM)
-
-
-def undecided(probe):
-    """A model that predicts several classes, and others where it is attacked."""
-    model = perturbed(Lit())
-    with torch.no_grad():
-        model.head.bias -= model(probe.images).mean(0)
-    return model
-
-
-def watched(attack, probe=None, target="label", model=None, **how):
-    torch.manual_seed(3)
-    probe, model = probe or bars(), model or undecided(probe or bars())
-    plan = prepare(model, probe, target=TARGETS[target], **{"layers": ["features", "features.2"], **how})
-    watch = ProbeMonitor(
-        probe, ShardedExplainer(plan), TARGETS[target], DisplayConfig(), class_names=Bars.classes, attack=attack
-    )
-    return watch, model
-
-
-def test_every_number_has_a_worst_value():
+def test_attack_numbers_have_placeholders():
     assert set(NUMBERS) == set(SIMILARITIES)
     assert {*NUMBERS, *(f"{name}_held" for name in NUMBERS), "adv_accuracy", "adv_degenerate"} <= set(FIRST)
 
 
 @pytest.mark.parametrize("attack", [FGSM(0.01), PGD(0.01, 3), lambda model, images, labels: 1 - images])
 @pytest.mark.parametrize("target", ["label", "predicted"])
-def test_numbers_are_those_of_maps_explained_one_by_one(attack, target):
+def test_attack_numbers_equal_single_image_explanations(attack, target):
     watch, model = watched(attack, target=target)
     numbers = watch.take_snapshot(model, "start").numbers
     probe = watch.probe
@@ -90,7 +67,7 @@ def test_numbers_are_those_of_maps_explained_one_by_one(attack, target):
         assert float(numbers[f"adv_degenerate{suffix}"]) == pytest.approx(share)
 
 
-def test_what_it_measures_can_tell_attacks_apart():
+def test_attack_numbers_distinguish_weak_and_strong_attacks():
     still, _ = watched(FGSM(0.0))
     model = undecided(bars())
     numbers = watched(FGSM(0.0), model=model)[0].take_snapshot(model, "start").numbers
@@ -103,7 +80,7 @@ def test_what_it_measures_can_tell_attacks_apart():
 
 
 @pytest.mark.parametrize("images", [7, 2, 1])
-def test_portions_and_processes_attack_as_the_whole(images):
+def test_chunks_and_processes_attack_like_one_batch(images):
     model, probe = perturbed(TinyResNet()).eval(), Probe(torch.rand(7, 3, 16, 16), labels=torch.arange(7) % 5)
     plan, target = prepare(model, probe, layers="layer2", target=TARGETS["label"]), TARGETS["label"]
     whole = ShardedExplainer(plan).explain_attacked(model, probe, target, PGD(0.1, 3))
@@ -138,7 +115,7 @@ def test_portions_and_processes_attack_as_the_whole(images):
     assert ((joined.images - whole.images).abs() < 1e-5).float().mean() > 0.99
 
 
-def test_the_callback_logs_shows_and_says_the_attack_and_training_is_the_same(tmp_path, read_events, caplog):
+def test_callback_logs_attack_and_leaves_training_unchanged(tmp_path, read_events, caplog):
     plain = fit(tmp_path / "plain")
     logger = TensorBoardLogger(tmp_path / "attacked")
     callback = GradCAMCallback(attack="pgd", layers=["features", "features.2"])
@@ -161,7 +138,7 @@ def test_the_callback_logs_shows_and_says_the_attack_and_training_is_the_same(tm
     assert "steps=10" in shown
 
 
-def test_a_resumed_run_goes_on_with_the_curves_of_the_attack(tmp_path):
+def test_resumed_run_continues_attack_curves(tmp_path):
     callback = GradCAMCallback(attack=FGSM(0.1))
     first = fit(tmp_path, [callback], max_epochs=2)
     first.save_checkpoint(tmp_path / "half.ckpt")
@@ -171,7 +148,7 @@ def test_a_resumed_run_goes_on_with_the_curves_of_the_attack(tmp_path):
     assert {"adv_similarity", "adv_accuracy"} <= resumed.monitor.tracker.last.keys()
 
 
-def test_without_labels_it_moves_away_from_what_is_predicted(tmp_path):
+def test_attack_without_labels_uses_predictions(tmp_path):
     seen = []
 
     def attack(model, images, labels):
@@ -186,7 +163,7 @@ def test_without_labels_it_moves_away_from_what_is_predicted(tmp_path):
 
 
 @pytest.mark.parametrize("dimensions", [1, 3])
-def test_signals_and_volumes_are_measured(dimensions):
+def test_attack_on_signals_and_volumes_is_measured(dimensions):
     images, labels, _ = bodies(6, dimensions)
     low, high = images.aminmax()
     probe = Probe((images - low) / (high - low), labels=labels)
@@ -208,7 +185,7 @@ def test_signals_and_volumes_are_measured(dimensions):
         ({"attack": "fgsm", "target": lambda out, probe: out["score"], "forward": "score"}, "returns logits"),
     ],
 )
-def test_a_wrong_attack_is_named_before_training(tmp_path, arguments, message):
+def test_wrong_attack_raises_before_training(tmp_path, arguments, message):
     class Untrained(Lit):
         def training_step(self, batch, batch_idx):
             raise AssertionError("training started")
@@ -227,7 +204,7 @@ def test_a_wrong_attack_is_named_before_training(tmp_path, arguments, message):
         (lambda model, images, labels: images * 3, r"images in \[0, 1\], but got"),
     ],
 )
-def test_an_attack_that_returns_something_else_is_named_and_ends_looks_only(tmp_path, attack, message):
+def test_invalid_attack_output_disables_explanations_only(tmp_path, attack, message):
     watch, model = watched(attack)
     with pytest.raises(ValueError, match=message):
         watch.take_snapshot(model, "start")

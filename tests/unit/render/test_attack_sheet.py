@@ -12,9 +12,9 @@ from lightning_gradcam.render.attack_sheet import AttackSheet
 from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.stability import spearman
 from lightning_gradcam.targets.logits import predictions
+from tests.helpers.attacked_monitor import NORM, undecided, watched
 from tests.helpers.lit import Bars
 from tests.helpers.models import find, read
-from tests.unit.monitor.test_adversarial import NORM, undecided, watched
 
 
 def drawn(count=6, **how):

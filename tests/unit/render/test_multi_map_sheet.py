@@ -19,9 +19,9 @@ from lightning_gradcam.render.legend import Heading
 from lightning_gradcam.render.multi_map_sheet import MapRow, arrange_with_names, draw_rows
 from lightning_gradcam.targets import TARGETS
 from tests.helpers.canvases import make_sheet
+from tests.helpers.device_waits import Waits
 from tests.helpers.lit import BODIES, Bars, Lit, bodies
 from tests.helpers.models import find, perturbed, read
-from tests.unit.monitor.test_monitor import Waits
 
 EVERY = [*EQUATIONS, Variant("layercam", "abs", "principal")]
 

@@ -1,4 +1,4 @@
-"""The numbers of looks, beside the same written down one by one in NumPy."""
+"""The numbers of snapshots, against the same numbers computed one by one in NumPy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def gini(values: np.ndarray) -> float:
     return float(np.abs(values[:, None] - values[None]).mean() / (2 * values.mean()))
 
 
-def test_numbers_of_several_layers_are_those_of_each_by_itself():
+def test_numbers_of_several_layers_equal_single_layers():
     track, looks, labels = (
         DriftTracker(TARGETS["label"]),
         [look(0), look(1, (2,)), look(2, (2, 3))],
@@ -63,7 +63,7 @@ def test_numbers_of_several_layers_are_those_of_each_by_itself():
         assert all(value.dtype == torch.float32 and value.ndim == 0 for value in track.measured.values())
 
 
-def test_where_no_image_gives_a_number_the_last_one_is_repeated():
+def test_last_number_is_repeated_if_no_image_has_a_value():
     track = DriftTracker(TARGETS["label"])
     first = track.measure([look(0)], None)
     assert {name: float(first[name]) for name in ("drift", "drift_from_start")} == {"drift": 1, "drift_from_start": 1}

@@ -1,4 +1,4 @@
-"""What a look sends to the host: each finished picture, once, and nothing while it explains, measures and draws."""
+"""Transfers of a snapshot to the host: each finished figure once, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from lightning_gradcam.monitor.monitor import ProbeMonitor
 from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.targets import TARGETS
+from tests.helpers.device_waits import Waits
 from tests.helpers.lit import Bars, Lit
 from tests.helpers.models import perturbed
-from tests.unit.monitor.test_monitor import Waits
 
 READS = ("numpy", "tolist", "item", "__bool__", "__float__", "__int__", "__index__", "__array__")
 
@@ -64,7 +64,7 @@ LAYERS = [["features"], ["features.2", "features.5", "features"]]
 
 @pytest.mark.parametrize("layers", LAYERS, ids=len)
 @pytest.mark.parametrize("methods", [["gradcam"], [*EQUATIONS]], ids=len)
-def test_each_picture_is_copied_once_and_nothing_else(tmp_path, layers, methods):
+def test_each_figure_is_copied_to_the_host_once(tmp_path, layers, methods):
     if "cam" in methods and len(layers) > 1:
         methods = [name for name in methods if name != "cam"]  # which serves the last layer only
     watch, model = watched(layers, methods)
@@ -82,7 +82,7 @@ def test_each_picture_is_copied_once_and_nothing_else(tmp_path, layers, methods)
     loggers[0].finalize("success")
 
 
-def test_an_attack_waits_for_its_checks_and_not_in_its_steps():
+def test_attack_waits_in_checks_and_not_in_steps():
     seen = []
     for steps in (2, 5):
         watch, model = watched(["features"], ["gradcam"], PGD(0.05, steps))
@@ -93,7 +93,7 @@ def test_an_attack_waits_for_its_checks_and_not_in_its_steps():
     assert seen[0] == seen[1]
 
 
-def test_the_instruments_work():
+def test_recorders_see_reads_and_copies():
     numbers = torch.rand(3)
     with Leaving() as leaving:
         bool(numbers[0] > 0)
@@ -107,7 +107,7 @@ def test_the_instruments_work():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="waits of a GPU can only be seen where there is one")
 @pytest.mark.parametrize("layers", LAYERS, ids=len)
-def test_on_a_gpu_a_look_waits_for_nothing(layers):
+def test_snapshot_on_gpu_never_synchronizes(layers):
     watch, model = watched(layers, ["gradcam", "layercam"], device="cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
