@@ -6,7 +6,7 @@ OLDEST := .venv-oldest
 # uv installs in seconds what takes pip minutes; torch and torchvision come from the package index as a matching pair.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: help demo test test-fast test-all test-red test-oldest regimes layers lint types bench bench-attacks bench-gate \
+.PHONY: help demo test test-unit test-fast test-all test-red test-oldest regimes layers lint types bench bench-attacks bench-gate \
 	bench-leak bench-adversarial clean
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -33,6 +33,9 @@ demo: .setup/demo   ## train a small CNN on handwritten digits and show how its 
 
 test: lint types    ## lint, types, tests and doctests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile  # files go to one of two processes, whole
+
+test-unit: .setup/dev  ## the tests of single modules, with coverage: about a minute
+	$(BIN)/python -m pytest -q -n 2 -m "not slow and not red and not whole" --cov --cov-report=term:skip-covered tests/unit
 
 test-fast: .setup/dev  ## tests without the slow ones
 	$(BIN)/python -m pytest -q -m "not slow and not red and not whole"

@@ -25,9 +25,9 @@ def main(epochs: int = 4, root: str = ".") -> Path:
     )
     trainer.fit(LitDigits(), datamodule=DigitsData())
     assert explanations.monitor is not None
-    look = explanations.monitor.look(trainer.lightning_module, f"after {epochs} epochs")
+    look = explanations.monitor.take_snapshot(trainer.lightning_module, f"after {epochs} epochs")
     picture = Path(root, "attack.jpg")
-    to_pil_image(look.pictures["features"].cpu()).save(picture, quality=90)
+    to_pil_image(look.figures["features"].cpu()).save(picture, quality=90)
     print({name: round(float(value), 3) for name, value in look.numbers.items() if name.startswith("adv")})
     print(f"The last look: {picture}")
     return picture

@@ -50,11 +50,11 @@ def traced(case: Case) -> object:
 def look(case: Case) -> None:
     """One look of the callback, until the picture is in the events file."""
     start = perf_counter()
-    found = case.monitor.look(case.model, "epoch 1 · step 100")
+    found = case.monitor.take_snapshot(case.model, "epoch 1 · step 100")
     drawn = perf_counter()
     writer = find_writer(case.logger)
     assert writer is not None
-    for key, picture in found.pictures.items():
+    for key, picture in found.figures.items():
         writer(case.logger, f"gradcam/{key}", picture.cpu(), 100)
     encoded = perf_counter()
     case.logger.experiment.flush()  # the callback leaves this to TensorBoard's thread

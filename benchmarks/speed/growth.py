@@ -127,7 +127,7 @@ def _looks(count: int, options: Options, threads: int) -> dict[str, list[float]]
         loggers = {each: TensorBoardLogger(folder, name) for each, name in ((watch, "old"), (young, "young"))}
 
         def one(each: ProbeMonitor, turn: int) -> None:
-            for key, picture in each.look(model, f"look {turn}").pictures.items():
+            for key, picture in each.take_snapshot(model, f"look {turn}").figures.items():
                 log_image([loggers[each]], folder, f"gradcam/{key}", picture, turn)
             loggers[each].experiment.flush()
 

@@ -169,9 +169,9 @@ class Windows(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        ("windows", r"\(8, 1, 4, 4\) for 2 images is attention inside of windows.*'gradcam'"),
-        ("fewer", r"\(2, 1, 16, 8\) is not square.*'gradcam'"),
-        ("pooled", r"is over 8 tokens, where 16 \(0 and a grid of \(4, 4\)\) are read"),
+        ("windows", r"\(8, 1, 4, 4\) for 2 images, which is windowed attention.*'gradcam'"),
+        ("fewer", r"\(2, 1, 16, 8\), which is not square.*'gradcam'"),
+        ("pooled", r"over 8 tokens instead of 16 \(0 and a grid of \(4, 4\)\)"),
         ("none", "Expected attention in Windows, but its forward pass called neither"),
     ],
 )

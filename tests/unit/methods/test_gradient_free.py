@@ -14,8 +14,8 @@ from lightning_gradcam.capture.isolation import isolated
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.capture.restart import Restart
 from lightning_gradcam.errors import ForwardError
-from lightning_gradcam.explainer.explanation import find_status
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
+from lightning_gradcam.explainer.map_status import find_status
 from tests.helpers.model_state import HOOKS
 from tests.helpers.models import TinyResNet, TinyViT, assert_close, perturbed, plain_cnn
 
@@ -173,7 +173,7 @@ def test_chunks_change_nothing_and_wrong_ones_are_named(method):
         explain(model, images, layers="layer2", method=method(chunk), target=1).evidence for chunk in (99, 3)
     )
     assert_close(small["layer2"], whole["layer2"], 1e-5)
-    with pytest.raises(ValueError, match="`chunk` to be a number of passes from 1, but got 0"):
+    with pytest.raises(ValueError, match="`chunk` to be a positive integer, but got 0"):
         method(chunk=0)
 
 
