@@ -95,7 +95,7 @@ class AttackSheet:
         last_color = sheet.describe_last_color(explanations[0].evidence[key])
         footer = sheet.draw_footer(grid.shape[-1], scale, last_color)
         width = footer.shape[-1]
-        column_legend = [_COLUMN_LEGEND, sheet.font.encode_number(gain, 2, 0), " times"]
+        column_legend: list[str | Tensor] = [_COLUMN_LEGEND, sheet.font.encode_number(gain, 2, 0), " times"]
         return stack_parts(
             [
                 draw_header(heading, sheet.font, sheet.bold, width),
