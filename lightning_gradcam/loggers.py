@@ -1,7 +1,7 @@
-"""Pictures and words to any Lightning logger. Numbers need no help: `log` carries them.
+"""Figures, numbers and text to any Lightning logger.
 
-No protocol for pictures exists among loggers, so each class has a function here, found by name along the logger's MRO:
-a subclass is served by its parent's, and no logging library is imported that the user has not.
+Lightning loggers share no method for images, so each logger class has a writer here, found by the class names in its
+MRO: subclasses use the writer of their parent, and no logging library is imported unless the user has it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from torch import Tensor
 from lightning_gradcam.utils.registry import Registry
 from lightning_gradcam.utils.sanitize import escape_markdown
 
-PictureWriter: TypeAlias = Callable[[Any, str, Tensor, int], None]
-"""``(logger, tag, picture (3, h, w) uint8 on the CPU, step) -> None``."""
+ImageWriter: TypeAlias = Callable[[Any, str, Tensor, int], None]
+"""``(logger, tag, figure (3, h, w) uint8 on the CPU, step) -> None``."""
 
-WRITERS = Registry[PictureWriter]("logger class")
-"""By class name; ``@WRITERS.register("TensorBoardLogger")`` adds one."""
+WRITERS = Registry[ImageWriter]("logger class")
+"""Image writers by logger class name; ``@WRITERS.register("TensorBoardLogger")`` adds one."""
 
 JPEG_QUALITY = 75
-"""TensorBoard's writer sums every byte up in Python, so a smaller picture is written faster."""
+"""TensorBoard computes a checksum byte by byte in Python, so smaller files are written faster."""
 
 
 def sanitize_name(name: str) -> str:
-    """A name from a model or data, as a part of a path that stays where it is put.
+    """Convert a name from a model or data to a path component that cannot leave its folder.
 
     >>> sanitize_name("../layer 4.<b>"), sanitize_name("layer4.1")
     ('_layer_4._b_', 'layer4.1')
@@ -39,7 +39,7 @@ def sanitize_name(name: str) -> str:
 
 
 def sanitize_tag(tag: str) -> str:
-    """A tag whose parts, between slashes, are safe names.
+    """Sanitize each part of a tag, between slashes.
 
     >>> sanitize_tag("drift/net.<b>x")
     'drift/net._b_x'
@@ -47,133 +47,138 @@ def sanitize_tag(tag: str) -> str:
     return "/".join(map(sanitize_name, tag.split("/")))
 
 
-def to_image(picture: Tensor) -> Image.Image:
-    """``(3, h, w)`` uint8 on the CPU as a Pillow image. (torchvision's own encoders are deprecated.)"""
-    # Pillow puts the channels beside one another ten times as fast as NumPy does.
-    return Image.merge("RGB", [Image.fromarray(channel) for channel in picture.numpy()])
+def to_image(figure: Tensor) -> Image.Image:
+    """Convert ``(3, h, w)`` uint8 on the CPU to a Pillow image. (torchvision's encoders are deprecated.)"""
+    # Pillow interleaves channels ten times as fast as NumPy.
+    return Image.merge("RGB", [Image.fromarray(channel) for channel in figure.numpy()])
 
 
-def find_writer(logger: Any) -> PictureWriter | None:
-    """The function for the logger's class or the nearest of its parents that has one."""
-    return next((WRITERS[c.__name__] for c in type(logger).__mro__ if c.__name__ in WRITERS), None)
+def find_writer(logger: Any) -> ImageWriter | None:
+    """Return the writer of the logger's class, or of its nearest parent class that has one."""
+    return next((WRITERS[cls.__name__] for cls in type(logger).__mro__ if cls.__name__ in WRITERS), None)
 
 
-def write_png(folder: str | Path, tag: str, picture: Tensor, step: int) -> Path:
-    """Write ``folder/tag/step=000042.png``, the tag's parts as folders."""
-    target = Path(folder, *(sanitize_name(part) for part in tag.split("/")), f"step={step:06d}.png")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    to_image(picture).save(target, "PNG", compress_level=3)
-    return target
+def write_png(folder: str | Path, tag: str, figure: Tensor, step: int) -> Path:
+    """Write ``folder/tag/step=000042.png``, with the parts of the tag as folders."""
+    path = Path(folder, *(sanitize_name(part) for part in tag.split("/")), f"step={step:06d}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_image(figure).save(path, "PNG", compress_level=3)
+    return path
 
 
 @WRITERS.register("TensorBoardLogger")
-def write_tensorboard(logger: Any, tag: str, picture: Tensor, step: int) -> None:
-    """As encoded bytes: `add_image` would encode PNG in the calling thread, for fifty times as long."""
+def write_tensorboard(logger: Any, tag: str, figure: Tensor, step: int) -> None:
+    """Write a JPEG: `add_image` would encode a PNG in the calling thread, fifty times as slow."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    _, height, width = picture.shape
+    _, height, width = figure.shape
     encoded = BytesIO()
-    to_image(picture).save(encoded, "JPEG", quality=JPEG_QUALITY)
+    to_image(figure).save(encoded, "JPEG", quality=JPEG_QUALITY)
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue())
     writer = logger.experiment._get_file_writer()
     writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
 
 @WRITERS.register("CSVLogger")
-def write_csv(logger: Any, tag: str, picture: Tensor, step: int) -> None:
-    """PNG files beside the CSV."""
-    write_png(logger.log_dir, tag, picture, step)
+def write_csv(logger: Any, tag: str, figure: Tensor, step: int) -> None:
+    """Write a PNG file to the folder of the CSV file."""
+    write_png(logger.log_dir, tag, figure, step)
 
 
 @WRITERS.register("WandbLogger")
-def write_wandb(logger: Any, tag: str, picture: Tensor, step: int) -> None:
-    """Under the Trainer's step, as the logger's own metrics are."""
+def write_wandb(logger: Any, tag: str, figure: Tensor, step: int) -> None:
+    """Log an image under the Trainer's global step, as the logger does with metrics."""
     import wandb as library
 
-    image = library.Image(to_image(picture))
+    image = library.Image(to_image(figure))
     logger.experiment.log({tag: image, "trainer/global_step": step})
 
 
 @WRITERS.register("MLFlowLogger")
-def write_mlflow(logger: Any, tag: str, picture: Tensor, step: int) -> None:
-    """As an image artifact with key and step."""
-    logger.experiment.log_image(logger.run_id, picture.permute(1, 2, 0).numpy(), key=tag, step=step)
+def write_mlflow(logger: Any, tag: str, figure: Tensor, step: int) -> None:
+    """Log an image artifact with key and step."""
+    logger.experiment.log_image(logger.run_id, figure.permute(1, 2, 0).numpy(), key=tag, step=step)
 
 
 @WRITERS.register("CometLogger")
-def write_comet(logger: Any, tag: str, picture: Tensor, step: int) -> None:
-    """As an image of the experiment."""
-    logger.experiment.log_image(picture.permute(1, 2, 0).numpy(), name=tag, step=step)
+def write_comet(logger: Any, tag: str, figure: Tensor, step: int) -> None:
+    """Log an image of the experiment."""
+    logger.experiment.log_image(figure.permute(1, 2, 0).numpy(), name=tag, step=step)
 
 
 @WRITERS.register("DummyLogger")
-def ignore_dummy(logger: Any, tag: str, picture: Tensor, step: int) -> None:
-    """Nothing: `fast_dev_run` puts this one in the place of the user's."""
+def skip_dummy(logger: Any, tag: str, figure: Tensor, step: int) -> None:
+    """Write nothing: `fast_dev_run` replaces the user's loggers by this one."""
 
 
-def log_image(loggers: Sequence[Any], folder: str | Path, tag: str, picture: Tensor, step: int) -> list[str]:
-    """Hand a picture to every logger; without any, write it into ``folder``.
+def log_image(loggers: Sequence[Any], folder: str | Path, tag: str, figure: Tensor, step: int) -> list[str]:
+    """Pass a figure to every logger, or write it into ``folder`` if there is none.
 
     Args:
-        loggers: The Trainer's.
-        folder: Where files go where there is no logger.
-        tag: Its parts, between slashes, are made safe.
-        picture: ``(3, h, w)`` uint8.
-        step: Of the logger.
+        loggers: The Trainer's loggers.
+        folder: The folder of files if there is no logger.
+        tag: Its parts, between slashes, are sanitized.
+        figure: ``(3, h, w)`` uint8.
+        step: The step of the logger.
 
     Returns:
-        A sentence for every logger that could not take it; the others did.
+        A warning for each logger that failed; the others have the figure.
     """
-    name, on_host, complaints = sanitize_tag(tag), picture.cpu(), []
+    safe_tag, cpu_figure, warnings = sanitize_tag(tag), figure.cpu(), []
     for logger in loggers or [None]:
         writer = make_file_writer(folder) if logger is None else find_writer(logger)
-        kind = "the folder of files" if logger is None else type(logger).__name__
+        destination = "the folder of files" if logger is None else type(logger).__name__
         if writer is None:
-            complaints.append(
-                f"{kind} is not known, so pictures are left out; numbers are logged. Add it with "
-                "`@lightning_gradcam.loggers.WRITERS.register(...)`, or use a TensorBoardLogger beside it."
+            warnings.append(
+                f"{destination} has no image writer, so figures are not logged; numbers are. Register a writer with "
+                "`@lightning_gradcam.loggers.WRITERS.register(...)`, or add a TensorBoardLogger."
             )
             continue
-        complaints += _tried(kind, "A picture", partial(writer, logger, name, on_host, step))
-    return complaints
-
-
-def _tried(kind: str, what: str, write: Callable[[], None]) -> list[str]:
-    try:
-        write()
-    except Exception as error:  # a logger's fault, a full disk say, is none of the explanations'
-        return [f"{what} could not be written to {kind} ({type(error).__name__}: {error})."]
-    return []
+        warnings += _try_write(destination, "A figure", partial(writer, logger, safe_tag, cpu_figure, step))
+    return warnings
 
 
 def log_numbers(loggers: Sequence[Any], values: Mapping[str, float], step: int) -> list[str]:
-    """Numbers where Lightning's own `log` is not allowed; returns as `log_image`."""
-    complaints = []
+    """Log numbers in hooks that do not allow Lightning's own `log`; returns warnings as `log_image` does."""
+    warnings = []
     for logger in loggers:
-        complaints += _tried(type(logger).__name__, "Numbers", partial(logger.log_metrics, dict(values), step))
-    return complaints
-
-
-def make_file_writer(folder: str | Path) -> PictureWriter:
-    """A writer of PNG files, for runs without a logger."""
-
-    def write(_logger: Any, tag: str, picture: Tensor, step: int) -> None:
-        write_png(folder, tag, picture, step)
-
-    return write
+        warnings += _try_write(type(logger).__name__, "Numbers", partial(logger.log_metrics, dict(values), step))
+    return warnings
 
 
 def log_text(loggers: Sequence[Any], tag: str, facts: Mapping[str, str], step: int) -> list[str]:
-    """Words as a TensorBoard text; other loggers have the console. Returns as `log_image`."""
+    """Log facts as a TensorBoard text; with other loggers they are only in the console.
+
+    Returns:
+        Warnings as `log_image`.
+    """
     rows = "\n".join(
         f"| {escape_markdown(name)} | {escape_markdown(' '.join(text.split()))} |" for name, text in facts.items()
     )
     table = f"| what | choice and reason |\n| --- | --- |\n{rows}"
-    complaints = []
+    warnings = []
     for logger in loggers:
-        if any(c.__name__ == "TensorBoardLogger" for c in type(logger).__mro__):
-            complaints += _tried(type(logger).__name__, "A text", partial(_add_text, logger, tag, table, step))
-    return complaints
+        if any(cls.__name__ == "TensorBoardLogger" for cls in type(logger).__mro__):
+            warnings += _try_write(type(logger).__name__, "A text", partial(_add_text, logger, tag, table, step))
+    return warnings
+
+
+def make_file_writer(folder: str | Path) -> ImageWriter:
+    """Create a writer of PNG files, for runs without a logger."""
+
+    def write(_logger: Any, tag: str, figure: Tensor, step: int) -> None:
+        write_png(folder, tag, figure, step)
+
+    return write
+
+
+def _try_write(destination: str, content: str, write: Callable[[], None]) -> list[str]:
+    """Call a writer, and return a warning if it fails."""
+    try:
+        write()
+    except Exception as error:  # an error of a logger, such as a full disk, must not stop the explanations
+        return [f"{content} could not be written to {destination} ({type(error).__name__}: {error})."]
+    return []
 
 
 def _add_text(logger: Any, tag: str, text: str, step: int) -> None:

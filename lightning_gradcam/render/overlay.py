@@ -77,7 +77,7 @@ def overlay(
         raise ValueError(f"Expected `alpha` from 0 to 1, but got {alpha!r}.")
     pixels = to_pixels(image).float()
     if pixels.ndim != 3:
-        raise ValueError(f"Expected one `image` (C, H, W), but got {tuple(pixels.shape)}.")
+        raise ValueError(f"Expected `image` to be one image (C, H, W), but got {tuple(pixels.shape)}.")
     color_table = ColorTable.from_colormap(colormap, pixels.device, alpha)
     blended = blend_heatmaps(to_gray(to_rgb(pixels[None])), _prepare_heatmap(heatmap, pixels), color_table)[0]
     if isinstance(image, Tensor) and not as_pil:

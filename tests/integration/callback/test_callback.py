@@ -257,7 +257,7 @@ def test_unknown_logger_warns_once_and_gets_numbers(tmp_path):
         def log_hyperparams(self, *args, **kwargs):
             """Nothing to keep."""
 
-    with pytest.warns(UserWarning, match="Mine is not known") as warned:
+    with pytest.warns(UserWarning, match="Mine has no image writer") as warned:
         fit(tmp_path, [GradCAMCallback()], logger=Mine())
     assert len([w for w in warned if "GradCAM" in str(w.message)]) == 1
     assert any("gradcam/drift" in row for row in Mine.rows)

@@ -1,4 +1,4 @@
-"""The picture of a look with an attack: tiles, captions and head are what they say."""
+"""Figure of a snapshot with an attack: tiles, captions and header."""
 
 from __future__ import annotations
 
@@ -25,51 +25,51 @@ def drawn(count=6, **how):
     return watch, watch.take_snapshot(model, "epoch 2 · step 9")
 
 
-def lines(duel, picture, y, x, wrong):
-    """The two lines of a caption below the tiles of a photo at (y, x)."""
+def lines(duel, figure, y, x, wrong):
+    """Read the two lines of a caption below the tiles of a photo at (y, x)."""
     font = duel.sheet.font
     ink, paper = (PAPER, INK) if wrong else (INK, PAPER)
     top, width = y + duel.sheet.image_tiles.shape[-2] + 1, 2 * duel.sheet.image_tiles.shape[-1] + SEAM - 2
     return [
-        read(font, picture[:, top + i * font.height : top + (i + 1) * font.height, x + 1 : x + 1 + width], ink, paper)
+        read(font, figure[:, top + i * font.height : top + (i + 1) * font.height, x + 1 : x + 1 + width], ink, paper)
         for i in (0, 1)
     ]
 
 
 @pytest.mark.parametrize("count", [1, 6, 16])
-def test_every_image_stands_clean_and_attacked_with_its_maps_and_words(count):
+def test_attack_sheet_draws_clean_and_attacked_images(count):
     watch, look = drawn(count)
-    duel, clean, attacked = watch.figures.duel, look.explanation, look.attacked.explanation
-    picture = look.figures["features"]
-    assert picture.shape[2] <= WIDTH
-    assert picture.dtype == torch.uint8
+    duel, clean, attacked = watch.figures.attack_sheet, look.explanation, look.attacked.explanation
+    figure = look.figures["features"]
+    assert figure.shape[2] <= WIDTH
+    assert figure.dtype == torch.uint8
     size = duel.sheet.image_tiles.shape[-1]
     before, after = (predictions(e.logits) for e in (clean, attacked))
     overlays = duel.sheet.draw_overlays(clean.evidence["features"], clean.map_status["features"])
     agree = spearman(clean.maps["features"], attacked.maps["features"])
     assert (before[1] != after[1]).any() or count == 1
     for i in {0, count // 2, count - 1}:
-        [(y, x)] = find(picture, duel.sheet.image_tiles[i])
-        assert torch.equal(picture[:, y : y + size, x + size + SEAM : x + 2 * size + SEAM], overlays[i])
+        [(y, x)] = find(figure, duel.sheet.image_tiles[i])
+        assert torch.equal(figure[:, y : y + size, x + size + SEAM : x + 2 * size + SEAM], overlays[i])
         step = 2 * size + SEAM + GAP
         label = int(watch.labels[i])
         for column, (sure, chosen), first in ((0, before, f"label {Bars.classes[label]}"), (1, after, "attacked")):
             right = int(chosen[i]) == label
-            said = lines(duel, picture, y, x + column * step, not right)
+            said = lines(duel, figure, y, x + column * step, not right)
             assert said[0].strip() == first
             assert said[1].startswith(f"{'✓' if right else '✗'} {Bars.classes[int(chosen[i])]}")
             assert said[1].rstrip().endswith(f"{round(float(sure[i]) * 100):3d}%")
         moved = bool(before[1][i] != after[1][i])
-        said = lines(duel, picture, y, x + 2 * step, moved)
+        said = lines(duel, figure, y, x + 2 * step, moved)
         changed = "fooled" if int(before[1][i]) == label else "prediction moved"
         assert said[0].strip() == (changed if moved else "prediction held")
         assert said[1].split()[:2] == ["maps", "agree"]
         assert float(said[1].split()[2]) == pytest.approx(float(agree[i]), abs=0.006) or agree[i].isnan()
 
 
-def test_the_change_of_the_map_is_red_for_more_and_blue_for_less():
+def test_map_change_is_red_for_gains_and_blue_for_losses():
     watch, look = drawn()
-    duel, size = watch.figures.duel, watch.figures.duel.sheet.image_tiles.shape[-2:]
+    duel, size = watch.figures.attack_sheet, watch.figures.attack_sheet.sheet.image_tiles.shape[-2:]
     both = (look.explanation, look.attacked.explanation)
     change = torch.stack(
         [to_heatmaps(e.evidence["features"], e.map_status["features"], tuple(size)) for e in both]
@@ -83,12 +83,12 @@ def test_the_change_of_the_map_is_red_for_more_and_blue_for_less():
     strong, weak = change > 0.6, (change > 0.1) & (change < 0.3)
     assert not strong.any() or redness[strong].mean() > redness[weak].mean()
     same = duel._draw_map_change((both[0], both[0]), "features", None)
-    assert torch.equal(same[:, 0], same[:, 2])  # no change, no colour
+    assert torch.equal(same[:, 0], same[:, 2])  # no change, no color
 
 
-def test_what_was_added_is_enlarged_as_far_as_the_range_goes():
+def test_noise_is_amplified_up_to_the_range():
     watch, look = drawn()
-    duel, size = watch.figures.duel, tuple(watch.figures.duel.sheet.image_tiles.shape[-2:])
+    duel, size = watch.figures.attack_sheet, tuple(watch.figures.attack_sheet.sheet.image_tiles.shape[-2:])
     twins = NORM.restore(look.attacked.images).clamp(0, 1)
     tile, gain = duel._draw_noise(twins)
     change = twins - NORM.restore(watch.probe.images)
@@ -100,12 +100,12 @@ def test_what_was_added_is_enlarged_as_far_as_the_range_goes():
     assert (none.float() - 127.5).abs().max() <= 0.5
 
 
-def test_the_head_counts_and_averages():
+def test_header_counts_moved_predictions_and_averages():
     watch, look = drawn()
     font, both = watch.figures.sheet.font, (look.explanation, look.attacked.explanation)
-    picture = look.figures["features"]
+    figure = look.figures["features"]
     top = GAP + watch.figures.sheet.bold.height + font.height
-    strip = picture[:, top : top + font.height, GAP : picture.shape[2] - GAP]
+    strip = figure[:, top : top + font.height, GAP : figure.shape[2] - GAP]
     said = read(font, strip, INK, PAPER)
     fooled = predictions(both[0].logits)[1] != predictions(both[1].logits)[1]
     assert said.startswith(f"attack · {int(fooled.sum())} of 6 predictions moved · maps agree ")
@@ -113,7 +113,7 @@ def test_the_head_counts_and_averages():
     assert found == pytest.approx(float(watch.tracker.last["adv_similarity"]), abs=0.006)
     assert 0 < int(fooled.sum()) < 6
     agree = torch.where(fooled, -0.5, 0.25)
-    codes = watch.figures.duel._describe_attack(both, "features", agree)
+    codes = watch.figures.attack_sheet._describe_attack(both, "features", agree)
     words = "".join(c if isinstance(c, str) else "".join(font.characters[i] for i in c) for c in codes)
     assert f"maps agree {'-' if agree.mean() < 0 else ' '}{abs(agree.mean()):.2f}, where" in words
     assert "where the prediction held  0.25" in words
@@ -121,8 +121,8 @@ def test_the_head_counts_and_averages():
     assert f"{broken} of 6 maps degenerate" in said
 
 
-def test_several_methods_each_have_a_picture_and_shared_scales_are_shared():
+def test_each_method_has_its_own_attack_figure():
     watch, look = drawn(method=["gradcam", "layercam"])
     assert list(look.figures) == ["features/gradcam", "features/layercam"]
-    assert isinstance(watch.figures.duel, AttackSheet)
+    assert isinstance(watch.figures.attack_sheet, AttackSheet)
     assert not torch.equal(*look.figures.values())

@@ -1,4 +1,4 @@
-"""Pictures of images of one, two and three dimensions: what holds for all."""
+"""Figures of images of one, two and three dimensions."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SHAPES = [(1, 3), (2, 50), (4, 4000), (9, 60), (300, 20), (1, 1, 8, 8), (3, 2, 3
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("count", [1, 3, 16])
-def test_every_shape_and_count_fits(shape, count):
+def test_figures_of_any_shape_and_count_fit_the_width(shape, count):
     images, evidence = torch.randn(count, *shape), torch.randn(count, *(3,) * (len(shape) - 1))
     sheet, film = make_sheet(images), Film(8)
-    picture = draw_sheet(sheet, evidence, Heading("t", ["facts " * 40]), scale=torch.tensor(1e-20))
+    figure = draw_sheet(sheet, evidence, Heading("t", ["facts " * 40]), scale=torch.tensor(1e-20))
     for look in range(9):
         film.add(
             Frame(f"epoch {look}", evidence, torch.arange(count) % len(MapStatus), torch.zeros(count, 3 * (look % 2)))
@@ -32,24 +32,24 @@ def test_every_shape_and_count_fits(shape, count):
         shown = film.draw(Probe(images, labels=labels), photos, NAMES, "viridis", title="run", scale=torch.tensor(2.0))
         assert shown.shape[2] <= WIDTH
         assert shown.float().std() > 10
-    assert picture.shape[2] <= WIDTH
-    assert picture.dtype == torch.uint8
-    assert picture.float().std() > 10
+    assert figure.shape[2] <= WIDTH
+    assert figure.dtype == torch.uint8
+    assert figure.float().std() > 10
 
 
-def test_the_foot_says_what_is_shown():
+def test_footer_describes_the_canvas():
     for images, words in (
         (torch.rand(3, 1, 30), "color and curve: evidence along the signal"),
         (torch.rand(3, 1, 9, 8, 8), "the slices with the most evidence"),
     ):
         sheet = make_sheet(images)
         wanted = sheet.font.draw(sheet.font.encode([words])[0])
-        picture = draw_sheet(sheet, torch.rand(3, *(4,) * (images.ndim - 2)))
-        strip = (PAPER[0] - picture[0, -GAP - sheet.font.height : -GAP].float()) / (PAPER[0] - 115)
+        figure = draw_sheet(sheet, torch.rand(3, *(4,) * (images.ndim - 2)))
+        strip = (PAPER[0] - figure[0, -GAP - sheet.font.height : -GAP].float()) / (PAPER[0] - 115)
         places = range(strip.shape[1] - wanted.shape[1] + 1)
         assert any((strip[:, x : x + wanted.shape[1]] - wanted).abs().max() < 0.02 for x in places)
 
 
-def test_views_of_one_image_share_a_column():
+def test_arrange_puts_views_of_an_image_in_one_column():
     assert arrange(16, (32, 32), 3) == (4, (64, 64), 3)
     assert arrange(16, (100, 100), 3) == (4, (82, 82), 3)  # 3 * 82 and two seams make 250 of at most 251

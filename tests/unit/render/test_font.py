@@ -1,4 +1,4 @@
-"""Text as tensors, beside what Python's own formatting writes."""
+"""Text as tensors, compared with Python's own formatting."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_encode_pads_cuts_and_replaces(texts, data):
         assert words(codes) == "".join(c if c in FONT.characters else "?" for c in expected)
 
 
-def test_what_was_encoded_before_is_there_already_but_not_what_is_said_once():
+def test_encode_caches_and_encode_uncached_does_not():
     font = Font.load()
     assert font.encode(["drift", "±"]) is font.encode(["drift", "±"])
     assert font.encode(["drift"], 4) is not font.encode(["drift"], 5)
@@ -42,7 +42,7 @@ def test_what_was_encoded_before_is_there_already_but_not_what_is_said_once():
 
 
 @torch.inference_mode()
-def test_what_is_kept_is_no_inference_tensor():
+def test_cached_tensors_are_not_inference_tensors():
     assert not Font.load().encode(["drift"]).is_inference()
     assert not make_color((1.0, 2.0, 3.0), torch.device("cpu")).is_inference()
 
@@ -61,13 +61,13 @@ def python_fixed(value: float, whole: int, decimals: int) -> str:
     st.integers(1, 4),
     st.integers(0, 3),
 )
-def test_fixed_equals_python(value, whole, decimals):
+def test_encode_number_equals_python(value, whole, decimals):
     if math.isfinite(value):
         assume(abs(value * 10**decimals % 1 - 0.5) > 1e-9)  # on the edge, Python rounds what was written in binary
     assert words(FONT.encode_number(torch.tensor(value), whole, decimals)) == python_fixed(value, whole, decimals)
 
 
-def test_fixed_takes_many_numbers_and_rounds():
+def test_encode_number_rounds_many_numbers():
     many = FONT.encode_number(torch.tensor([[0.0, 9.96], [99.94, torch.nan]]), 2, 1)
     assert [[words(codes) for codes in row] for row in many] == [[" 0.0", "10.0"], ["99.9", "   –"]]
     assert words(FONT.encode_number(torch.tensor(0.996) * 100, 3, 0)) == "100"
@@ -75,14 +75,14 @@ def test_fixed_takes_many_numbers_and_rounds():
 
 @examples(300)
 @given(st.floats(2**-120, 2**127, width=32) | st.integers(-36, 38).map(lambda power: 10.0**power))
-def test_scientific_equals_python(value):
+def test_encode_scientific_equals_python(value):
     value = float(torch.tensor(value))
     mantissa = float(f"{value:.12e}".split("e")[0])
     assume(abs(mantissa * 10 % 1 - 0.5) > 1e-6)
     assert words(FONT.encode_scientific(torch.tensor(value))) == f"{value:.1e}"
 
 
-def test_lines_are_put_together_and_drawn_as_the_face_draws_them():
+def test_lines_are_joined_and_drawn_like_the_font_face():
     line = FONT.encode_line(["loss ", FONT.encode_number(torch.tensor(0.5), 1, 2), " ±"], max_characters=8)
     assert words(line) == "loss 0.5"
     coverage = FONT.draw(FONT.encode(["Ag✓", "猫é."]))

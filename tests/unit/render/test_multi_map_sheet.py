@@ -1,4 +1,4 @@
-"""Several methods side by side in one picture of a look, of photos, signals and volumes."""
+"""Several methods in one figure, of photos, signals and volumes."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ def watched(count=5, methods=EVERY, **display):
 
 
 @pytest.mark.parametrize("count", [1, 5, 11, 16])
-def test_each_overlay_stands_below_its_photo_beside_its_method(count):
+def test_overlays_are_below_their_photo_with_method_names(count):
     watch, model = watched(count)
     look = watch.take_snapshot(model, "start")
     assert list(look.figures) == ["features"]
-    picture, sheet = look.figures["features"], watch.figures.sheet
-    assert picture.shape[2] <= WIDTH
+    figure, sheet = look.figures["features"], watch.figures.sheet
+    assert figure.shape[2] <= WIDTH
     height, line = sheet.image_tiles.shape[-2], sheet.font.height
     for i in {0, count - 1}:
-        [(y, x)] = find(picture, sheet.image_tiles[i])
+        [(y, x)] = find(figure, sheet.image_tiles[i])
         for row, name in enumerate(coerce_methods(EVERY)):
             explanation, key = look.explanation, f"features/{name}"
             tile = sheet.draw_overlays(explanation.evidence[key], explanation.map_status[key])[i]
             top = y + (row + 1) * (height + 2)
-            assert torch.equal(picture[:, top : top + height, x : x + tile.shape[2]], tile)
+            assert torch.equal(figure[:, top : top + height, x : x + tile.shape[2]], tile)
             middle = top + (height - line) // 2
-            strip = picture[:, middle : middle + line, GAP : GAP + 24 * sheet.font.width]
+            strip = figure[:, middle : middle + line, GAP : GAP + 24 * sheet.font.width]
             said = read(sheet.font, strip, INK, PAPER).rstrip()
             assert said == (name if len(name) <= 24 else name[:23] + "…")
 
 
 @pytest.mark.parametrize("scale", ["image", "shared", 0.5])
-def test_all_methods_leave_the_device_as_the_finished_picture_only(scale):
+def test_drawing_rows_does_not_wait_for_the_device(scale):
     watch, model = watched(scale=scale)
     watch.take_snapshot(model, "start")
     with Waits() as waits:
@@ -68,7 +68,7 @@ def test_all_methods_leave_the_device_as_the_finished_picture_only(scale):
 
 
 @pytest.mark.parametrize("methods", [["gradcam"], ["gradcam", "layercam"]])
-def test_pictures_and_film_are_enlarged_as_asked(methods):
+def test_sheet_and_film_use_the_interpolation(methods):
     drawn = {}
     for interpolation in ("bilinear", "nearest", "bicubic"):
         watch, model = watched(methods=methods, interpolation=interpolation)
@@ -78,7 +78,7 @@ def test_pictures_and_film_are_enlarged_as_asked(methods):
         assert not any(torch.equal(a, b) for a, b in zip(drawn[one], drawn[other], strict=True))
 
 
-def test_the_film_and_a_resumed_run_follow_the_first_method():
+def test_film_and_resumed_run_use_the_first_method():
     watch, model = watched(methods=["layercam", "gradcam"], film=2, scale="shared")
     watch.take_snapshot(model, "start")
     look = watch.take_snapshot(model, "epoch 1")
@@ -92,45 +92,45 @@ def test_the_film_and_a_resumed_run_follow_the_first_method():
     )
 
 
-def test_signals_stand_over_their_curves():
+def test_rows_of_signals_include_their_curves():
     images, labels, _ = bodies(4, 1)
     probe, model, methods = Probe(images, labels=labels), perturbed(BODIES[1]()), ["gradcam", "layercam"]
     plan = prepare(model, probe, target=TARGETS["label"], method=methods)
     watch = ProbeMonitor(probe, ShardedExplainer(plan), TARGETS["label"], DisplayConfig())
     look = watch.take_snapshot(model, "start")
-    [(layer, picture)], sheet = look.figures.items(), watch.figures.sheet
+    [(layer, figure)], sheet = look.figures.items(), watch.figures.sheet
     for i in range(4):
-        [(y, x)] = find(picture, sheet.image_tiles[i])
+        [(y, x)] = find(figure, sheet.image_tiles[i])
         top = y + sheet.image_tiles.shape[-2]
         for method in methods:
             key = f"{layer}/{method}"
             tile = sheet.draw_overlays(look.explanation.evidence[key], look.explanation.map_status[key])[i]
             top += SEAM
-            assert torch.equal(picture[:, top : top + tile.shape[1], x : x + tile.shape[2]], tile)
+            assert torch.equal(figure[:, top : top + tile.shape[1], x : x + tile.shape[2]], tile)
             top += tile.shape[1]
 
 
-def test_what_is_shown_of_a_volume_is_what_all_methods_find():
+def test_all_methods_select_the_slices_of_a_volume():
     volumes, loud, faint = torch.randint(0, 256, (1, 1, 12, 20, 20)) / 255, *torch.zeros(2, 1, 12, 5, 5)
     loud[0, 0], loud[0, 1], faint[0, 10] = 9e6, 8e6, 3e-6
     loud[0, 3], loud[0, 4] = 1e3, 1e3  # more than all that the faint one has
     names = ["loud", "faint"]
     sheet = make_sheet(volumes, arrangement=arrange_with_names(names, volumes))
     rows = [MapRow(name, evidence, find_status(evidence)) for name, evidence in zip(names, (loud, faint), strict=True)]
-    picture = draw_rows(sheet, rows, torch.eye(3)[:1], Heading("t"))
+    figure = draw_rows(sheet, rows, torch.eye(3)[:1], Heading("t"))
     side = sheet.canvas.style.size[0]
     large = volumes.mul(255).round().byte().repeat_interleave(side // 20, 3).repeat_interleave(side // 20, 4)
-    at = [find(picture, large[0, :, z].expand(3, -1, -1)) for z in range(12)]
+    at = [find(figure, large[0, :, z].expand(3, -1, -1)) for z in range(12)]
     assert [z for z in range(12) if at[z]] == [0, 1, 10]
     [(y, x)] = at[10]
-    below = picture[:, y + side : y + side + sheet.font.height, x : x + side]
+    below = figure[:, y + side : y + side + sheet.font.height, x : x + side]
     assert read(sheet.font, below, INK, PAPER).split()[-3:] == ["11", "of", "12"]
     tiles = sheet.image_tiles.shape[-2] + SEAM
-    overlays = [picture[:, y + tiles + i * (side + SEAM) :, x : x + side][:, :side].float() for i in range(2)]
-    colour = [float((tile[0] - tile[2]).abs().max()) for tile in overlays]
-    assert colour[0] < 2  # the loud one has nothing here
-    assert colour[1] > 60
+    overlays = [figure[:, y + tiles + i * (side + SEAM) :, x : x + side][:, :side].float() for i in range(2)]
+    color = [float((tile[0] - tile[2]).abs().max()) for tile in overlays]
+    assert color[0] < 2  # the loud one has nothing here
+    assert color[1] > 60
     bar = GAP + len("no evidence ") * sheet.font.width + 160
-    foot = read(sheet.font, picture[:, -sheet.font.height - GAP : -GAP, bar:], FAINT, PAPER)
+    foot = read(sheet.font, figure[:, -sheet.font.height - GAP : -GAP, bar:], FAINT, PAPER)
     assert "the slices with the most evidence" in foot
     assert "at the end" not in foot  # as the film says

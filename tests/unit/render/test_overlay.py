@@ -62,8 +62,8 @@ def test_overlay_resizes_small_heatmap():
 
 
 @pytest.mark.parametrize(("arguments", "error", "said"), [
-    ((BYTES, np.full((2, 2), 1.5)), ValueError, r"heatmap in \[0, 1\].*1\.5"),
-    ((BYTES, np.zeros((1, 2, 2))), ValueError, r"heatmap \(h, w\) of one image"),
+    ((BYTES, np.full((2, 2), 1.5)), ValueError, r"`heatmap` in \[0, 1\].*1\.5"),
+    ((BYTES, np.zeros((1, 2, 2))), ValueError, r"`heatmap` of shape \(h, w\), for one image"),
     ((BYTES, [[0.0]]), TypeError, "tensor or an array, but got list"),
     ((BYTES, np.zeros((2, 2)), 2.0), ValueError, "`alpha` from 0 to 1"),
     ((BYTES, np.zeros((2, 2)), 0.5, "infernal"), ValueError, "matplotlib colormap.*Did you mean 'inferno'"),

@@ -1,4 +1,4 @@
-"""The picture of one look, read back from its pixels."""
+"""Sheet of one snapshot, read back from its pixels."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def bytes_of(photos: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("size", "count", "channels"), [((28, 28), 16, 1), ((32, 32), 3, 3), ((64, 48), 2, 3)])
-def test_true_colours_in_the_picture(size, count, channels):
+def test_sheet_restores_true_colors(size, count, channels):
     pixels = torch.randint(0, 256, (count, channels, *size)) / 255
     norm = Normalization((0.3, 0.5, 0.6)[:channels], (0.2, 0.25, 0.3)[:channels])
     photos, note = restore_photos(norm.normalize(pixels), norm)
     assert note.startswith("colors restored with mean (0.3")
     sheet = make_sheet(photos)
-    picture = sheet.draw(ramp_evidence(count), torch.zeros(count), torch.zeros(count, 0), Heading("t"))
+    figure = sheet.draw(ramp_evidence(count), torch.zeros(count), torch.zeros(count, 0), Heading("t"))
     factor = sheet.image_tiles.shape[-1] // size[1]
     assert factor >= 2  # tiny images are enlarged, and their pixels stay square
     exact = bytes_of(pixels).expand(-1, 3, -1, -1).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    places = [find(picture, photo) for photo in exact]
+    places = [find(figure, photo) for photo in exact]
     assert [len(place) for place in places] == [1] * count
     assert sorted(place[0] for place in places) == [place[0] for place in places]  # row by row, in order
 
 
-def test_how_other_images_become_photos():
+def test_restore_photos_of_any_range_and_channels():
     pixels = torch.rand(2, 3, 5, 5)
     as_they_are, note = restore_photos(pixels)
     assert torch.equal(as_they_are, pixels)
@@ -83,8 +83,8 @@ def test_how_other_images_become_photos():
 
 @examples(150)
 @given(st.sampled_from(["inferno", "viridis", "gray"]), st.integers(0, 255), st.floats(0.1, 0.85))
-def test_overlay_equals_a_replica(colormap, step, under):
-    """Colour of evidence over grey: 80 % of it at most, and a shade that the photo gives."""
+def test_blend_heatmaps_equals_a_replica(colormap, step, under):
+    """Color of evidence over gray: at most 80 % opaque, and shaded by the photo."""
     found = blend_heatmaps(
         torch.full((1, 1, 1, 1), under), torch.full((1, 1, 1), step / 255), ColorTable.from_colormap(colormap)
     )
@@ -94,7 +94,7 @@ def test_overlay_equals_a_replica(colormap, step, under):
     assert np.abs(found[0, :, 0, 0].numpy() - expected).max() <= 1  # rounding
 
 
-def test_no_evidence_leaves_the_grey_photo_alone_and_more_moves_to_the_end_of_the_ramp():
+def test_more_evidence_moves_to_the_end_of_the_colormap():
     photos = torch.rand(1, 3, 64, 64)
     sheet = make_sheet(photos, arrangement=Arrangement(1, (64, 64)))
     evidence = torch.linspace(-1, 1, 64).expand(1, 64, 64)  # rises to the right; nothing in the left half
@@ -118,7 +118,7 @@ def test_no_evidence_leaves_the_grey_photo_alone_and_more_moves_to_the_end_of_th
 
 
 @pytest.mark.parametrize("size", [(28, 28), (224, 224), (32, 512), (512, 32)])
-def test_a_degenerate_tile_carries_the_word(size):
+def test_degenerate_tiles_show_their_status(size):
     photos = torch.rand(len(MapStatus), 3, *size)
     sheet = make_sheet(photos)
     codes = torch.arange(len(MapStatus), dtype=torch.uint8)
@@ -129,7 +129,7 @@ def test_a_degenerate_tile_carries_the_word(size):
         expected = word if len(word) <= sheet.captions.characters else word[: sheet.captions.characters - 1] + "…"
         assert read(sheet.font, band, PAPER, INK).strip() == expected
         rest = torch.cat([tile[:, :middle], tile[:, middle + sheet.font.height :]], 1)
-        assert torch.equal(rest[0], rest[2])  # around it the grey photo, without evidence
+        assert torch.equal(rest[0], rest[2])  # around it the gray photo, without evidence
     sound = tiles[0].float()
     assert (sound[0] - sound[2]).abs().max() > 20
     assert not torch.equal(tiles[1], tiles[2])
@@ -139,7 +139,7 @@ def cut(text: str, width: int) -> str:
     return text.ljust(width) if len(text) <= width else text[: width - 1] + "…"
 
 
-def test_right_and_wrong_differ_in_words_and_in_ink():
+def test_captions_mark_right_and_wrong_predictions():
     photos = torch.rand(3, 3, 28, 28)
     sheet = make_sheet(photos, torch.tensor([0, 1, 2]))
     logits = torch.tensor([[9.0, 0, 0], [0, 0, 0.5], [-1, -1, 2]])
@@ -161,16 +161,16 @@ def test_right_and_wrong_differ_in_words_and_in_ink():
     assert make_sheet(photos).captions.draw(torch.zeros(3, 0)).shape == (3, 3, 0, sheet.image_tiles.shape[-1])
 
 
-def test_head_and_foot_say_what_is_shown():
+def test_header_and_footer_describe_the_sheet():
     sheet = make_sheet(torch.rand(3, 3, 28, 28), torch.tensor([0, 1, 2]))
     evidence = 0.00123 * ramp_evidence(3)
     drift = sheet.font.encode_number(torch.tensor(0.25), 1, 2)
     facts = ["epoch 3 · drift ", drift]
-    picture = sheet.draw(evidence, find_status(evidence), torch.eye(3), Heading("Grad-CAM · layer4", facts),
+    figure = sheet.draw(evidence, find_status(evidence), torch.eye(3), Heading("Grad-CAM · layer4", facts),
                          scale=torch.tensor(0.00123))  # fmt: skip
     bold = sheet.bold.height
-    assert read(sheet.bold, picture[:, GAP : GAP + bold, GAP:], INK, PAPER).strip() == "Grad-CAM · layer4"
-    line = picture[:, GAP + bold : GAP + bold + sheet.font.height, GAP:]
+    assert read(sheet.bold, figure[:, GAP : GAP + bold, GAP:], INK, PAPER).strip() == "Grad-CAM · layer4"
+    line = figure[:, GAP + bold : GAP + bold + sheet.font.height, GAP:]
     assert read(sheet.font, line, INK, PAPER).strip() == "epoch 3 · drift 0.25"
     for scale, words in (
         (torch.tensor(0.00123), "≥ 1.2e-03, one scale for all images"),
@@ -185,7 +185,7 @@ def test_head_and_foot_say_what_is_shown():
 
 @pytest.mark.parametrize("size", [(28, 28), (32, 32), (224, 224), (32, 512), (512, 32), (7, 300), (1, 1)])
 @pytest.mark.parametrize("count", [1, 3, 16, 40])
-def test_every_size_and_count_fits(size, count):
+def test_sheets_of_any_size_and_count_fit_the_width(size, count):
     facts, codes = ["facts " * 40], torch.arange(count) % len(MapStatus)
     columns, tile, _ = arrange(count, size)
     assert GAP + columns * (tile[1] + GAP) <= WIDTH
@@ -193,21 +193,21 @@ def test_every_size_and_count_fits(size, count):
     if min(tile) > 8:
         assert tile[0] / tile[1] == pytest.approx(size[0] / size[1], rel=0.1)
     photos = torch.rand(count, 3, *size)
-    picture = make_sheet(photos, torch.arange(count) % 3).draw(
+    figure = make_sheet(photos, torch.arange(count) % 3).draw(
         ramp_evidence(count), codes, torch.randn(count, 3), Heading("a title " * 40, facts)
     )  # fmt: skip
-    assert picture.shape[2] <= WIDTH
-    assert picture.dtype == torch.uint8
-    assert picture.float().std() > 10
+    assert figure.shape[2] <= WIDTH
+    assert figure.dtype == torch.uint8
+    assert figure.float().std() > 10
 
 
-def test_photos_are_made_smaller_with_antialiasing():
+def test_fit_tiles_shrinks_photos_with_antialiasing():
     stripes = (torch.arange(512) % 4 == 0).float().expand(1, 3, 512, 512)
     assert (fit_tiles(stripes, (128, 128))[..., 4:-4] - 0.25).abs().max() < 0.1
     assert to_gray(torch.ones(1, 3, 2, 2)).max() == pytest.approx(0.85)
 
 
-def test_class_names_of_any_kind_and_number():
+def test_captions_of_any_class_names():
     names = ["**b** <i>", "café Ω", "猫", "a|b`c`", *(f"class {i}" for i in range(996))]
     labels = torch.tensor([0, 1, 2, 3, 999, 2000])
     sheet = make_sheet(torch.rand(6, 3, 28, 28), labels, names)

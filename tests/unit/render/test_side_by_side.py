@@ -1,4 +1,4 @@
-"""The pictures of a report: the image, what was seen in it before and now, and the change, for images of any kind."""
+"""Figures of a report: the image, both overlays and their difference, for images of any kind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def explained(evidence, size):
 
 
 def pair(dimensions, side=12, cells=4):
-    """Images, evidence that grows along the last dimension, and the same with more of it in the first cell."""
+    """Return images, evidence that grows along the last dimension, and a copy with more in the first cell."""
     images = torch.rand(3, 1, *[side] * dimensions)
     before = torch.linspace(0, 1, cells).expand(3, *[cells] * dimensions).clone()
     after = before.clone()
@@ -28,14 +28,14 @@ def pair(dimensions, side=12, cells=4):
     return images, *(explained(evidence, (side,) * dimensions) for evidence in (before, after))
 
 
-def tiles(picture, count):
-    width = (picture.shape[-1] - (count - 1) * SEAM) // count
-    assert picture.shape[-1] == count * width + (count - 1) * SEAM
-    return [picture[..., i * (width + SEAM) : i * (width + SEAM) + width] for i in range(count)]
+def tiles(figure, count):
+    width = (figure.shape[-1] - (count - 1) * SEAM) // count
+    assert figure.shape[-1] == count * width + (count - 1) * SEAM
+    return [figure[..., i * (width + SEAM) : i * (width + SEAM) + width] for i in range(count)]
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
-def test_before_and_after_stand_beside_the_image_and_differ_where_they_do(dimensions):
+def test_strips_show_image_and_both_overlays(dimensions):
     images, before, after = pair(dimensions)
     found = draw_strips(images, before, after, [2, 1])
     assert list(found) == [2, 1]
@@ -54,7 +54,7 @@ def test_before_and_after_stand_beside_the_image_and_differ_where_they_do(dimens
         assert (same[1][:, -1] == edge).all()
 
 
-def test_a_photo_is_the_image_and_its_change_red_for_more_and_blue_for_less():
+def test_strips_of_photos_show_the_change():
     images, before, after = pair(2)
     photo, _, _, change = tiles(draw_strips(images, before, after, [1])[1], 4)
     factor = TILE_WIDTH // 12
@@ -68,6 +68,6 @@ def test_a_photo_is_the_image_and_its_change_red_for_more_and_blue_for_less():
     assert (less[0].float() - less[2].float())[:third, :third].max() < -20
 
 
-def test_of_no_rows_there_is_no_picture():
+def test_strips_of_no_images_are_empty():
     images, before, after = pair(2)
     assert draw_strips(images, before, after, []) == {}

@@ -1,4 +1,4 @@
-"""Pictures of signals, read back from their pixels."""
+"""Figures of signals, read back from their pixels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.helpers.models import examples, read
 
 
 def range_in_columns(values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Slow replica: the lowest and highest value of the line over each column of pixels."""
+    """Compute the lowest and highest value of the line over each column of pixels: a slow replica."""
     at = (np.arange(len(values)) + 0.5) / len(values) * width
     inside = [np.r_[np.linspace(x, x + 1, 50), at[(at >= x) & (at <= x + 1)]] for x in range(width)]
     found = [np.interp(x, at, values) for x in inside]
@@ -28,7 +28,7 @@ def range_in_columns(values: np.ndarray, width: int) -> tuple[np.ndarray, np.nda
 
 @examples(80)
 @given(st.integers(1, 300), st.integers(30, 120), st.integers(1, 4), st.integers(0, 99))
-def test_lines_cover_what_lies_between_two_values(length, width, channels, seed):
+def test_draw_lines_covers_the_range_of_each_column(length, width, channels, seed):
     values = torch.rand(1, channels, length, generator=torch.Generator().manual_seed(seed))
     lane = 40
     height = lane * channels + channels - 1  # what lanes leave over
@@ -53,7 +53,7 @@ def test_lines_cover_what_lies_between_two_values(length, width, channels, seed)
 
 @pytest.mark.parametrize("length", [5, 40, 64, 100, 250, 700, 5000])
 @pytest.mark.parametrize("kind", ["line", "shades"])
-def test_a_spike_keeps_its_height_and_stands_over_its_evidence(length, kind):
+def test_spike_keeps_its_height_over_its_evidence(length, kind):
     at = length // 3
     channels = 1 if kind == "line" else 6
     signals = torch.zeros(1, channels, length)
@@ -72,7 +72,7 @@ def test_a_spike_keeps_its_height_and_stands_over_its_evidence(length, kind):
 
 
 @pytest.mark.parametrize("scale", [None, torch.tensor(2.0)])
-def test_colour_and_curve_say_what_explain_says(scale):
+def test_color_and_curve_equal_the_heatmaps(scale):
     signals, evidence = torch.zeros(3, 1, 96), torch.randn(3, 12)
     evidence[1] *= 0.1
     sheet = make_sheet(signals)
@@ -95,7 +95,7 @@ def test_colour_and_curve_say_what_explain_says(scale):
     assert (curve[:, :, -1] < 130).all()  # which is there also without evidence
 
 
-def test_a_degenerate_signal_carries_the_word_below_it():
+def test_degenerate_signals_show_their_status_below():
     signals = torch.rand(len(MapStatus), 1, 64)
     sheet = make_sheet(signals)
     height = sheet.image_tiles.shape[-2]
@@ -104,11 +104,11 @@ def test_a_degenerate_signal_carries_the_word_below_it():
         top = sheet.canvas.message_row - sheet.font.height // 2
         assert height + SEAM <= top <= tile.shape[1] - sheet.font.height
         assert read(sheet.font, tile[:, top : top + sheet.font.height], PAPER, INK).strip() == word
-        assert torch.equal(tile[0, :height], tile[2, :height])  # the signal stays, in grey
+        assert torch.equal(tile[0, :height], tile[2, :height])  # the signal stays, in gray
     assert not torch.equal(tiles[0, 0], tiles[0, 2])
 
 
-def test_how_signals_are_scaled():
+def test_restore_images_scales_each_channel_of_signals():
     signals = torch.stack([torch.randn(4, 30), 50 + 9 * torch.randn(4, 30), torch.full((4, 30), 3.0)], 1)
     signals[0, 0, 0], signals[1, 1, 1] = torch.nan, torch.inf
     shown, note = restore_images(signals, Normalization((0.5,), (0.2,)))

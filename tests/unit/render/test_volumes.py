@@ -1,4 +1,4 @@
-"""Pictures of volumes, read back from their pixels, and which slices they show."""
+"""Figures of volumes, read back from their pixels, and the slices they show."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.helpers.models import examples, find, read
 
 
 def replica_of_choice(evidence: np.ndarray, depth: int, count: int) -> list[int]:
-    """The middle slices of the layers of cells with the most evidence; the middle of the volume first among equals."""
+    """Return the middle slices of the layers of cells with the most evidence, the middle of the volume first."""
     layers = [float(np.maximum(np.nan_to_num(layer, nan=0, posinf=0, neginf=0), 0).sum()) for layer in evidence]
     cells = len(layers)
     order = sorted(range(cells), key=lambda c: (-layers[c], abs(2 * c - cells + 1), c))
@@ -29,7 +29,7 @@ def replica_of_choice(evidence: np.ndarray, depth: int, count: int) -> list[int]
 
 @examples(80)
 @given(st.integers(1, 9), st.integers(0, 40), st.integers(1, 3), st.integers(0, 99))
-def test_slices_equal_a_replica(cells, more, count, seed):
+def test_choose_slices_equals_a_replica(cells, more, count, seed):
     depth = cells + more
     generator = torch.Generator().manual_seed(seed)
     evidence = torch.randint(-3, 3, (4, cells, 2, 3), generator=generator).float()
@@ -44,7 +44,7 @@ def test_slices_equal_a_replica(cells, more, count, seed):
 
 @examples(40)
 @given(st.integers(1, 6), st.integers(1, 7), st.integers(0, 99))
-def test_the_first_slice_is_the_best_of_the_enlarged_map_within_half_a_slice(cells, stride, seed):
+def test_first_slice_is_the_best_of_the_enlarged_map(cells, stride, seed):
     evidence = torch.randn(3, cells, 2, 2, generator=torch.Generator().manual_seed(seed))
     sums = compute_heatmaps(evidence, (cells * stride, 4, 4), torch.tensor(100.0)).sum((2, 3))
     best = choose_slices(evidence, cells * stride, 1)
@@ -52,7 +52,7 @@ def test_the_first_slice_is_the_best_of_the_enlarged_map_within_half_a_slice(cel
     torch.testing.assert_close(torch.cat(near, 1).amax(1), sums.amax(1))
 
 
-def test_slices_of_maps_of_any_depth():
+def test_choose_slices_of_maps_of_any_depth():
     evidence = torch.tensor([[1.0, 3.0], [3.0, 1.0]]).reshape(2, 2, 1, 1)
     assert choose_slices(evidence, 12, 3).tolist() == [[2, 6, 10], [2, 6, 10]]
     assert choose_slices(evidence[:, :1], 9, 1).tolist() == [[4], [4]]
@@ -60,26 +60,26 @@ def test_slices_of_maps_of_any_depth():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_sheet_of_volumes_shows_the_chosen_slices_with_number_and_evidence(channels):
+def test_sheet_of_volumes_shows_the_chosen_slices(channels):
     volumes, evidence = torch.randint(0, 256, (3, channels, 12, 20, 24)) / 255, torch.randn(3, 6, 5, 4)
     chosen = choose_slices(evidence, 12, 3)
     sheet = make_sheet(volumes)
     factor = sheet.canvas.style.size[1] // 24
     assert factor > 1
-    picture = draw_sheet(sheet, evidence)
+    figure = draw_sheet(sheet, evidence)
     heat = compute_heatmaps(evidence, (12, 20 * factor, 24 * factor))
     for i, slices in enumerate(chosen.tolist()):
         for z in slices:
             photo = large(volumes[i : i + 1], factor)[0, :, z]
-            [(y, x)] = find(picture, photo)
-            below = picture[:, y + 20 * factor : y + 20 * factor + sheet.font.height, x : x + 24 * factor]
+            [(y, x)] = find(figure, photo)
+            below = figure[:, y + 20 * factor : y + 20 * factor + sheet.font.height, x : x + 24 * factor]
             assert read(sheet.font, below, INK, PAPER).split() == [str(z + 1), "of", "12"]
             luma = (photo / 255 * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0)
             expected = blend_heatmaps(
                 0.1 + 0.75 * luma[None, None], heat[i : i + 1, z], ColorTable.from_colormap("inferno")
             )[0]
             top = y + 20 * factor + sheet.font.height + SEAM
-            tile = picture[:, top : top + 20 * factor, x : x + 24 * factor]
+            tile = figure[:, top : top + 20 * factor, x : x + 24 * factor]
             assert (tile.int() - expected.int()).abs().max() <= 1
 
 
@@ -88,7 +88,7 @@ def large(volumes: Tensor, factor: int) -> Tensor:
     return shown.repeat_interleave(factor, 3).repeat_interleave(factor, 4)
 
 
-def test_slices_change_from_look_to_look_but_not_in_the_film():
+def test_slices_change_between_snapshots_but_not_in_film():
     volumes = torch.randint(0, 256, (2, 1, 12, 20, 20)) / 255
     sheet, film = make_sheet(volumes), Film(4)
     frames = [torch.zeros(2, 12, 5, 5) for _ in range(3)]
@@ -101,7 +101,7 @@ def test_slices_change_from_look_to_look_but_not_in_the_film():
         assert find(draw_sheet(sheet, evidence), enlarged[0, :, 3 * look + 1])
     probe = Probe(volumes, labels=torch.tensor([0, 1]))
     photos, _ = restore_images(volumes)
-    picture = film.draw(probe, photos, NAMES, "inferno", title="run", scale=None)
+    figure = film.draw(probe, photos, NAMES, "inferno", title="run", scale=None)
     enlarged = large(volumes, 6)
     film.frames = [Frame(f.name, f.evidence, f.map_status, f.logits[:, :0]) for f in film.frames]
     without = film.draw(probe, photos, NAMES, "inferno", title="run", scale=None)
@@ -109,12 +109,12 @@ def test_slices_change_from_look_to_look_but_not_in_the_film():
         [(y, x)] = find(without, enlarged[row, :, z])
         line = without[:, y + 120 : y + 120 + sheet.font.height, x : x + 120]
         assert read(sheet.font, line, INK, PAPER).split()[-3:] == [str(z + 1), "of", "12"]  # also without captions
-        [(y, x)] = find(picture, enlarged[row, :, z])
-        line = picture[:, y + 120 : y + 120 + sheet.font.height, x : x + 120]
+        [(y, x)] = find(figure, enlarged[row, :, z])
+        line = figure[:, y + 120 : y + 120 + sheet.font.height, x : x + 120]
         assert read(sheet.font, line, INK, PAPER).split() == ["slice", str(z + 1), "of", "12"]
         for column in range(3):  # the same slice, and its evidence at that time
             left = x + (column + 1) * (120 + GAP)
-            tile = picture[:, y : y + 120, left : left + 120].float()
-            has_colour = (tile[0] - tile[2]).abs().max() > 20
-            assert has_colour == bool(frames[column][row, z].any())
-    assert not any(find(picture, enlarged[0, :, z]) for z in (1, 4))
+            tile = figure[:, y : y + 120, left : left + 120].float()
+            has_color = (tile[0] - tile[2]).abs().max() > 20
+            assert has_color == bool(frames[column][row, z].any())
+    assert not any(find(figure, enlarged[0, :, z]) for z in (1, 4))
