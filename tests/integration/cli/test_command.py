@@ -186,7 +186,7 @@ def test_thresholds_one_by_one_and_profiles(recorded, call):
     assert "at least 5 training runs" in text
     code, _, error = call(*other, "--thresholds.nix", 1)
     assert (code, error.count("\n")) == (2, 1)
-    assert "Expected `thresholds` named mean" in error
+    assert "Expected `thresholds` to be among mean" in error
     assert call(*other, "--thresholds.mean", "much")[0] == 2
     code, _, error = call(*other, "--profile", "retrian")
     assert code == 2
@@ -254,7 +254,7 @@ class Hostile:
         (lambda p: p.write_bytes(pickle.dumps(Hostile())), "can execute code, so it is not loaded"),
         (lambda p: torch.save({"state_dict": {}, "more": Hostile()}, p), "can execute code, so it is not loaded"),
         (lambda p: torch.save([1, 2], p), "but got list"),
-        (lambda p: torch.save({"epoch": 3}, p), "to contain a state dict, but got epoch"),
+        (lambda p: torch.save({"epoch": 3}, p), "to contain a state dict, but got the keys epoch"),
         (lambda p: torch.save({"features.0.weight": torch.zeros(3)}, p), "missing 'features.0.bias'"),
     ],
 )
@@ -478,7 +478,7 @@ def test_reports_of_a_baseline_and_of_a_comparison(recorded, call):
     assert (
         call(*RECORD[:-1], 20, "--out", "few.safetensors")[1]
         .splitlines()[-1]
-        .startswith("warning: only 20 of 20 maps at")
+        .startswith("warning: Only 20 of 20 maps at")
     )
     assert call("report", recorded, "--out", "b.html", "b.json", "b.md")[0] == 0
     assert Path("b.html").read_text("utf-8").count("data:image/png;base64,") == 16

@@ -265,7 +265,7 @@ def test_maps_of_nothing_are_inconclusive_and_lost_maps_a_regression(model):
 def test_what_is_wrong_is_said(baseline, model):
     with pytest.raises(ValueError, match=r"'same-weight'\. Did you mean 'same-weights'"):
         baseline.compare(model, profile="same-weight")
-    with pytest.raises(ValueError, match=r"`thresholds` named mean, .* but got 'q07'"):
+    with pytest.raises(ValueError, match=r"`thresholds` to be among mean, .* but got 'q07'"):
         baseline.compare(model, thresholds={"q07": 1})
     with pytest.raises(ValueError, match="`store` to be 'images' or 'hash', but got 'no'"):
         Baseline.record(model, bars(4), store="no")

@@ -402,7 +402,7 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(storage, "LARGEST", 100)
     (tmp_path / "b").write_bytes(b" " * 101)
-    with pytest.raises(UnreadableError, match="not a baseline: 101 bytes"):
+    with pytest.raises(UnreadableError, match="not a baseline: it has 101 bytes"):
         Baseline.load(tmp_path / "b")
 
 
