@@ -15,9 +15,9 @@ from lightning_gradcam import Baseline, GradCAMCallback, Normalization, explain
 from lightning_gradcam.attacks import restore_pixels
 from lightning_gradcam.stability import spearman
 from lightning_gradcam.stability.alarm import DEVIATIONS, LEAST, LEAST_DEVIATION, WINDOW, DriftAlarm
+from tests.helpers.baselines import bars, trained
 from tests.helpers.lit import Lit, fit, weights
 from tests.helpers.models import examples
-from tests.unit.baseline.test_baseline import bars, trained
 
 
 def plain(series):
