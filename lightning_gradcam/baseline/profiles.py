@@ -55,7 +55,9 @@ class Profile:
         names = [*FRACTIONS, *map(format_quantile_name, QUANTILES), *(n for n in SIMILARITIES if n != self.metric)]
         unknown = [name for name in thresholds if name not in ("mean", self.metric, *names)]
         if unknown:
-            raise ValueError(f"Expected `thresholds` named mean, {', '.join(names)}, but got {unknown[0]!r}.")
+            raise ValueError(
+                f"Expected the names of `thresholds` to be among mean, {', '.join(names)}, but got {unknown[0]!r}."
+            )
         threshold = thresholds.pop("mean", thresholds.pop(self.metric, self.threshold))
         return replace(self, threshold=threshold, limits={**(self.limits or {}), **thresholds})
 

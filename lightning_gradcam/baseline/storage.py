@@ -87,7 +87,13 @@ def _read_content(path: str | os.PathLike[str], name: str) -> bytes:
     try:
         size = os.stat(path).st_size
         if not Path(path).is_file() or size > LARGEST:
-            kind = "a folder" if Path(path).is_dir() else f"{size} bytes" if size > LARGEST else "not a regular file"
+            kind = (
+                "it is a folder"
+                if Path(path).is_dir()
+                else f"it has {size} bytes"
+                if size > LARGEST
+                else "it is not a regular file"
+            )
             raise UnreadableError(f"{name!r} is not a baseline: {kind}.")
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:

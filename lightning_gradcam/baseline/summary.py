@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightning_gradcam.baseline.data import BaselineData
+from lightning_gradcam.baseline.data import BaselineData, BaselineMetadata
 from lightning_gradcam.baseline.html import render_page, render_table
 from lightning_gradcam.baseline.profiles import LEAST_IMAGES
 from lightning_gradcam.baseline.text import (
@@ -94,7 +94,7 @@ def _list_facts(baseline: BaselineData) -> list[tuple[str, str]]:
     return [
         *facts,
         ("normalisation", metadata.describe_normalization()),
-        ("noise", "not measured" if metadata.noise is None else f"{format_number(metadata.noise)} with the batch size"),
+        ("noise", _describe_noise(metadata)),
         ("accuracy", format_percent(_compute_accuracy(baseline))),
         ("weights", metadata.weights_hash[:12]),
         ("recorded", metadata.recorded),
@@ -102,11 +102,17 @@ def _list_facts(baseline: BaselineData) -> list[tuple[str, str]]:
     ]
 
 
+def _describe_noise(metadata: BaselineMetadata) -> str:
+    if metadata.noise is None:
+        return "not measured"
+    return f"maps change by {format_number(metadata.noise)} with the batch size"
+
+
 def _list_warnings(baseline: BaselineData) -> list[str]:
     readable = {key: int((status == 0).sum()) for key, status in baseline.explanation.map_status.items()}
     return [
-        f"only {count} of {len(baseline)} maps at {key} are not degenerate; comparisons need at least {LEAST_IMAGES}. "
-        "Record more images, or choose another layer"
+        f"Only {count} of {len(baseline)} maps at {key} can be compared; at least {LEAST_IMAGES} are recommended. "
+        "Record more images, or choose another layer."
         for key, count in readable.items()
         if count < LEAST_IMAGES
     ]

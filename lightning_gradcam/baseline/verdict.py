@@ -55,7 +55,7 @@ def judge(
             return "regressed", f"{name} is {measurements[name]:.3f}, but must be {bound} {limit}"
     if estimate.count < 2:
         return "inconclusive", f"{estimate.count} of the images have comparable maps, but at least 2 are required"
-    subject = "the mean relative to the other training runs" if profile.relative else "the mean"
+    subject = "the mean similarity relative to other training runs" if profile.relative else "the mean similarity"
     interval = f"{subject} is between {estimate.low:.3f} and {estimate.high:.3f}"
     if estimate.low >= threshold:
         return "pass", f"{interval}; at least {threshold:.3f} is required"

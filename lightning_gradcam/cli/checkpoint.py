@@ -80,8 +80,8 @@ def _find_state_dict(checkpoint: Mapping[str, Any], path: str) -> dict[str, Any]
             return dict(checkpoint[key])
     if checkpoint and all(isinstance(value, Tensor) for value in checkpoint.values()):
         return dict(checkpoint)
-    keys = ", ".join(map(str, list(checkpoint)[:8])) or "nothing"
-    raise UsageError(f"Expected --ckpt_path {path!r} to contain a state dict, but got {keys}.")
+    keys = ", ".join(map(str, list(checkpoint)[:8])) or "none"
+    raise UsageError(f"Expected --ckpt_path {path!r} to contain a state dict, but got the keys {keys}.")
 
 
 def _check_keys(model: nn.Module, weights: Mapping[str, Any], path: str) -> None:

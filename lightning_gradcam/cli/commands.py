@@ -63,7 +63,8 @@ def compare_candidate(args: ParsedArgs) -> int:
         raise UsageError(str(error)) from error
     check_suffixes(options.report)
     if (args.model is None) == (options.candidate is None):
-        raise UsageError("Expected either --model (and --ckpt_path), or a second baseline file, to compare with.")
+        count = "neither" if args.model is None else "both"
+        raise UsageError(f"Expected either --model (and --ckpt_path), or a second baseline file, but got {count}.")
     baseline = Baseline.load(options.baseline)
     beside = [Baseline.load(path) for path in options.beside]
     if args.model is None:

@@ -145,7 +145,9 @@ def _create_parser() -> ArgumentParser:
     )
     commands = parser.add_subcommands(required=True, metavar="{baseline,compare,report}", title="commands")
     commands.add_subcommand("baseline", _create_baseline_parser(), help="record explanations of images")
-    commands.add_subcommand("compare", _create_compare_parser(), help="compare a model or baseline with a baseline")
+    commands.add_subcommand(
+        "compare", _create_compare_parser(), help="compare a model, or another baseline, with a baseline"
+    )
     commands.add_subcommand("report", _create_report_parser(), help="show a baseline, or a comparison saved as JSON")
     return parser
 
@@ -225,7 +227,7 @@ def _add_model_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", type=str | dict, help="class or function that creates an nn.Module, as package.module.Name")
     add("--ckpt_path", type=str, help="Lightning checkpoint, state dict or .safetensors; loaded without executing code")
-    add("--prefix", type=str, default="", help="prefix to strip from the keys of the checkpoint, e.g. model.")
+    add("--prefix", type=str, default="", help="prefix to strip from the keys of the checkpoint, such as 'model.'")
     add("--device", type=str, default="auto", help="cpu, cuda, ...; auto is a GPU if there is one")
 
 
