@@ -92,3 +92,7 @@ REPLICAS = {
     "cam": weighted(lambda activation, gradient: sum(gradient)),
 }
 """A method is tested by being entered here."""
+
+DEGREE = dict.fromkeys(REPLICAS, 1) | {"eigencam": 0}
+"""Evidence grows with this power of a factor on the score; Grad-CAM++ mixes gradients with activations."""
+del DEGREE["gradcam++"]

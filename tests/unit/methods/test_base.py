@@ -1,0 +1,122 @@
+"""Registered pass methods against replicas, and the attributes of methods."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+
+from lightning_gradcam import Baseline, Probe, explain
+from lightning_gradcam.capture.layer import ATTENTION, PIXELS
+from lightning_gradcam.methods import (
+    EQUATIONS,
+    METHODS,
+    BasePassMethod,
+    GuidedBackprop,
+    Saliency,
+    get_location,
+    get_neuron,
+    is_pass_method,
+)
+from tests.helpers.models import TinyViT, assert_close, perturbed, plain_cnn
+from tests.helpers.pass_replicas import PASS_REPLICAS
+from tests.helpers.pixel_methods import NAMES
+from tests.unit.capture.test_isolation import everything
+
+PASSES = [name for name in METHODS if name not in EQUATIONS and METHODS[name].requires is None]
+"""The names of the methods of passes; `test_pixel_methods` holds those that need another package."""
+
+ALONE = {name: (1e-5 if get_location(METHODS[name]) else 1e-4) for name in PASSES}
+"""How near a batch's evidence is to that of its images: scores of other batch sizes differ in the last digits."""
+
+
+def case(name):
+    """A model that the method serves, where it looks, and the key of its evidence."""
+    place = get_location(METHODS[name])
+    images = torch.randn(3, 3, 16, 16)
+    model = perturbed(TinyViT() if place == ATTENTION else plain_cnn(), images=images)
+    return model, images, None if place else "5", place or "5"
+
+
+def test_every_pass_method_has_a_replica():
+    assert set(PASS_REPLICAS) == set(PASSES)
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_pass_method_equals_replica_and_single_images(name):
+    model, images, layer, key = case(name)
+    arguments = {"method": name, **({"layers": layer} if layer else {})}
+    found = explain(model, images, target=[2, 0, 1], **arguments).evidence[key]
+    expected = PASS_REPLICAS[name](model, layer, images, [2, 0, 1])
+    assert_close(found, expected, 1e-6 if name == "rollout" else 1e-4)
+    for i, label in enumerate([2, 0, 1]):
+        single = explain(model, images[i : i + 1], target=label, **arguments).evidence[key]
+        assert_close(single, found[i : i + 1], ALONE[name])
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_pass_method_leaves_no_trace_on_the_model(name):
+    model, images, layer, _ = case(name)
+    model.train()
+    before = everything(model)
+    explain(model, images, method=name, **({"layers": layer} if layer else {}))
+    assert everything(model) == before
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_baseline_finds_pass_methods_by_name(name):
+    model, images, layer, _ = case(name)
+    baseline = Baseline.record(
+        model, Probe(images.repeat(24, 1, 1, 1)), method=name, **({"layers": layer} if layer else {})
+    )
+    assert baseline.compare(model, profile="same-weights").passed
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_pass_method_combines_with_gradcam(name):
+    model, images, _, key = case(name)
+    layer = "blocks.1" if key == ATTENTION else key
+    found = explain(model, images, layers=layer, method=["gradcam", name], target=1)
+    assert list(found.evidence) == [f"{layer}/gradcam", f"{key}/{name}"]
+    alone = explain(model, images, layers=layer, target=1).evidence[layer]
+    torch.testing.assert_close(found.evidence[f"{layer}/gradcam"], alone)
+
+
+def test_missing_captum_raises_at_once(monkeypatch):
+    from lightning_gradcam import GradCAMCallback
+    from lightning_gradcam.callback.compat import MisconfigurationException
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr("lightning_gradcam.methods.base.find_spec", lambda n: None if n == "captum" else find(n))
+    for name in NAMES:
+        with pytest.raises(ValueError, match=r"captum .* requires. Run: pip install 'lightning_gradcam\[captum\]'"):
+            explain(plain_cnn(), torch.randn(2, 3, 12, 12), method=name)
+    with pytest.raises(MisconfigurationException, match=r"lightning_gradcam\[captum\]"):
+        GradCAMCallback(method=["gradcam", "saliency"])
+    assert explain(plain_cnn(), torch.randn(2, 3, 12, 12)).evidence
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in EQUATIONS])
+def test_pass_methods_share_their_base_class(name):
+    method = METHODS[name]
+    assert isinstance(method, BasePassMethod)
+    assert is_pass_method(method)
+    assert method.name == name
+    assert method.requires in (None, "captum")
+    assert method.location in (None, PIXELS, ATTENTION)
+    assert method.neuron is get_neuron(method) is None
+    assert get_location(method) == method.location
+
+
+def test_neurons_have_the_location_of_their_layer():
+    method = Saliency(neuron=[5, 2, 2])
+    assert (get_location(method), get_neuron(method)) == (None, (5, 2, 2))
+    assert method != GuidedBackprop(neuron=[5, 2, 2])
+
+
+def test_plain_functions_are_methods_without_attributes():
+    assert not is_pass_method(lambda activations, gradients: gradients)
+    assert is_pass_method(lambda passes: {})
+    assert get_location(lambda passes: {}) is None
+    assert get_neuron(lambda passes: {}) is None
