@@ -12,7 +12,7 @@ from lightning_gradcam.capture.attention import capture_attention
 from lightning_gradcam.capture.isolation import isolated
 from lightning_gradcam.capture.layer import ATTENTION
 from tests.helpers.models import TinyViT, assert_close, perturbed
-from tests.helpers.pass_replicas import matrices
+from tests.helpers.pass_replicas import compute_attention
 from tests.unit.capture.test_isolation import everything
 
 
@@ -60,11 +60,11 @@ MODELS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # theirs
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # from the libraries
 @pytest.mark.parametrize("name", MODELS)
 def test_capture_keeps_the_output_bit_for_bit(name):
     make, layers, side = MODELS[name]
-    model, images = perturbed(make()), torch.randn(2, 3, side, side)  # torchvision's head is zero at first
+    model, images = perturbed(make()), torch.randn(2, 3, side, side)  # torchvision initializes its head with zeros
     with isolated(model):
         before = everything(model)
         torch.backends.mha.set_fastpath_enabled(False)
@@ -74,10 +74,10 @@ def test_capture_keeps_the_output_bit_for_bit(name):
     for found in (output, plain):
         assert torch.equal(getattr(found, "logits", found), getattr(expected, "logits", expected))
     assert len(attention) == len(weights_only) == layers
-    for each, alone in zip(attention, weights_only, strict=True):
-        assert torch.equal(each.weights, alone.weights)
-        assert alone.gradient is None
-        torch.testing.assert_close(each.weights.sum(-1), torch.ones(each.weights.shape[:-1]))
+    for captured, plain_map in zip(attention, weights_only, strict=True):
+        assert torch.equal(captured.weights, plain_map.weights)
+        assert plain_map.gradient is None
+        torch.testing.assert_close(captured.weights.sum(-1), torch.ones(captured.weights.shape[:-1]))
     with isolated(model):
         assert everything(model) == before
     found = explain(model, images, method=["rollout", "attention_relevance"], target=1)
@@ -91,9 +91,9 @@ def test_weights_and_gradients_equal_the_replica(fused, extra):
     model = perturbed(TinyViT(extra, weights=not fused))
     found, _ = capture_all_attention(model, images)
     for i, image in enumerate(images):
-        for each, (weights, gradient) in zip(found, matrices(model, image, 1), strict=True):
-            assert_close(each.weights[i], weights, 1e-6)
-            assert_close(each.gradient[i], gradient, 1e-5)
+        for captured, (weights, gradient) in zip(found, compute_attention(model, image, 1), strict=True):
+            assert_close(captured.weights[i], weights, 1e-6)
+            assert_close(captured.gradient[i], gradient, 1e-5)
 
 
 def test_weights_equal_the_kernel_for_all_options():

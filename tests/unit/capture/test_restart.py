@@ -32,7 +32,7 @@ def densenet():
 
 RESTARTED = {
     "inner layer of a ResNet": (resnet, "layer3.1.conv1", -1, 64),
-    "a branch that is added in place": (resnet, "layer3.0.downsample", -1, 64),
+    "branch that is added in place": (resnet, "layer3.0.downsample", -1, 64),
     "one of two calls": (resnet, "layer3.1.relu", 0, 64),
     "block of a DenseNet": (densenet, "features.denseblock3.denselayer2", -1, 64),
     "block of a ViT": (TinyViT, "blocks.1", -1, 16),
@@ -41,7 +41,7 @@ RESTARTED = {
 
 
 def snapshot_modules(model):
-    """Hooks and attributes of all modules: what standing in for them could leave behind."""
+    """Return the hooks and attributes of all modules, which a restart must not change."""
     return [({name: len(getattr(m, name)) for name in HOOKS}, sorted(vars(m))) for m in model.modules()]
 
 
@@ -51,32 +51,32 @@ def test_restarted_pass_equals_the_whole_pass(case):
     images = torch.randn(1, 3, side, side)
     model = perturbed(make(), images=images)
     with isolated(model):
-        before = snapshot_modules(model)
-        behind = create_restart(model, images, layer, call)
-        assert behind.is_partial
+        state = snapshot_modules(model)
+        restarted = create_restart(model, images, layer, call)
+        assert restarted.is_partial
         factor = torch.tensor([0.0, 0.5, 1.0, 2.0])
 
         def change(output):
             return output * factor.reshape(-1, *[1] * (output.ndim - 1))
 
-        found = behind(4, change)
-        assert snapshot_modules(model) == before
+        found = restarted(4, change)
+        assert snapshot_modules(model) == state
         ran = []
         handle = model.register_forward_hook(lambda *_: ran.append(1))
-        whole = behind._run_whole_model(4, change)
+        whole = restarted._run_whole_model(4, change)
         handle.remove()
     assert ran
     assert_close(found, whole, 1e-5)
-    assert (whole[0] - whole[1]).abs().max() > 1e-4  # something was changed
+    assert (whole[0] - whole[1]).abs().max() > 1e-4  # the change has an effect
 
 
-def test_modules_before_the_layer_do_not_run():
+def test_modules_state_the_layer_do_not_run():
     model, images = TinyResNet().eval(), torch.randn(1, 3, 16, 16)
     with isolated(model):
-        behind = create_restart(model, images, "layer2")
+        restarted = create_restart(model, images, "layer2")
         ran = []
         model.layer1.forward = lambda *args: ran.append(1)
-        behind(2, lambda output: output * 2)
+        restarted(2, lambda output: output * 2)
         assert not ran
 
 
@@ -92,8 +92,8 @@ class Side(nn.Module):
         return found
 
 
-class Keeps(nn.Module):
-    """Hands a branch on in an attribute: a module that does not run leaves an old one there."""
+class Stateful(nn.Module):
+    """Model that passes a branch through an attribute, which is stale if the module does not run."""
 
     def __init__(self):
         super().__init__()
@@ -104,8 +104,8 @@ class Keeps(nn.Module):
         return self.head(self.late(self.early(images)).mean((2, 3)) + self.__dict__["side"])
 
 
-class Wanders(nn.Module):
-    """Goes another way each time."""
+class Alternating(nn.Module):
+    """Model with another execution path in each call."""
 
     def __init__(self):
         super().__init__()
@@ -118,21 +118,21 @@ class Wanders(nn.Module):
         return self.head(self.late((self.a, self.b)[self.times % 2](images)).mean((2, 3)))
 
 
-@pytest.mark.parametrize("make", [Keeps, Wanders])
+@pytest.mark.parametrize("make", [Stateful, Alternating])
 def test_whole_model_runs_when_a_restart_is_impossible(make):
     model, images = make().eval(), torch.randn(1, 3, 12, 12)
     with isolated(model):
-        behind = create_restart(model, images, "late")
-        assert not behind.is_partial
-        assert behind(3, lambda output: output * 0).shape == (3, 5)
+        restarted = create_restart(model, images, "late")
+        assert not restarted.is_partial
+        assert restarted(3, lambda output: output * 0).shape == (3, 5)
 
 
 def test_failing_restart_leaves_no_trace_on_the_model():
     model, images = TinyResNet().eval(), torch.randn(1, 3, 16, 16)
     with isolated(model):
-        before = snapshot_modules(model)
-        behind = create_restart(model, images, "layer2")
-        assert behind.is_partial
+        state = snapshot_modules(model)
+        restarted = create_restart(model, images, "layer2")
+        assert restarted.is_partial
         with pytest.raises(ForwardError):
-            behind(2, lambda output: 1 / 0)
-        assert snapshot_modules(model) == before
+            restarted(2, lambda output: 1 / 0)
+        assert snapshot_modules(model) == state

@@ -14,7 +14,7 @@ from lightning_gradcam.capture.layer import channels_first, channels_last
 from lightning_gradcam.layers import check_layers
 from lightning_gradcam.layers.spatial_grid import GridInference
 from tests.helpers.models import assert_close, full_autograd, of_class, perturbed, plain_cnn, plain_gradcam
-from tests.parity.architectures import randomised
+from tests.parity.architectures import randomize
 
 
 class Encoder(nn.Module):
@@ -56,7 +56,7 @@ def test_the_last_tokens_that_reach_the_score_in_a_stack_of_blocks(depth, norm_f
 @pytest.mark.parametrize("size", [(128, 100), (32, 72)])  # padded on the way, so the proportions are not the image's
 def test_swin_of_a_size_that_its_windows_do_not_divide(size):
     model = torchvision.models.swin_t().eval()
-    randomised(model)
+    randomize(model)
     images = torch.rand(2, 3, *size)
     seen = []
     for stage in (1, 3, 5, 7):
@@ -82,7 +82,7 @@ def test_clips_in_channels_last_and_windows_as_rows():
 @pytest.mark.slow
 def test_stages_of_maxvit_are_its_four_stages_and_the_stem():
     model = torchvision.models.maxvit_t().eval()
-    randomised(model)
+    randomize(model)
     found = explain(model, torch.rand(1, 3, 224, 224), layers="stages", fuse="weighted")
     assert list(found.layers) == ["fused", "blocks.3", "blocks.2", "blocks.1", "blocks.0", "stem"]
 

@@ -17,7 +17,7 @@ from tests.helpers.models import plain_cnn
 
 
 def brightness(passes):
-    """Evidence at the pixels, which needs no layer."""
+    """Return evidence at the pixels, which needs no layer."""
     return {PIXELS: passes.probe.images.mean(1)}
 
 
@@ -54,22 +54,22 @@ def test_baseline_keeps_evidence_at_pixels(monkeypatch):
 def test_wrong_location_raises():
     model, images = plain_cnn().eval(), torch.randn(2, 3, 12, 12)
 
-    def lost(passes):
+    def misplaced(passes):
         return {"nowhere": passes.probe.images.mean(1)}
 
-    def rolled(passes):
+    def attend(passes):
         return {ATTENTION: passes.probe.images.mean(1)}
 
     with pytest.raises(
-        ValueError, match=r"evidence for '5' from method 'lost', but got evidence for 'nowhere'.*`location`"
+        ValueError, match=r"evidence for '5' from method 'misplaced', but got evidence for 'nowhere'.*`location`"
     ):
-        explain(model, images, layers="5", method=lost)
-    rolled.location = ATTENTION
+        explain(model, images, layers="5", method=misplaced)
+    attend.location = ATTENTION
     with pytest.raises(NotExplainableError, match="Expected a model of tokens"):
-        explain(model, images, method=rolled)
-    rolled.location = "here"
+        explain(model, images, method=attend)
+    attend.location = "here"
     with pytest.raises(ValueError, match="a method's `location` to be 'input pixels' or 'all attention'"):
-        explain(model, images, method=rolled)
+        explain(model, images, method=attend)
     with pytest.raises(ValueError, match="Expected only methods that explain layers with `fuse='max'`"):
         explain(model, images, layers="stages", fuse="max", method=["gradcam", brightness])
 
@@ -102,23 +102,23 @@ def test_scores_of_other_images_keep_their_class(target):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_further_passes_use_the_autocast_of_the_caller(dtype):
-    """Methods run without the caller's autocast, but the passes that they ask for run in it."""
+    """Methods run outside the caller's autocast, but the passes that they start run inside it."""
     model, images = plain_cnn().eval(), torch.randn(2, 3, 12, 12)
-    kinds = []
+    dtypes = []
 
     def forward(model, probe):
-        kinds.append(model(probe.images).dtype)
+        dtypes.append(model(probe.images).dtype)
         return model(probe.images)
 
-    def again(passes):
+    def rerun(passes):
         assert not torch.is_autocast_enabled("cpu")
         passes.scores(passes.probe)
         passes.scores_from_layer("5", 0)(1, lambda output: output)
         return {"5": passes.activations["5"].sum(1)}
 
     with torch.autocast("cpu", dtype=dtype):
-        explain(model, images, layers="5", method=again, target=1, forward=forward)
-    assert set(kinds) == {dtype}
+        explain(model, images, layers="5", method=rerun, target=1, forward=forward)
+    assert set(dtypes) == {dtype}
 
 
 def test_eigencam_needs_no_gradients():
@@ -128,5 +128,5 @@ def test_eigencam_needs_no_gradients():
     found = explain(model, images, layers="5", method=["gradcam", "eigencam"], target=0)
     assert found.degenerate["5/gradcam"] == ("no gradient", "no gradient")
     assert found.degenerate["5/eigencam"] == (None, None)
-    passes = namedtuple("passes", "layers activations probe")  # and no gradients to take
+    passes = namedtuple("passes", "layers activations probe")  # without gradients
     assert apply_method(METHODS["eigencam"], passes({"5": None}, {"5": torch.rand(2, 3, 4, 4)}, Probe(images)))

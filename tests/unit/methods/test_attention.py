@@ -13,7 +13,7 @@ from lightning_gradcam.capture.layer import ATTENTION
 from lightning_gradcam.errors import ForwardError
 from lightning_gradcam.methods.attention import discard_smallest
 from tests.helpers.models import TinyViT, assert_close, perturbed
-from tests.helpers.pass_replicas import PASS_REPLICAS, matrices
+from tests.helpers.pass_replicas import PASS_REPLICAS, compute_attention
 from tests.unit.capture.test_isolation import everything
 
 
@@ -26,12 +26,12 @@ def test_rollout_fuses_heads_and_discards_small_entries(fusion, ratio):
     fuse = {"mean": torch.mean, "max": torch.amax, "min": torch.amin}[fusion]
     for i, image in enumerate(images):
         total = torch.eye(17, dtype=torch.float64)
-        for weights, _ in matrices(model, image, 0):
-            one = fuse(weights, 0)
-            for place in sorted(range(17 * 17), key=lambda p: one.flatten()[p].item())[: int(ratio * 17 * 17)]:
-                one[place // 17, place % 17] = 0
-            one = one + torch.eye(17, dtype=torch.float64)
-            total = one / one.sum(1, keepdim=True) @ total
+        for weights, _ in compute_attention(model, image, 0):
+            matrix = fuse(weights, 0)
+            for index in sorted(range(17 * 17), key=lambda p: matrix.flatten()[p].item())[: int(ratio * 17 * 17)]:
+                matrix[index // 17, index % 17] = 0
+            matrix = matrix + torch.eye(17, dtype=torch.float64)
+            total = matrix / matrix.sum(1, keepdim=True) @ total
         assert_close(found[i], total[0, 1:].reshape(4, 4), 1e-5)
 
 
@@ -48,7 +48,7 @@ def test_reader_is_the_class_token_or_all_patches(method):
 
 
 class Windows(nn.Module):
-    """Tokens that attend inside of windows, or to fewer tokens."""
+    """Model whose tokens attend within windows, or to fewer tokens."""
 
     def __init__(self, kind):
         super().__init__()
@@ -69,7 +69,7 @@ class Windows(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("kind", "why"),
+    ("kind", "message"),
     [
         ("windows", r"\(8, 1, 4, 4\) for 2 images, which is windowed attention.*'gradcam'"),
         ("fewer", r"\(2, 1, 16, 8\), which is not square.*'gradcam'"),
@@ -77,9 +77,9 @@ class Windows(nn.Module):
         ("none", "Expected attention in Windows, but its forward pass called neither"),
     ],
 )
-def test_unsupported_attention_raises(kind, why):
+def test_unsupported_attention_raises(kind, message):
     for method in ("rollout", "attention_relevance"):
-        with pytest.raises(NotExplainableError, match=why):
+        with pytest.raises(NotExplainableError, match=message):
             explain(Windows(kind), torch.randn(2, 3, 16, 16), method=method)
 
 

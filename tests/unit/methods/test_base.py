@@ -24,58 +24,58 @@ from tests.helpers.pass_replicas import PASS_REPLICAS
 from tests.helpers.pixel_methods import NAMES
 from tests.unit.capture.test_isolation import everything
 
-PASSES = [name for name in METHODS if name not in EQUATIONS and METHODS[name].requires is None]
-"""The names of the methods of passes; `test_pixel_methods` holds those that need another package."""
+PASS_METHODS = [name for name in METHODS if name not in EQUATIONS and METHODS[name].requires is None]
+"""Names of the pass methods without requirements; `test_pixels` tests those that run on Captum."""
 
-ALONE = {name: (1e-5 if get_location(METHODS[name]) else 1e-4) for name in PASSES}
-"""How near a batch's evidence is to that of its images: scores of other batch sizes differ in the last digits."""
+TOLERANCES = {name: (1e-5 if get_location(METHODS[name]) else 1e-4) for name in PASS_METHODS}
+"""Tolerance between a batch and its single images: the batch size changes the last digits of scores."""
 
 
-def case(name):
-    """A model that the method serves, where it looks, and the key of its evidence."""
-    place = get_location(METHODS[name])
+def create_case(name):
+    """Return a model that the method supports, images, the layer to explain, and the key of the evidence."""
+    location = get_location(METHODS[name])
     images = torch.randn(3, 3, 16, 16)
-    model = perturbed(TinyViT() if place == ATTENTION else plain_cnn(), images=images)
-    return model, images, None if place else "5", place or "5"
+    model = perturbed(TinyViT() if location == ATTENTION else plain_cnn(), images=images)
+    return model, images, None if location else "5", location or "5"
 
 
 def test_every_pass_method_has_a_replica():
-    assert set(PASS_REPLICAS) == set(PASSES)
+    assert set(PASS_REPLICAS) == set(PASS_METHODS)
 
 
-@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("name", PASS_METHODS)
 def test_pass_method_equals_replica_and_single_images(name):
-    model, images, layer, key = case(name)
+    model, images, layer, key = create_case(name)
     arguments = {"method": name, **({"layers": layer} if layer else {})}
     found = explain(model, images, target=[2, 0, 1], **arguments).evidence[key]
     expected = PASS_REPLICAS[name](model, layer, images, [2, 0, 1])
     assert_close(found, expected, 1e-6 if name == "rollout" else 1e-4)
     for i, label in enumerate([2, 0, 1]):
         single = explain(model, images[i : i + 1], target=label, **arguments).evidence[key]
-        assert_close(single, found[i : i + 1], ALONE[name])
+        assert_close(single, found[i : i + 1], TOLERANCES[name])
 
 
-@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("name", PASS_METHODS)
 def test_pass_method_leaves_no_trace_on_the_model(name):
-    model, images, layer, _ = case(name)
+    model, images, layer, _ = create_case(name)
     model.train()
     before = everything(model)
     explain(model, images, method=name, **({"layers": layer} if layer else {}))
     assert everything(model) == before
 
 
-@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("name", PASS_METHODS)
 def test_baseline_finds_pass_methods_by_name(name):
-    model, images, layer, _ = case(name)
+    model, images, layer, _ = create_case(name)
     baseline = Baseline.record(
         model, Probe(images.repeat(24, 1, 1, 1)), method=name, **({"layers": layer} if layer else {})
     )
     assert baseline.compare(model, profile="same-weights").passed
 
 
-@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("name", PASS_METHODS)
 def test_pass_method_combines_with_gradcam(name):
-    model, images, _, key = case(name)
+    model, images, _, key = create_case(name)
     layer = "blocks.1" if key == ATTENTION else key
     found = explain(model, images, layers=layer, method=["gradcam", name], target=1)
     assert list(found.evidence) == [f"{layer}/gradcam", f"{key}/{name}"]

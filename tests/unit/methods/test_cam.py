@@ -32,21 +32,21 @@ def test_equation_equals_its_replica(name, data):
     shape = (data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5)), *grid)
     activations, gradients = (torch.from_numpy(data.draw(arrays(np.float64, shape, elements=numbers))) for _ in "ag")
     expected = REPLICAS[name](activations, gradients)
-    found = METHODS[name](activations.float(), gradients.float())
-    assert found.shape == (shape[0], *grid)
-    assert found.isfinite().all()
+    evidence = METHODS[name](activations.float(), gradients.float())
+    assert evidence.shape == (shape[0], *grid)
+    assert evidence.isfinite().all()
     sure = ~expected.isnan()
-    np.testing.assert_allclose(found.double()[sure], expected[sure], atol=1e-4, rtol=1e-5)
+    np.testing.assert_allclose(evidence.double()[sure], expected[sure], atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_equation_is_signed_and_independent_of_the_batch(name):
     activations, gradients = torch.randn(4, 6, 5, 5), torch.randn(4, 6, 5, 5)
-    whole = METHODS[name](activations, gradients)
-    rows = torch.cat([METHODS[name](activations[i : i + 1], gradients[i : i + 1]) for i in range(4)])
-    torch.testing.assert_close(whole, rows)
-    assert (whole < 0).any() == (name not in NEVER_NEGATIVE)
-    assert (whole > 0).any()
+    batch = METHODS[name](activations, gradients)
+    images = torch.cat([METHODS[name](activations[i : i + 1], gradients[i : i + 1]) for i in range(4)])
+    torch.testing.assert_close(batch, images)
+    assert (batch < 0).any() == (name not in NEVER_NEGATIVE)
+    assert (batch > 0).any()
 
 
 @pytest.mark.parametrize("name", EQUATIONS)
@@ -68,7 +68,7 @@ def test_score_factor_only_scales_evidence(name, factor):
 
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_small_numbers_are_not_lost(name):
-    # No epsilon of a fixed size: with these numbers, one of 1e-6 would be all that is left.
+    # The package uses no fixed epsilon: one of 1e-6 would dominate these numbers.
     activations, gradients = torch.randn(2, 6, 5, 5).relu() * 1e-12, torch.randn(2, 6, 5, 5) * 1e-12
     expected = REPLICAS[name](activations.double(), gradients.double())
     assert_close(METHODS[name](activations, gradients), expected, 1e-5)
@@ -84,34 +84,34 @@ def test_zero_stays_zero_and_nan_stays_in_its_image(name):
         assert not METHODS[name](activations, gradients * 0).any()
     broken, changed = activations.clone(), gradients.clone()
     broken[1, 0, 0, 0] = changed[1, 0, 0, 0] = torch.nan
-    found = METHODS[name](broken, changed)
-    torch.testing.assert_close(found[[0, 2]], METHODS[name](activations, gradients)[[0, 2]])
-    assert not found[1].isfinite().all()
+    evidence = METHODS[name](broken, changed)
+    torch.testing.assert_close(evidence[[0, 2]], METHODS[name](activations, gradients)[[0, 2]])
+    assert not evidence[1].isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["eigencam", "eigengradcam"])
 def test_component_sign_is_stable(name):
     torch.manual_seed(1)
     activations, gradients = torch.randn(8, 6, 5, 5).relu() + torch.rand(8, 1, 5, 5) * 4, torch.rand(8, 6, 5, 5)
-    before = METHODS[name](activations, gradients).flatten(1)
+    component = METHODS[name](activations, gradients).flatten(1)
     total = (activations if name == "eigencam" else activations * gradients).sum(1).flatten(1)
-    assert ((before * (total - total.mean(1, keepdim=True))).sum(1) > 0).all()
+    assert ((component * (total - total.mean(1, keepdim=True))).sum(1) > 0).all()
     for _ in range(20):
-        after = METHODS[name](activations + 0.05 * torch.randn(8, 6, 5, 5), gradients).flatten(1)
-        assert (torch.cosine_similarity(before, after) > 0.9).all()
-    # The same channels in another order, as after another initialisation, have the same component.
+        changed = METHODS[name](activations + 0.05 * torch.randn(8, 6, 5, 5), gradients).flatten(1)
+        assert (torch.cosine_similarity(component, changed) > 0.9).all()
+    # The order of the channels, which depends on the initialization, does not change the component.
     order = torch.randperm(6)
-    assert_close(METHODS[name](activations[:, order], gradients[:, order]).flatten(1), before, 1e-5)
+    assert_close(METHODS[name](activations[:, order], gradients[:, order]).flatten(1), component, 1e-5)
 
 
 def test_cam_is_scaled_gradcam_and_needs_pooling():
     model = perturbed(plain_cnn())
     images = torch.randn(3, 3, 12, 12)
     pooled = torch.nn.Sequential(*model[:6], torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 3))
-    found = explain(pooled, images, layers="5", method=["cam", "gradcam"], target=[2, 0, 1])
-    assert_close(found.evidence["5/cam"], 36 * found.evidence["5/gradcam"], 1e-6)
+    evidence = explain(pooled, images, layers="5", method=["cam", "gradcam"], target=[2, 0, 1])
+    assert_close(evidence.evidence["5/cam"], 36 * evidence.evidence["5/gradcam"], 1e-6)
     weights, activations = pooled[8].weight[[2, 0, 1]], pooled[:6](images)
-    assert_close(found.evidence["5/cam"], torch.einsum("nk,nkhw->nhw", weights, activations).detach(), 1e-5)
+    assert_close(evidence.evidence["5/cam"], torch.einsum("nk,nkhw->nhw", weights, activations).detach(), 1e-5)
     with pytest.raises(NotExplainableError, match=r"takes the mean of the whole map.*layer '5'.*`method='gradcam'`"):
         explain(model, images, layers="5", method=["gradcam", "cam"], target=[2, 0, 1])
 
@@ -120,7 +120,9 @@ def test_xgradcam_ignores_channels_that_cancel():
     activations, gradients = torch.randn(1, 2, 100), torch.randn(1, 2, 100)
     activations[0, 1] -= activations[0, 1].mean()
     total = activations[0, 1].sum()
-    assert 0 < abs(total) < 1e-6 * activations[0, 1].abs().sum()  # so that the weight would be a million or so
+    assert (
+        0 < abs(total) < 1e-6 * activations[0, 1].abs().sum()
+    )  # without the guard, the weight would be about a million
     assert torch.equal(
         METHODS["xgradcam"](activations, gradients), METHODS["xgradcam"](activations[:, :1], gradients[:, :1])
     )

@@ -15,18 +15,18 @@ from tests.helpers.models import TinyResNet, assert_close, perturbed, plain_cnn
 CLASSES = torch.tensor([0, 2, 1])
 
 
-def positive(model, images):
-    """The model with scores above zero: below, the peer's division by the score turns its maps over."""
+def make_positive(model, images):
+    """Make the model's scores positive: pytorch-grad-cam divides by the score, which inverts maps of negative ones."""
     model[-1].bias.data += 5 - model(images).detach().min()
     return model
 
 
-@pytest.mark.filterwarnings("ignore")  # tqdm's, theirs
+@pytest.mark.filterwarnings("ignore")  # from tqdm and pytorch-grad-cam
 @pytest.mark.parametrize(("name", "peer"), [("scorecam", peers.ScoreCAM), ("ablationcam", peers.AblationCAM)])
 @pytest.mark.parametrize("layer", ["2", "5"])
 def test_channel_method_equals_pytorch_grad_cam(name, peer, layer):
     images = torch.randn(3, 3, 20, 27)
-    model = positive(perturbed(plain_cnn(), images=images), images)
+    model = make_positive(perturbed(plain_cnn(), images=images), images)
     found = explain(model, images, layers=layer, method=name, target=CLASSES).evidence[layer]
     scores = [lambda output, c=c: output[c] for c in CLASSES.tolist()]
     with peer(model, [model.get_submodule(layer)]) as cam:

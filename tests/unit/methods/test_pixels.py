@@ -27,16 +27,16 @@ def test_pixel_method_equals_its_replica(name, kind):
     model, images, labels = perturbed(make()), torch.randn(3, 3, 16, 16), [2, 0, 1]
     found = compute_evidence(model, images, name, layers=layer, target=labels)
     model.double()
-    about = (layer,) if name == "guided_gradcam" else ()
+    arguments = (layer,) if name == "guided_gradcam" else ()
     pairs = zip(images.double(), labels, strict=True)
-    expected = torch.stack([REPLICAS[name](model, image, label, *about).detach() for image, label in pairs])
+    expected = torch.stack([REPLICAS[name](model, image, label, *arguments).detach() for image, label in pairs])
     assert_close(found, expected, 0.05 if name == "kernel_shap" else 1e-4)
     assert bool((found < 0).any()) == (name in SIGNED)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_pixel_evidence_is_independent_of_the_batch(name, monkeypatch):
-    """Also across passes of a few images, with classes and extras that differ."""
+    """Batches span several passes, with different classes and extras."""
 
     class Turned(nn.Module):
         def __init__(self):
@@ -58,8 +58,8 @@ def test_pixel_evidence_is_independent_of_the_batch(name, monkeypatch):
     torch.testing.assert_close(whole[rows], torch.cat(single), rtol=1e-3, atol=float(whole.abs().max()) * 1e-5)
 
 
-class Breaks(nn.Module):
-    """Raises at the third call."""
+class Failing(nn.Module):
+    """Model that raises in the call with a number."""
 
     def __init__(self, at: int) -> None:
         super().__init__()
@@ -76,12 +76,12 @@ class Breaks(nn.Module):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("fails", [False, True])
 def test_pixel_method_leaves_no_trace_on_the_model(name, fails):
-    model = Breaks(2 if fails else -1)  # the first call is the pass that all methods share
+    model = Failing(2 if fails else -1)  # the first call is the pass that all methods share
     model.train()
     model.body.features[0].weight.grad = torch.randn_like(model.body.features[0].weight)
     images = torch.randn(2, 3, 16, 16)
-    before = everything(model) | {"attributes": [vars(m).keys() for m in model.modules()]}
-    before |= {"in place": [getattr(m, "inplace", None) for m in model.modules()]}
+    state = everything(model) | {"attributes": [vars(m).keys() for m in model.modules()]}
+    state |= {"in place": [getattr(m, "inplace", None) for m in model.modules()]}
     probe = Probe(images)
     if fails:
         from lightning_gradcam.explainer.pipeline import prepare
@@ -93,14 +93,14 @@ def test_pixel_method_leaves_no_trace_on_the_model(name, fails):
             plan(model, probe, [class_target(0)])
     else:
         compute_evidence(model, probe, name, layers="body.features.3", target=0)
-    after = everything(model) | {"attributes": [vars(m).keys() for m in model.modules()]}
-    after |= {"in place": [getattr(m, "inplace", None) for m in model.modules()]}
-    for what in before:
-        assert after[what] == before[what], what
+    final_state = everything(model) | {"attributes": [vars(m).keys() for m in model.modules()]}
+    final_state |= {"in place": [getattr(m, "inplace", None) for m in model.modules()]}
+    for name in state:
+        assert final_state[name] == state[name], name
     assert images.grad is None
     assert not images.requires_grad
     x = torch.tensor([-1.0, 1.0], requires_grad=True)
-    assert torch.autograd.grad((-F.relu(x)).sum(), x)[0].tolist() == [0, -1]  # ReLUs are as ever
+    assert torch.autograd.grad((-F.relu(x)).sum(), x)[0].tolist() == [0, -1]  # ReLUs are unchanged
     assert torch._C._len_torch_function_stack() == 0
 
 
@@ -125,7 +125,7 @@ def test_evidence_sums_up_to_the_score():
 
 
 def test_linear_model_has_exact_attributions():
-    """A model that is linear in the pixels: shares are weight times pixel, hidden or integrated."""
+    """For a model that is linear in the pixels, attributions are weight times pixel."""
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Flatten(), nn.Linear(48, 2, bias=False)).eval()
     images = torch.rand(2, 3, 4, 4)
     [table] = torch.autograd.functional.jacobian(lambda x: model(x)[:, 1].sum(), images).split(2)
@@ -138,7 +138,7 @@ def test_linear_model_has_exact_attributions():
     }
     for name, each in methods.items():
         [found] = explain(model, images, method=each, target=1).evidence.values()
-        assert_close(found, expected, 0.1 if name == "lime" else 1e-4)  # LIME's ridge pulls towards zero
+        assert_close(found, expected, 0.1 if name == "lime" else 1e-4)  # the ridge of LIME shrinks weights
 
 
 class MeanHead(nn.Module):

@@ -26,8 +26,8 @@ def test_several_methods_and_custom_functions():
     torch.testing.assert_close(found.evidence["5/norm"], model[:6](images).detach().norm(dim=1))
     assert found.layers["1/norm"].name == "1"
     twins = explain(model, images, layers="5", method=[lambda a, g: a.sum(1), lambda a, g: g.sum(1)], target=0)
-    assert len(twins.evidence) == 2  # none takes the other's place
-    # Behind a mean over a map, the gradient is the same everywhere: then both methods are one.
+    assert len(twins.evidence) == 2  # neither replaces the other
+    # After global average pooling, the gradient is constant over the map, and both methods agree.
     pooled = torch.nn.Sequential(*model[:6], torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 3))
     both = explain(pooled, images, layers="5", method=["gradcam", product], target=0)
     torch.testing.assert_close(both.evidence["5/gradcam"], both.evidence["5/product"])

@@ -1,4 +1,4 @@
-"""Methods with options, against replicas and pytorch-grad-cam's smoothing."""
+"""Variants of equations against replicas and the smoothing of pytorch-grad-cam."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lightning_gradcam import GradCAMCallback, Variant, explain
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.methods import EQUATIONS
 from tests.helpers.models import assert_close, perturbed, plain_cnn
-from tests.helpers.oracles import ORACLES, ROUNDING, case, peers_answer, turned
-from tests.helpers.replicas import REPLICAS, component
+from tests.helpers.oracles import ORACLES, ROUNDING, align_sign, compute_peer_maps, create_case
+from tests.helpers.replicas import REPLICAS, project_component
 
 SUMS = sorted(set(EQUATIONS) - {"eigencam", "eigengradcam"})
 
@@ -30,18 +30,18 @@ def test_transformed_gradients_equal_the_replica(name, gradients, change):
 @pytest.mark.parametrize("grid", [(4, 5), (7,), (2, 3, 2)])
 def test_smoothing_is_the_component_of_the_contributions(name, grid):
     activations, taken = torch.randn(2, 5, *grid).relu() + 0.1, torch.randn(2, 5, *grid)
-    shares = torch.stack(
+    contributions = torch.stack(
         [REPLICAS[name](activations[:, k : k + 1].double(), taken[:, k : k + 1].double()) for k in range(5)], 1
     )
-    assert_close(Variant(name, smooth="principal")(activations, taken), component(shares), 1e-4)
+    assert_close(Variant(name, smooth="principal")(activations, taken), project_component(contributions), 1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(set(SUMS) & set(ORACLES)))
 def test_smoothing_equals_pytorch_grad_cam(name):
-    model, images, classes = case("tiny residual", (3, 30, 22), 3)
+    model, images, classes = create_case("tiny residual", (3, 30, 22), 3)
     found = explain(model, images, layers="layer2", method=Variant(name, smooth="principal"), target=classes)
-    [raw], _ = peers_answer(name, model, ["layer2"], images, classes, eigen_smooth=True)
-    assert_close(turned(found.evidence["layer2"], raw), raw, ROUNDING)
+    [raw], _ = compute_peer_maps(name, model, ["layer2"], images, classes, eigen_smooth=True)
+    assert_close(align_sign(found.evidence["layer2"], raw), raw, ROUNDING)
 
 
 def test_variants_pickle_and_combine_with_their_method():
