@@ -31,5 +31,5 @@ def create_method(name):
 
 def compute_evidence(model, images, name, **kwargs):
     """Return the evidence of a pixel method at its only key."""
-    [found] = explain(model, images, method=create_method(name), **kwargs).evidence.values()
-    return found
+    [evidence] = explain(model, images, method=create_method(name), **kwargs).evidence.values()
+    return evidence

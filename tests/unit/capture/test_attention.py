@@ -71,8 +71,8 @@ def test_capture_keeps_the_output_bit_for_bit(name):
         expected = model(images)
     attention, output = capture_all_attention(model, images)
     weights_only, plain = capture_all_attention(model, images, None)
-    for found in (output, plain):
-        assert torch.equal(getattr(found, "logits", found), getattr(expected, "logits", expected))
+    for captured_output in (output, plain):
+        assert torch.equal(getattr(captured_output, "logits", captured_output), getattr(expected, "logits", expected))
     assert len(attention) == len(weights_only) == layers
     for captured, plain_map in zip(attention, weights_only, strict=True):
         assert torch.equal(captured.weights, plain_map.weights)
@@ -80,8 +80,8 @@ def test_capture_keeps_the_output_bit_for_bit(name):
         torch.testing.assert_close(captured.weights.sum(-1), torch.ones(captured.weights.shape[:-1]))
     with isolated(model):
         assert everything(model) == before
-    found = explain(model, images, method=["rollout", "attention_relevance"], target=1)
-    assert found.degenerate[f"{ATTENTION}/rollout"] == (None, None)
+    explanation = explain(model, images, method=["rollout", "attention_relevance"], target=1)
+    assert explanation.degenerate[f"{ATTENTION}/rollout"] == (None, None)
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -89,9 +89,9 @@ def test_capture_keeps_the_output_bit_for_bit(name):
 def test_weights_and_gradients_equal_the_replica(fused, extra):
     images = torch.randn(2, 3, 16, 16)
     model = perturbed(TinyViT(extra, weights=not fused))
-    found, _ = capture_all_attention(model, images)
+    attention, _ = capture_all_attention(model, images)
     for i, image in enumerate(images):
-        for captured, (weights, gradient) in zip(found, compute_attention(model, image, 1), strict=True):
+        for captured, (weights, gradient) in zip(attention, compute_attention(model, image, 1), strict=True):
             assert_close(captured.weights[i], weights, 1e-6)
             assert_close(captured.gradient[i], gradient, 1e-5)
 

@@ -59,18 +59,18 @@ def test_restarted_pass_equals_the_whole_pass(case):
         def change(output):
             return output * factor.reshape(-1, *[1] * (output.ndim - 1))
 
-        found = restarted(4, change)
+        output = restarted(4, change)
         assert snapshot_modules(model) == state
         ran = []
         handle = model.register_forward_hook(lambda *_: ran.append(1))
-        whole = restarted._run_whole_model(4, change)
+        expected = restarted._run_whole_model(4, change)
         handle.remove()
     assert ran
-    assert_close(found, whole, 1e-5)
-    assert (whole[0] - whole[1]).abs().max() > 1e-4  # the change has an effect
+    assert_close(output, expected, 1e-5)
+    assert (expected[0] - expected[1]).abs().max() > 1e-4  # the change has an effect
 
 
-def test_modules_state_the_layer_do_not_run():
+def test_modules_before_the_layer_do_not_run():
     model, images = TinyResNet().eval(), torch.randn(1, 3, 16, 16)
     with isolated(model):
         restarted = create_restart(model, images, "layer2")
@@ -87,9 +87,9 @@ class Side(nn.Module):
         self.__dict__["owner"] = owner
 
     def forward(self, images):
-        found = self.conv(images).relu()
-        self.owner.__dict__["side"] = found.mean((2, 3))
-        return found
+        output = self.conv(images).relu()
+        self.owner.__dict__["side"] = output.mean((2, 3))
+        return output
 
 
 class Stateful(nn.Module):

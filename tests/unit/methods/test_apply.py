@@ -30,18 +30,20 @@ def mlp():
 
 def test_evidence_at_pixels_needs_no_layer():
     images = torch.randn(2, 3, 12, 12)
-    found = explain(mlp(), images, method=brightness)
-    torch.testing.assert_close(found.evidence[PIXELS], images.mean(1))
-    assert found.layers[PIXELS].reason == "the images themselves"
+    explanation = explain(mlp(), images, method=brightness)
+    torch.testing.assert_close(explanation.evidence[PIXELS], images.mean(1))
+    assert explanation.layers[PIXELS].reason == "the images themselves"
     with pytest.raises(NotExplainableError, match="No layer to explain"):
         explain(mlp(), images)
 
 
 def test_layer_and_pixel_methods_combine():
     model, images = plain_cnn().eval(), torch.randn(2, 3, 12, 12)
-    found = explain(model, images, layers="5", method=["gradcam", brightness], target=0)
-    assert list(found.evidence) == ["5/gradcam", f"{PIXELS}/brightness"]
-    torch.testing.assert_close(found.evidence["5/gradcam"], explain(model, images, layers="5", target=0).evidence["5"])
+    explanation = explain(model, images, layers="5", method=["gradcam", brightness], target=0)
+    assert list(explanation.evidence) == ["5/gradcam", f"{PIXELS}/brightness"]
+    torch.testing.assert_close(
+        explanation.evidence["5/gradcam"], explain(model, images, layers="5", target=0).evidence["5"]
+    )
 
 
 def test_baseline_keeps_evidence_at_pixels(monkeypatch):
@@ -94,10 +96,10 @@ def test_scores_of_other_images_keep_their_class(target):
         scores.append((passes.scores(dark, rows), passes.scores(replace(passes.probe, images=images * 0.01))))
         return {key: a.sum(1) for key, a in passes.activations.items()}
 
-    found = explain(model, images, method=method, target=target)
+    explanation = explain(model, images, method=method, target=target)
     logits = model(images * 0.01).detach()
-    torch.testing.assert_close(scores[0][0], logits[rows].gather(1, found.classes[rows][:, None])[:, 0])
-    torch.testing.assert_close(scores[0][1], logits.gather(1, found.classes[:, None])[:, 0])
+    torch.testing.assert_close(scores[0][0], logits[rows].gather(1, explanation.classes[rows][:, None])[:, 0])
+    torch.testing.assert_close(scores[0][1], logits.gather(1, explanation.classes[:, None])[:, 0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -125,8 +127,8 @@ def test_eigencam_needs_no_gradients():
     model, images = plain_cnn().eval(), torch.randn(2, 3, 12, 12)
     with torch.no_grad():
         model[-1].weight.zero_()
-    found = explain(model, images, layers="5", method=["gradcam", "eigencam"], target=0)
-    assert found.degenerate["5/gradcam"] == ("no gradient", "no gradient")
-    assert found.degenerate["5/eigencam"] == (None, None)
+    explanation = explain(model, images, layers="5", method=["gradcam", "eigencam"], target=0)
+    assert explanation.degenerate["5/gradcam"] == ("no gradient", "no gradient")
+    assert explanation.degenerate["5/eigencam"] == (None, None)
     passes = namedtuple("passes", "layers activations probe")  # without gradients
     assert apply_method(METHODS["eigencam"], passes({"5": None}, {"5": torch.rand(2, 3, 4, 4)}, Probe(images)))

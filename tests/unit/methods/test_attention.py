@@ -22,7 +22,7 @@ from tests.unit.capture.test_isolation import everything
 def test_rollout_fuses_heads_and_discards_small_entries(fusion, ratio):
     images = torch.randn(2, 3, 16, 16)
     model = perturbed(TinyViT())
-    found = explain(model, images, method=Rollout(fusion, ratio)).evidence[ATTENTION]
+    evidence = explain(model, images, method=Rollout(fusion, ratio)).evidence[ATTENTION]
     fuse = {"mean": torch.mean, "max": torch.amax, "min": torch.amin}[fusion]
     for i, image in enumerate(images):
         total = torch.eye(17, dtype=torch.float64)
@@ -32,15 +32,15 @@ def test_rollout_fuses_heads_and_discards_small_entries(fusion, ratio):
                 matrix[index // 17, index % 17] = 0
             matrix = matrix + torch.eye(17, dtype=torch.float64)
             total = matrix / matrix.sum(1, keepdim=True) @ total
-        assert_close(found[i], total[0, 1:].reshape(4, 4), 1e-5)
+        assert_close(evidence[i], total[0, 1:].reshape(4, 4), 1e-5)
 
 
 @pytest.mark.parametrize("method", [Rollout, AttentionRelevance])
 def test_reader_is_the_class_token_or_all_patches(method):
     images = torch.randn(2, 3, 16, 16)
     model = perturbed(TinyViT(extra=2))
-    found = explain(model, images, method=[method(reader=r) for r in ("auto", "class", "mean")], target=1).evidence
-    auto, first, mean = found.values()
+    evidence = explain(model, images, method=[method(reader=r) for r in ("auto", "class", "mean")], target=1).evidence
+    auto, first, mean = evidence.values()
     assert torch.equal(auto, first)
     assert (mean - first).abs().max() > 1e-3 * first.abs().max()
     with pytest.raises(ValueError, match="`reader` to be 'auto', 'class' or 'mean', but got 'last'"):

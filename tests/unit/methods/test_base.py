@@ -47,12 +47,12 @@ def test_every_pass_method_has_a_replica():
 def test_pass_method_equals_replica_and_single_images(name):
     model, images, layer, key = create_case(name)
     arguments = {"method": name, **({"layers": layer} if layer else {})}
-    found = explain(model, images, target=[2, 0, 1], **arguments).evidence[key]
+    evidence = explain(model, images, target=[2, 0, 1], **arguments).evidence[key]
     expected = PASS_REPLICAS[name](model, layer, images, [2, 0, 1])
-    assert_close(found, expected, 1e-6 if name == "rollout" else 1e-4)
+    assert_close(evidence, expected, 1e-6 if name == "rollout" else 1e-4)
     for i, label in enumerate([2, 0, 1]):
         single = explain(model, images[i : i + 1], target=label, **arguments).evidence[key]
-        assert_close(single, found[i : i + 1], TOLERANCES[name])
+        assert_close(single, evidence[i : i + 1], TOLERANCES[name])
 
 
 @pytest.mark.parametrize("name", PASS_METHODS)
@@ -77,10 +77,10 @@ def test_baseline_finds_pass_methods_by_name(name):
 def test_pass_method_combines_with_gradcam(name):
     model, images, _, key = create_case(name)
     layer = "blocks.1" if key == ATTENTION else key
-    found = explain(model, images, layers=layer, method=["gradcam", name], target=1)
-    assert list(found.evidence) == [f"{layer}/gradcam", f"{key}/{name}"]
+    explanation = explain(model, images, layers=layer, method=["gradcam", name], target=1)
+    assert list(explanation.evidence) == [f"{layer}/gradcam", f"{key}/{name}"]
     alone = explain(model, images, layers=layer, target=1).evidence[layer]
-    torch.testing.assert_close(found.evidence[f"{layer}/gradcam"], alone)
+    torch.testing.assert_close(explanation.evidence[f"{layer}/gradcam"], alone)
 
 
 def test_missing_captum_raises_at_once(monkeypatch):

@@ -27,24 +27,24 @@ def make_positive(model, images):
 def test_channel_method_equals_pytorch_grad_cam(name, peer, layer):
     images = torch.randn(3, 3, 20, 27)
     model = make_positive(perturbed(plain_cnn(), images=images), images)
-    found = explain(model, images, layers=layer, method=name, target=CLASSES).evidence[layer]
+    evidence = explain(model, images, layers=layer, method=name, target=CLASSES).evidence[layer]
     scores = [lambda output, c=c: output[c] for c in CLASSES.tolist()]
     with peer(model, [model.get_submodule(layer)]) as cam:
         raw, inner = [], cam.get_cam_image
         cam.get_cam_image = lambda *args: raw.append(torch.from_numpy(inner(*args))) or raw[0].numpy()
-        end = torch.from_numpy(cam(images, scores))
-    assert_close(found, raw[0], 1e-4)
-    assert (to_heatmaps(found, find_status(found), (20, 27)) - end).abs().max() < 1e-4
+        expected = torch.from_numpy(cam(images, scores))
+    assert_close(evidence, raw[0], 1e-4)
+    assert (to_heatmaps(evidence, find_status(evidence), (20, 27)) - expected).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("method", [ScoreCAM, AblationCAM])
 def test_chunk_does_not_change_evidence(method):
     images = torch.randn(2, 3, 16, 16)
     model = perturbed(TinyResNet(), images=images)
-    whole, small = (
+    large_chunks, small_chunks = (
         explain(model, images, layers="layer2", method=method(chunk), target=1).evidence for chunk in (99, 3)
     )
-    assert_close(small["layer2"], whole["layer2"], 1e-5)
+    assert_close(small_chunks["layer2"], large_chunks["layer2"], 1e-5)
     with pytest.raises(ValueError, match="`chunk` to be a positive integer, but got 0"):
         method(chunk=0)
 
@@ -56,13 +56,13 @@ def test_constant_channel_masks_the_whole_image():
 
     conv, images = nn.Conv2d(3, 2, 3), torch.randn(2, 3, 12, 12)
     model = nn.Sequential(conv, Blank(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4)).eval()
-    seen = []
+    inputs = []
 
     def forward(model, probe):
-        seen.append(probe.images)
+        inputs.append(probe.images)
         with torch.no_grad():
             return model(probe.images)
 
     explain(model, images, layers="1", method="scorecam", target=1, forward=forward)
-    assert not seen[-1][[2, 5]].any()
-    assert seen[-1][[0, 1, 3, 4]].abs().amax((1, 2, 3)).min() > 0.1
+    assert not inputs[-1][[2, 5]].any()
+    assert inputs[-1][[0, 1, 3, 4]].abs().amax((1, 2, 3)).min() > 0.1

@@ -31,5 +31,5 @@ def test_guided_methods_equal_captum_for_relu_modules():
         assert_close(compute_evidence(model, images, name, target=2), expected, 1e-5)
     neuron = captum.attr.NeuronGuidedBackprop(model, model[4])
     expected = neuron.attribute(images.clone().requires_grad_(), (3, 2, 1)).detach().abs().amax(1)
-    found = explain(model, images, layers="4", method=GuidedBackprop((3, 2, 1)), target=2)
-    assert_close(found.evidence["4"], expected, 1e-5)
+    explanation = explain(model, images, layers="4", method=GuidedBackprop((3, 2, 1)), target=2)
+    assert_close(explanation.evidence["4"], expected, 1e-5)

@@ -22,10 +22,10 @@ def test_single_neuron_equals_replica(kind, replica, depth):
 
     active = compute_output(model, images)[0]
     at = [int(i) for i in torch.unravel_index(active.argmax(), active.shape)]
-    found = explain(model, images, layers=f"layer{depth}", method=kind(neuron=at))
+    explanation = explain(model, images, layers=f"layer{depth}", method=kind(neuron=at))
     model.double()
     pairs = [replica(model, image, 0, lambda m, x: compute_output(m, x)[0][tuple(at)]) for image in images.double()]
-    assert_close(found.evidence[f"layer{depth}"], torch.stack(pairs), 1e-5)
+    assert_close(explanation.evidence[f"layer{depth}"], torch.stack(pairs), 1e-5)
     both = explain(model.float(), images, layers=["layer1", "layer2"], method=kind((0, 1, 1)))
     assert list(both.evidence) == ["layer1", "layer2"]
 

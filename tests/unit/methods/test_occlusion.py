@@ -27,5 +27,5 @@ def test_invalid_options_raise(make, message):
 def test_window_must_fit_the_images():
     with pytest.raises(ValueError, match=r"`window` of one or 2 numbers for images of \(12, 12\), but got \(3,\)"):
         explain(plain_cnn(), torch.randn(1, 3, 12, 12), method=Occlusion((3,)))
-    found = explain(perturbed(plain_cnn()), torch.randn(1, 3, 12, 12), method=Occlusion(99, 99)).evidence[PIXELS]
-    assert found.unique().numel() == 1  # one window, as large as the image
+    evidence = explain(perturbed(plain_cnn()), torch.randn(1, 3, 12, 12), method=Occlusion(99, 99)).evidence[PIXELS]
+    assert evidence.unique().numel() == 1  # one window, as large as the image

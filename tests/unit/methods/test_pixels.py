@@ -25,13 +25,13 @@ def test_every_captum_method_has_a_replica():
 def test_pixel_method_equals_its_replica(name, kind):
     make, layer = MODELS[kind]
     model, images, labels = perturbed(make()), torch.randn(3, 3, 16, 16), [2, 0, 1]
-    found = compute_evidence(model, images, name, layers=layer, target=labels)
+    evidence = compute_evidence(model, images, name, layers=layer, target=labels)
     model.double()
     arguments = (layer,) if name == "guided_gradcam" else ()
     pairs = zip(images.double(), labels, strict=True)
     expected = torch.stack([REPLICAS[name](model, image, label, *arguments).detach() for image, label in pairs])
-    assert_close(found, expected, 0.05 if name == "kernel_shap" else 1e-4)
-    assert bool((found < 0).any()) == (name in SIGNED)
+    assert_close(evidence, expected, 0.05 if name == "kernel_shap" else 1e-4)
+    assert bool((evidence < 0).any()) == (name in SIGNED)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,15 +47,15 @@ def test_pixel_evidence_is_independent_of_the_batch(name, monkeypatch):
             return self.body(images * factor[:, None, None, None])
 
     def forward(model, probe):
-        assert probe.labels.tolist() == [round(float(each)) for each in probe.extras["factor"]]
+        assert probe.labels.tolist() == [round(float(factor)) for factor in probe.extras["factor"]]
         return model(probe.images, probe.extras["factor"])
 
     model, labels = perturbed(Turned()), torch.arange(18) % 5
     probe = Probe(torch.randn(18, 3, 8, 8), labels=labels, extras={"factor": labels.float()})
     rows = [17, 3, 0, 4]
-    whole = compute_evidence(model, probe, name, forward=forward, target="label", layers="body.5")
+    batch = compute_evidence(model, probe, name, forward=forward, target="label", layers="body.5")
     single = [compute_evidence(model, probe[[i]], name, forward=forward, target="label", layers="body.5") for i in rows]
-    torch.testing.assert_close(whole[rows], torch.cat(single), rtol=1e-3, atol=float(whole.abs().max()) * 1e-5)
+    torch.testing.assert_close(batch[rows], torch.cat(single), rtol=1e-3, atol=float(batch.abs().max()) * 1e-5)
 
 
 class Failing(nn.Module):
@@ -67,10 +67,10 @@ class Failing(nn.Module):
 
     def forward(self, images):
         self.calls[0] += 1
-        found = self.body(images)
+        output = self.body(images)
         if self.calls[0] == self.at:
             raise ValueError("not today")
-        return found
+        return output
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -116,12 +116,14 @@ def test_sampled_methods_are_deterministic(name):
 
 def test_evidence_sums_up_to_the_score():
     model, images = perturbed(TinyResNet()), torch.rand(2, 3, 16, 16)
-    whole = model(images)[:, 1].detach()
-    found = explain(model, images, method=[IntegratedGradients(300), KernelShap(200, 4, fill=0.0)], target=1).evidence
-    fine, cells = found.values()
-    black = model(images * 0)[:, 1].detach()
-    torch.testing.assert_close(fine.sum((1, 2)), whole - black, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(cells[:, ::4, ::4].sum((1, 2)), whole - black, rtol=1e-3, atol=1e-3)
+    score = model(images)[:, 1].detach()
+    evidence = explain(
+        model, images, method=[IntegratedGradients(300), KernelShap(200, 4, fill=0.0)], target=1
+    ).evidence
+    fine, cells = evidence.values()
+    baseline_score = model(images * 0)[:, 1].detach()
+    torch.testing.assert_close(fine.sum((1, 2)), score - baseline_score, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(cells[:, ::4, ::4].sum((1, 2)), score - baseline_score, rtol=1e-3, atol=1e-3)
 
 
 def test_linear_model_has_exact_attributions():
@@ -136,9 +138,9 @@ def test_linear_model_has_exact_attributions():
         "lime": Lime(400, 4, width=10.0, fill=0.0),
         "shap": KernelShap(60, 4, fill=0.0),
     }
-    for name, each in methods.items():
-        [found] = explain(model, images, method=each, target=1).evidence.values()
-        assert_close(found, expected, 0.1 if name == "lime" else 1e-4)  # the ridge of LIME shrinks weights
+    for name, method in methods.items():
+        [evidence] = explain(model, images, method=method, target=1).evidence.values()
+        assert_close(evidence, expected, 0.1 if name == "lime" else 1e-4)  # the ridge of LIME shrinks weights
 
 
 class MeanHead(nn.Module):
@@ -156,9 +158,9 @@ def test_pixel_method_supports_signals_and_volumes(name, size):
     conv = {1: nn.Conv1d, 3: nn.Conv3d}[len(size)]
     model = perturbed(nn.Sequential(conv(2, 4, 3, padding=1), nn.ReLU(), nn.Flatten(2), MeanHead()))
     images, chosen = torch.randn(2, 2, *size), Occlusion(4) if name == "occlusion" else create_method(name)
-    [found] = explain(model, images, layers="1", method=chosen, target=0).evidence.values()
-    assert found.shape == (2, *size)
-    assert found.flatten(1).std(1).min() > 0
+    [evidence] = explain(model, images, layers="1", method=chosen, target=0).evidence.values()
+    assert evidence.shape == (2, *size)
+    assert evidence.flatten(1).std(1).min() > 0
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -19,12 +19,14 @@ def test_several_methods_and_custom_functions():
         return {key: a.norm(dim=1) for key, a in passes.activations.items()}
 
     model, images = plain_cnn().eval(), torch.randn(2, 3, 12, 12)
-    found = explain(model, images, layers=["1", "5"], method=["gradcam", product, norm], target=0)
-    assert list(found.evidence) == [f"{layer}/{m}" for m in ("gradcam", "product", "norm") for layer in ("1", "5")]
+    explanation = explain(model, images, layers=["1", "5"], method=["gradcam", product, norm], target=0)
+    assert list(explanation.evidence) == [
+        f"{layer}/{m}" for m in ("gradcam", "product", "norm") for layer in ("1", "5")
+    ]
     alone = explain(model, images, layers="5", target=0)
-    torch.testing.assert_close(found.evidence["5/gradcam"], alone.evidence["5"])
-    torch.testing.assert_close(found.evidence["5/norm"], model[:6](images).detach().norm(dim=1))
-    assert found.layers["1/norm"].name == "1"
+    torch.testing.assert_close(explanation.evidence["5/gradcam"], alone.evidence["5"])
+    torch.testing.assert_close(explanation.evidence["5/norm"], model[:6](images).detach().norm(dim=1))
+    assert explanation.layers["1/norm"].name == "1"
     twins = explain(model, images, layers="5", method=[lambda a, g: a.sum(1), lambda a, g: g.sum(1)], target=0)
     assert len(twins.evidence) == 2  # neither replaces the other
     # After global average pooling, the gradient is constant over the map, and both methods agree.

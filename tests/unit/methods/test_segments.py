@@ -17,9 +17,9 @@ def test_custom_segmentation():
     def stripes(image):
         return (10 + 2 * torch.arange(12).div(3, rounding_mode="floor"))[None, :, None].expand(1, 12, 12)
 
-    found = explain(model, images, method=KernelShap(40, stripes), target=0).evidence[PIXELS]
-    assert (found == found[:, ::3].repeat_interleave(3, 1)[:, :, :1]).all()
-    assert found[0].unique().numel() == 4
+    evidence = explain(model, images, method=KernelShap(40, stripes), target=0).evidence[PIXELS]
+    assert (evidence == evidence[:, ::3].repeat_interleave(3, 1)[:, :, :1]).all()
+    assert evidence[0].unique().numel() == 4
     with pytest.raises(
         ValueError, match=r"`segments` to return integers of shape \(1, 12, 12\), but got torch.float32"
     ):

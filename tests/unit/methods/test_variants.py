@@ -39,17 +39,17 @@ def test_smoothing_is_the_component_of_the_contributions(name, grid):
 @pytest.mark.parametrize("name", sorted(set(SUMS) & set(ORACLES)))
 def test_smoothing_equals_pytorch_grad_cam(name):
     model, images, classes = create_case("tiny residual", (3, 30, 22), 3)
-    found = explain(model, images, layers="layer2", method=Variant(name, smooth="principal"), target=classes)
+    explanation = explain(model, images, layers="layer2", method=Variant(name, smooth="principal"), target=classes)
     [raw], _ = compute_peer_maps(name, model, ["layer2"], images, classes, eigen_smooth=True)
-    assert_close(align_sign(found.evidence["layer2"], raw), raw, ROUNDING)
+    assert_close(align_sign(explanation.evidence["layer2"], raw), raw, ROUNDING)
 
 
 def test_variants_pickle_and_combine_with_their_method():
     variant = Variant("layercam", gradients="abs", smooth="principal")
     assert pickle.loads(pickle.dumps(variant)) == variant
     model, images = perturbed(plain_cnn()), torch.randn(2, 3, 12, 12)
-    found = explain(model, images, layers="5", method=["layercam", Variant("layercam", "abs"), variant], target=0)
-    assert [key.split("/")[1] for key in found.evidence] == [
+    explanation = explain(model, images, layers="5", method=["layercam", Variant("layercam", "abs"), variant], target=0)
+    assert [key.split("/")[1] for key in explanation.evidence] == [
         "layercam", "layercam, abs gradients", "layercam, abs gradients, smoothed",
     ]  # fmt: skip
     twins = explain(model, images, layers="5", method=[variant, variant, "gradcam"], target=0)
