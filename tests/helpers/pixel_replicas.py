@@ -1,4 +1,4 @@
-"""Slow float64 replicas of the methods at the pixels: one image at a time, no captum."""
+"""Slow float64 replicas of the methods at the pixels, one image at a time, without Captum."""
 
 from __future__ import annotations
 
@@ -18,53 +18,55 @@ WINDOW, STRIDE = (5, 4), (3, 4)
 SEGMENTS = 2
 
 
-def gradient(model: nn.Module, image: Tensor, label: int) -> Tensor:
-    """Of the logit, ``(C, *s)``."""
-    given = image[None].clone().requires_grad_()
-    model(given)[0, label].backward()
-    return given.grad[0]
+def compute_gradient(model: nn.Module, image: Tensor, label: int) -> Tensor:
+    """Compute the gradient of the logit at the image, ``(C, *s)``."""
+    batch = image[None].clone().requires_grad_()
+    model(batch)[0, label].backward()
+    return batch.grad[0]
 
 
 def saliency(model, image, label):
-    return gradient(model, image, label).abs().amax(0)
+    return compute_gradient(model, image, label).abs().amax(0)
 
 
 def integrated_gradients(model, image, label):
     nodes, weights = np.polynomial.legendre.leggauss(STEPS)
     total = torch.zeros_like(image)
     for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
-        total += weight / 2 * gradient(model, (node + 1) / 2 * image, label)
+        total += weight / 2 * compute_gradient(model, (node + 1) / 2 * image, label)
     return (total * image).sum(0)
 
 
 def smoothgrad(model, image, label):
     torch.manual_seed(0)
     sigma = NOISE * float(image.float().max() - image.float().min())
-    parts = [min(16, SAMPLES - start) for start in range(0, SAMPLES, 16)]
-    noise = torch.cat([torch.normal(0, torch.tensor(sigma).repeat(part, *image.shape)) for part in parts])
-    return torch.stack([gradient(model, image + each.double(), label) for each in noise]).mean(0).abs().amax(0)
+    batch_sizes = [min(16, SAMPLES - start) for start in range(0, SAMPLES, 16)]
+    noise = torch.cat([torch.normal(0, torch.tensor(sigma).repeat(size, *image.shape)) for size in batch_sizes])
+    return (
+        torch.stack([compute_gradient(model, image + sample.double(), label) for sample in noise]).mean(0).abs().amax(0)
+    )
 
 
-def hooked(rule):
-    """A plain gradient through a copy of the model whose ReLU modules, all of them out of place, have hooks."""
+def create_hook_replica(rule):
+    """Return the gradient through a copy of the model with hooks on its ReLU modules, none of them in place."""
 
     def replica(model, image, label, score=None):
         model = copy.deepcopy(model)
         for module in model.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = False
-                module.register_full_backward_hook(lambda _, came, went: (rule(came[0], went[0]),))
+                module.register_full_backward_hook(lambda _, inputs, outputs: (rule(inputs[0], outputs[0]),))
         if score is None:
-            return gradient(model, image, label).abs().amax(0)
-        given = image[None].clone().requires_grad_()
-        score(model, given).backward()
-        return given.grad[0].abs().amax(0)
+            return compute_gradient(model, image, label).abs().amax(0)
+        batch = image[None].clone().requires_grad_()
+        score(model, batch).backward()
+        return batch.grad[0].abs().amax(0)
 
     return replica
 
 
-guided = hooked(lambda came, went: came.clamp_min(0))
-deconvolution = hooked(lambda came, went: went.clamp_min(0))
+guided = create_hook_replica(lambda grad_input, grad_output: grad_input.clamp_min(0))
+deconvolution = create_hook_replica(lambda grad_input, grad_output: grad_output.clamp_min(0))
 
 
 def guided_gradcam(model, image, label, layer):
@@ -78,7 +80,7 @@ def occlusion(model, image, label):
     score = float(model(image[None])[0, label])
     total, covered = torch.zeros(2, *image.shape[1:], dtype=torch.float64)
     height, width = image.shape[1:]
-    # The last window of a row reaches the border, wherever the one before it ended.
+    # The last window of a row reaches the border, and may overlap the previous one.
     for y in range(0, max(height - WINDOW[0], 0) + STRIDE[0], STRIDE[0]):
         for x in range(0, max(width - WINDOW[1], 0) + STRIDE[1], STRIDE[1]):
             rows, columns = slice(y, y + WINDOW[0]), slice(x, x + WINDOW[1])
@@ -89,40 +91,40 @@ def occlusion(model, image, label):
     return total / covered
 
 
-def parts(model, image, label):
-    """The logit for each set of quarters that are seen, and which quarter each place is in."""
+def split_quarters(model, image, label):
+    """Return the logit as a function of the visible quarters, and the quarter of each pixel."""
     height, width = image.shape[1:]
     quarter = 2 * (torch.arange(height) >= height / 2)[:, None] + (torch.arange(width) >= width / 2)[None]
     mean = image.mean((1, 2), keepdim=True).expand_as(image)
 
     @torch.no_grad()
-    def value(seen) -> float:
-        shown = torch.where(torch.tensor([q in seen for q in range(4)])[quarter], image, mean)
-        return float(model(shown[None])[0, label])
+    def value(visible) -> float:
+        perturbed = torch.where(torch.tensor([q in visible for q in range(4)])[quarter], image, mean)
+        return float(model(perturbed[None])[0, label])
 
     return value, quarter
 
 
 def kernel_shap(model, image, label):
-    """Shapley values themselves: the mean over all orders."""
-    value, quarter = parts(model, image, label)
-    shares = torch.zeros(4, dtype=torch.float64)
+    """Compute exact Shapley values: the mean over all orders."""
+    value, quarter = split_quarters(model, image, label)
+    values = torch.zeros(4, dtype=torch.float64)
     for order in itertools.permutations(range(4)):
         for i, q in enumerate(order):
-            shares[q] += (value(set(order[: i + 1])) - value(set(order[:i]))) / math.factorial(4)
-    return shares[quarter]
+            values[q] += (value(set(order[: i + 1])) - value(set(order[:i]))) / math.factorial(4)
+    return values[quarter]
 
 
 def lime(model, image, label):
-    value, quarter = parts(model, image, label)
+    value, quarter = split_quarters(model, image, label)
     torch.manual_seed(0)
-    kept = torch.stack([torch.bernoulli(torch.full((4,), 0.5)) for _ in range(SAMPLES)]).double().numpy()
-    outputs = np.array([value({q for q in range(4) if row[q]}) for row in kept])
-    weights = np.exp(-((1 - np.sqrt(kept.mean(1))) ** 2) / (2 * 0.25**2))
-    # The intercept is free: with weighted means taken off, only the slopes are left.
-    centred = kept - weights @ kept / weights.sum()
-    behind = outputs - weights @ outputs / weights.sum()
-    slopes = np.linalg.solve(centred.T * weights @ centred + np.eye(4), centred.T * weights @ behind)
+    visible = torch.stack([torch.bernoulli(torch.full((4,), 0.5)) for _ in range(SAMPLES)]).double().numpy()
+    outputs = np.array([value({q for q in range(4) if row[q]}) for row in visible])
+    weights = np.exp(-((1 - np.sqrt(visible.mean(1))) ** 2) / (2 * 0.25**2))
+    # The intercept is not penalized: with the weighted means subtracted, only the slopes remain.
+    centered = visible - weights @ visible / weights.sum()
+    residual = outputs - weights @ outputs / weights.sum()
+    slopes = np.linalg.solve(centered.T * weights @ centered + np.eye(4), centered.T * weights @ residual)
     return torch.from_numpy(slopes)[quarter]
 
 
@@ -137,4 +139,4 @@ REPLICAS = {
     "lime": lime,
     "kernel_shap": kernel_shap,
 }
-"""A method at the pixels is tested by being entered here."""
+"""A pixel method is tested by an entry here."""

@@ -1,6 +1,6 @@
-"""The papers' equations in float64, place by place: slow, and written without the package.
+"""Slow replicas of the papers' equations in float64, position by position, independent of the package.
 
-A replica is NaN where its paper leaves the answer open: a component whose eigenvalue, or whose sign, is not determined.
+A replica is NaN where its paper leaves the result undetermined: a component with an ambiguous eigenvalue or sign.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import torch
 from tests.helpers.models import plain_gradcam
 
 
-def places(activations):
-    """Image, channel, and place of every number."""
+def iterate_indices(activations):
+    """Iterate over image, channel and position of every number."""
     return itertools.product(*map(range, activations.shape))
 
 
-def blank(activations):
+def create_zeros(activations):
     return torch.zeros(activations.shape[:1] + activations.shape[2:], dtype=torch.float64)
 
 
-def weighted(weigh):
-    """A sum of channels with weights ``weigh(activations, gradients)``, of one channel each."""
+def sum_weighted_channels(weigh):
+    """Return a replica that sums channels with weights ``weigh(activations, gradients)`` of one channel."""
 
     def replica(activations, gradients):
-        evidence = blank(activations)
+        evidence = create_zeros(activations)
         for n, k in itertools.product(*map(range, activations.shape[:2])):
             evidence[n] += (
                 weigh(activations[n, k].flatten().tolist(), gradients[n, k].flatten().tolist()) * activations[n, k]
@@ -36,37 +36,37 @@ def weighted(weigh):
     return replica
 
 
-def each(term):
-    """A sum of ``term(activation, gradient)`` over the channels."""
+def sum_terms(term):
+    """Return a replica that sums ``term(activation, gradient)`` over the channels."""
 
     def replica(activations, gradients):
-        evidence = blank(activations).numpy()
-        values, slopes = activations.numpy(), gradients.numpy()  # which hand out single numbers faster
-        for n, k, *place in places(activations):
-            at = (n, k, *place)
-            evidence[(n, *place)] += term(float(values[at]), float(slopes[at]))
+        evidence = create_zeros(activations).numpy()
+        values, slopes = activations.numpy(), gradients.numpy()  # faster access to single numbers
+        for n, k, *position in iterate_indices(activations):
+            index = (n, k, *position)
+            evidence[(n, *position)] += term(float(values[index]), float(slopes[index]))
         return torch.from_numpy(evidence)
 
     return replica
 
 
-def plus_plus(activation, gradient):
+def weigh_gradcam_plus_plus(activation, gradient):
     total, weight = sum(activation), 0.0
     for g in gradient:
-        below = 2 * g**2 + total * g**3  # equation 19
-        weight += g**2 / below * max(g, 0) if below else 0
+        denominator = 2 * g**2 + total * g**3  # equation 19
+        weight += g**2 / denominator * max(g, 0) if denominator else 0
     return weight
 
 
-def axiom(activation, gradient):
+def weigh_xgradcam(activation, gradient):
     total = sum(activation)
     return sum(a * g for a, g in zip(activation, gradient, strict=True)) / total if total else 0.0
 
 
-def component(channels):
-    evidence = torch.full_like(blank(channels), torch.nan)
+def project_component(channels):
+    evidence = torch.full_like(create_zeros(channels), torch.nan)
     for n in range(len(channels)):
-        table = channels[n].flatten(1).T.numpy()  # places down, channels across
+        table = channels[n].flatten(1).T.numpy()  # rows are positions, columns are channels
         table = table - table.mean(0)
         if not table.any():
             evidence[n] = 0
@@ -82,13 +82,17 @@ def component(channels):
 
 REPLICAS = {
     "gradcam": plain_gradcam,
-    "gradcam++": weighted(plus_plus),
-    "xgradcam": weighted(axiom),
-    "hirescam": each(lambda a, g: g * a),
-    "layercam": each(lambda a, g: max(g, 0) * a),
-    "gradcam_elementwise": each(lambda a, g: max(g * a, 0)),
-    "eigencam": lambda activations, gradients: component(activations),
-    "eigengradcam": lambda activations, gradients: component(activations * gradients),
-    "cam": weighted(lambda activation, gradient: sum(gradient)),
+    "gradcam++": sum_weighted_channels(weigh_gradcam_plus_plus),
+    "xgradcam": sum_weighted_channels(weigh_xgradcam),
+    "hirescam": sum_terms(lambda a, g: g * a),
+    "layercam": sum_terms(lambda a, g: max(g, 0) * a),
+    "gradcam_elementwise": sum_terms(lambda a, g: max(g * a, 0)),
+    "eigencam": lambda activations, gradients: project_component(activations),
+    "eigengradcam": lambda activations, gradients: project_component(activations * gradients),
+    "cam": sum_weighted_channels(lambda activation, gradient: sum(gradient)),
 }
-"""A method is tested by being entered here."""
+"""An equation is tested by an entry here."""
+
+DEGREE = dict.fromkeys(REPLICAS, 1) | {"eigencam": 0}
+"""Exponent of a factor on the score in the evidence; Grad-CAM++ has none, as it mixes gradients and activations."""
+del DEGREE["gradcam++"]

@@ -1,4 +1,4 @@
-"""torchvision's classification models, built quickly, and docs/layers.md, whose table tells what is chosen in them."""
+"""Classification models of torchvision, and the table of their chosen layers in docs/layers.md."""
 
 from __future__ import annotations
 
@@ -43,38 +43,38 @@ FAMILIES = {
     "vit_b_32": ("Vision Transformer", "encoder"),
     "wide_resnet50_2": ("Wide ResNet", "layer4"),
 }
-"""The smallest member of each family, how the family is called, and the module that returns its last features."""
+"""The smallest member of each family: the family's name, and the module that returns its last features."""
 
 PAGE = Path(__file__).parents[2] / "docs" / "layers.md"
 START, END = "<!-- table: make layers -->\n", "<!-- end of table -->\n"
 
 
 @contextmanager
-def without_initialisation() -> Iterator[None]:
-    """Constructors draw no numbers: for large models that takes longer than all the rest."""
-    kept = {name: each for name, each in vars(nn.init).items() if name.endswith("_") and name[0] != "_"}
+def skip_initialization() -> Iterator[None]:
+    """Skip the initialization of parameters, which dominates the time to build a large model."""
+    initializers = {name: function for name, function in vars(nn.init).items() if name.endswith("_") and name[0] != "_"}
     try:
-        for name in kept:
+        for name in initializers:
             setattr(nn.init, name, lambda tensor, *args, **kwargs: tensor)
         yield
     finally:
-        for name, each in kept.items():
-            setattr(nn.init, name, each)
+        for name, function in initializers.items():
+            setattr(nn.init, name, function)
 
 
 @torch.no_grad()
-def build(name: str) -> nn.Module:
-    """A model of torchvision, random in every parameter, also in heads that are initialised with zeros."""
-    fixed = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    with without_initialisation():
-        model = tv.get_model(name, weights=None, **fixed)
-    randomised(model)
+def build_model(name: str) -> nn.Module:
+    """Build a torchvision model with random parameters, also in heads that are initialized with zeros."""
+    arguments = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    with skip_initialization():
+        model = tv.get_model(name, weights=None, **arguments)
+    randomize(model)
     return model.eval()
 
 
 @torch.no_grad()
-def randomised(model: nn.Module) -> None:
-    """Draw every parameter: weights with the spread that keeps a ReLU's input at its size, scales around 1."""
+def randomize(model: nn.Module) -> None:
+    """Draw every parameter: weights whose spread preserves the scale of a ReLU's input, and norm scales around 1."""
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
             spread = (6 / parameter[0].numel()) ** 0.5
@@ -85,46 +85,48 @@ def randomised(model: nn.Module) -> None:
                 parameter += 1
 
 
-def smallest(model: nn.Module) -> int:
-    """The first of `SIZES` that the model takes."""
+def find_smallest_size(model: nn.Module) -> int:
+    """Return the first of `SIZES` that the model accepts."""
     for size in SIZES[:-1]:
         try:
             with torch.inference_mode():
                 model(torch.rand(2, 3, size, size))
-        except (RuntimeError, AssertionError):  # too small for a pooling, or other than the one size it takes
+        except (RuntimeError, AssertionError):  # too small for a pooling, or not the only size that the model takes
             continue
         return size
     return SIZES[-1]
 
 
-def last_grid(model: nn.Module, images: Tensor, module: str) -> tuple[int, ...]:
-    """The grid of what a module returns, by a plain hook; of a Vision Transformer's encoder, of the patches."""
-    seen: list[Tensor] = []
-    handle = model.get_submodule(module).register_forward_hook(lambda module, args, output: seen.append(output))
+def find_last_grid(model: nn.Module, images: Tensor, module: str) -> tuple[int, ...]:
+    """Return the grid of a module's output, or of the patches in a Vision Transformer's encoder."""
+    outputs: list[Tensor] = []
+    handle = model.get_submodule(module).register_forward_hook(lambda module, args, output: outputs.append(output))
     with torch.inference_mode():
         model(images)
     handle.remove()
-    shape = seen[-1].shape
+    shape = outputs[-1].shape
     if len(shape) == 3:
         side = round((shape[1] - 1) ** 0.5)
         return side, side
     return tuple(shape[1:3] if shape[1] == shape[2] != shape[3] else shape[2:])
 
 
-def row(name: str, plan: Explainer) -> str:
-    """A line of the table: what was chosen in the smallest member of a family."""
+def format_row(name: str, plan: Explainer) -> str:
+    """Return the table's row for the smallest member of a family."""
     family, last = FAMILIES[name]
     [layer] = plan.layers
-    shape = next(s for s in plan.records if s.name == layer.name)
-    chosen = f"`{layer.name}` | {shape.kind} | {'×'.join(map(str, shape.grid or ()))}"
-    return f"| {family} | `{name}` | {chosen} | {COMMON.get(name, f'`{last}`')} |\n"
+    record = next(s for s in plan.records if s.name == layer.name)
+    cells = f"`{layer.name}` | {record.kind} | {'×'.join(map(str, record.grid or ()))}"
+    return f"| {family} | `{name}` | {cells} | {COMMON.get(name, f'`{last}`')} |\n"
 
 
-def table() -> str:
-    """What `auto` chooses in the smallest member of each family for images of 224x224."""
+def format_table() -> str:
+    """Return the table of the layers that `auto` chooses for images of 224x224, by family."""
     head = "| family | model | chosen | module type | grid | commonly named |\n| --- | --- | --- | --- | --- | --- |\n"
     probe = Probe(torch.rand(2, 3, 224, 224))
-    return head + "".join(row(name, prepare(build(name), probe, target=TARGETS["predicted"])) for name in FAMILIES)
+    return head + "".join(
+        format_row(name, prepare(build_model(name), probe, target=TARGETS["predicted"])) for name in FAMILIES
+    )
 
 
 COMMON = {
@@ -142,9 +144,9 @@ COMMON = {
     "vgg11": "`features[-1]`, the pooling after it",
     "vit_b_32": "`encoder.layers[-1].ln_1`",
 }
-"""What is commonly recommended, where it is spelled otherwise or another place."""
+"""The commonly recommended layer, where it has another name or is another layer."""
 
 
 if __name__ == "__main__":
-    before, rest = PAGE.read_text("utf-8").split(START)
-    PAGE.write_text(before + START + table() + END + rest.split(END)[1], "utf-8")
+    head, tail = PAGE.read_text("utf-8").split(START)
+    PAGE.write_text(head + START + format_table() + END + tail.split(END)[1], "utf-8")

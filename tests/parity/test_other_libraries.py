@@ -1,4 +1,4 @@
-"""timm and transformers, where they are installed: `auto` looks on the grid of their own ``forward_features``."""
+"""`layers="auto"` in models of timm and transformers: a map on the grid of ``forward_features``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lightning_gradcam import explain
-from tests.parity.architectures import randomised, without_initialisation
+from tests.parity.architectures import randomize, skip_initialization
 
-TIMM = {  # model and what `auto` chooses
+TIMM = {  # model and the layer that `auto` chooses
     "vit_tiny_patch16_224": "blocks.11.norm1",
     "deit_tiny_distilled_patch16_224": "blocks.11.norm1",
     "vit_tiny_r_s16_p8_224": "blocks.11.norm1",
@@ -45,27 +45,27 @@ TIMM = {  # model and what `auto` chooses
 
 
 @pytest.mark.whole
-@pytest.mark.filterwarnings("ignore")  # theirs
+@pytest.mark.filterwarnings("ignore")  # from the libraries
 @pytest.mark.parametrize("name", TIMM)
 def test_timm(name):
     timm = pytest.importorskip("timm", reason="timm is not among the packages of the tests")
-    with without_initialisation():
+    with skip_initialization():
         model = timm.create_model(name).eval()
-    randomised(model)
+    randomize(model)
     images = torch.rand(2, 3, *model.default_cfg["input_size"][1:])
-    found = explain(model, images)
+    explanation = explain(model, images)
     with torch.inference_mode():
         features = model.forward_features(images)
-    [(layer, evidence)] = found.evidence.items()
+    [(layer, evidence)] = explanation.evidence.items()
     grid = tuple(evidence.shape[1:])
     if TIMM[name]:
         assert layer == TIMM[name]
-    if features.ndim == 3:  # tokens, of which PiT keeps the extra ones only
+    if features.ndim == 3:  # tokens; PiT returns only those that are not patches
         assert features.shape[1] - math.prod(grid) in range(3) or features.shape[1] <= 2
     else:
         last = getattr(model, "output_fmt", None) == "NHWC"
         assert grid == tuple(features.shape[1:3] if last else features.shape[2:])
-    assert not {"not finite", "no gradient"} & set(found.degenerate[layer])
+    assert not {"not finite", "no gradient"} & set(explanation.degenerate[layer])
 
 
 TRANSFORMERS = {
@@ -79,7 +79,7 @@ GRIDS = {"ViT": (4, 6), "Swin": (8, 8), "ConvNext": (4, 4), "Dinov2": (4, 4), "B
 
 
 @pytest.mark.whole
-@pytest.mark.filterwarnings("ignore")  # theirs
+@pytest.mark.filterwarnings("ignore")  # from the libraries
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_transformers(name):
     transformers = pytest.importorskip("transformers", reason="transformers is not among the packages of the tests")
@@ -87,12 +87,12 @@ def test_transformers(name):
     settings = {**({} if name in ("Swin", "ConvNext") else small), **TRANSFORMERS[name]}
     config = getattr(transformers, f"{name}Config")(**settings, num_labels=5)
     model = getattr(transformers, f"{name}ForImageClassification")(config).eval()
-    randomised(model)
+    randomize(model)
     size = TRANSFORMERS[name]["image_size"]
-    # ConvNeXt takes images of any size: 128 gives it 16 cells.
+    # ConvNeXt takes images of any size; 128 pixels give 16 cells.
     shape = size if isinstance(size, tuple) else (128, 128) if name == "ConvNext" else (size, size)
-    found = explain(model, torch.rand(2, 3, *shape))
-    [(layer, evidence)] = found.evidence.items()
+    explanation = explain(model, torch.rand(2, 3, *shape))
+    [(layer, evidence)] = explanation.evidence.items()
     assert tuple(evidence.shape[1:]) == GRIDS[name]
     assert not any(part in layer for part in ("query", "key", "value", "q_proj", "k_proj", "v_proj"))
-    assert not {"not finite", "no gradient"} & set(found.degenerate[layer])
+    assert not {"not finite", "no gradient"} & set(explanation.degenerate[layer])

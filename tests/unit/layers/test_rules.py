@@ -24,7 +24,7 @@ from tests.helpers.models import (
     plain_gradcam,
 )
 from tests.helpers.token_models import Shared, TokenViT
-from tests.parity.architectures import randomised
+from tests.parity.architectures import randomize
 
 tv = torchvision.models
 
@@ -77,7 +77,7 @@ def test_stages_choose_one_layer_per_resolution():
 @pytest.mark.slow
 def test_stages_of_maxvit_are_four_stages_and_stem():
     model = torchvision.models.maxvit_t().eval()
-    randomised(model)
+    randomize(model)
     found = explain(model, torch.rand(1, 3, 224, 224), layers="stages", fuse="weighted")
     assert list(found.layers) == ["fused", "blocks.3", "blocks.2", "blocks.1", "blocks.0", "stem"]
 

@@ -17,7 +17,7 @@ from tests.helpers.models import (
     perturbed,
     plain_gradcam,
 )
-from tests.parity.architectures import randomised
+from tests.parity.architectures import randomize
 
 tv = torchvision.models
 
@@ -46,7 +46,7 @@ def test_channels_last_maps_are_recognized():
 @pytest.mark.parametrize("size", [(128, 100), (32, 72)])  # padded on the way, so the proportions are not the image's
 def test_swin_grids_of_size_that_windows_do_not_divide(size):
     model = torchvision.models.swin_t().eval()
-    randomised(model)
+    randomize(model)
     images = torch.rand(2, 3, *size)
     seen = []
     for stage in (1, 3, 5, 7):

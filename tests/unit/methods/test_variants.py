@@ -1,4 +1,4 @@
-"""Methods with options, against replicas and pytorch-grad-cam's smoothing."""
+"""Variants of equations against replicas and the smoothing of pytorch-grad-cam."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from lightning_gradcam import GradCAMCallback, Variant, explain
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.methods import EQUATIONS
 from tests.helpers.models import assert_close, perturbed, plain_cnn
-from tests.helpers.replicas import REPLICAS, component
-from tests.parity.test_oracles import ORACLES, ROUNDING, case, peers_answer, turned
+from tests.helpers.oracles import ORACLES, ROUNDING, align_sign, compute_peer_maps, create_case
+from tests.helpers.replicas import REPLICAS, project_component
 
 SUMS = sorted(set(EQUATIONS) - {"eigencam", "eigengradcam"})
 
 
 @pytest.mark.parametrize("name", SUMS)
 @pytest.mark.parametrize(("gradients", "change"), [("relu", lambda g: g.clamp(min=0)), ("abs", torch.abs)])
-def test_other_gradients_are_those_of_the_replica(name, gradients, change):
+def test_transformed_gradients_equal_the_replica(name, gradients, change):
     activations, taken = torch.randn(2, 5, 4, 3).relu() + 0.1, torch.randn(2, 5, 4, 3)
     expected = REPLICAS[name](activations.double(), change(taken.double()))
     assert_close(Variant(name, gradients=gradients)(activations, taken), expected, 1e-5)
@@ -28,28 +28,28 @@ def test_other_gradients_are_those_of_the_replica(name, gradients, change):
 
 @pytest.mark.parametrize("name", SUMS)
 @pytest.mark.parametrize("grid", [(4, 5), (7,), (2, 3, 2)])
-def test_smoothing_is_the_component_of_what_is_summed_up(name, grid):
+def test_smoothing_is_the_component_of_the_contributions(name, grid):
     activations, taken = torch.randn(2, 5, *grid).relu() + 0.1, torch.randn(2, 5, *grid)
-    shares = torch.stack(
+    contributions = torch.stack(
         [REPLICAS[name](activations[:, k : k + 1].double(), taken[:, k : k + 1].double()) for k in range(5)], 1
     )
-    assert_close(Variant(name, smooth="principal")(activations, taken), component(shares), 1e-4)
+    assert_close(Variant(name, smooth="principal")(activations, taken), project_component(contributions), 1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(set(SUMS) & set(ORACLES)))
 def test_smoothing_equals_pytorch_grad_cam(name):
-    model, images, classes = case("tiny residual", (3, 30, 22), 3)
-    found = explain(model, images, layers="layer2", method=Variant(name, smooth="principal"), target=classes)
-    [raw], _ = peers_answer(name, model, ["layer2"], images, classes, eigen_smooth=True)
-    assert_close(turned(found.evidence["layer2"], raw), raw, ROUNDING)
+    model, images, classes = create_case("tiny residual", (3, 30, 22), 3)
+    explanation = explain(model, images, layers="layer2", method=Variant(name, smooth="principal"), target=classes)
+    [raw], _ = compute_peer_maps(name, model, ["layer2"], images, classes, eigen_smooth=True)
+    assert_close(align_sign(explanation.evidence["layer2"], raw), raw, ROUNDING)
 
 
-def test_variants_have_names_travel_and_stand_beside_their_method():
+def test_variants_pickle_and_combine_with_their_method():
     variant = Variant("layercam", gradients="abs", smooth="principal")
     assert pickle.loads(pickle.dumps(variant)) == variant
     model, images = perturbed(plain_cnn()), torch.randn(2, 3, 12, 12)
-    found = explain(model, images, layers="5", method=["layercam", Variant("layercam", "abs"), variant], target=0)
-    assert [key.split("/")[1] for key in found.evidence] == [
+    explanation = explain(model, images, layers="5", method=["layercam", Variant("layercam", "abs"), variant], target=0)
+    assert [key.split("/")[1] for key in explanation.evidence] == [
         "layercam", "layercam, abs gradients", "layercam, abs gradients, smoothed",
     ]  # fmt: skip
     twins = explain(model, images, layers="5", method=[variant, variant, "gradcam"], target=0)
@@ -58,7 +58,7 @@ def test_variants_have_names_travel_and_stand_beside_their_method():
         explain(model, images, layers="5", method=Variant("cam", "abs"), target=0)
 
 
-def test_a_variant_is_built_from_yaml():
+def test_variant_loads_from_yaml():
     parser = ArgumentParser()
     parser.add_class_arguments(GradCAMCallback, "callback")
     text = {"class_path": "lightning_gradcam.Variant", "init_args": {"method": "gradcam", "gradients": "abs"}}
@@ -68,7 +68,7 @@ def test_a_variant_is_built_from_yaml():
     assert built.config.method == [Variant("gradcam", "abs"), "hirescam"]
 
 
-def test_what_is_wrong_is_said():
+def test_invalid_variants_raise():
     for message, arguments in [
         ("Did you mean 'gradcam'", {"method": "grad-cam"}),
         ("Expected `gradients` to be", {"method": "gradcam", "gradients": "square"}),
