@@ -68,7 +68,7 @@ def test_artifacts_have_the_names_that_are_fetched():
 
 @pytest.mark.parametrize("failed", [True, False])
 def test_reports_are_put_together(failed, tmp_path):
-    [script] = [step["run"] for step in steps(CHECK) if step.get("name") == "Put the reports together"]
+    [script] = [step["run"] for step in steps(CHECK) if step.get("name") == "Join the reports"]
     if failed:
         for name in ("one", "two"):
             (tmp_path / "explanations" / name).mkdir(parents=True)
