@@ -121,7 +121,7 @@ def singly(model: nn.Sequential, probe: Probe, like: Baseline) -> Baseline:
     """Record a baseline with batches of one image."""
     whole = recorded(model, probe, like)
     found = ShardedExplainer(
-        prepare(model, probe, layers=list(like.about.layers), target=TARGETS["label"]), chunks=Chunks(1)
+        prepare(model, probe, layers=list(like.metadata.layers), target=TARGETS["label"]), chunks=Chunks(1)
     )
     return replace(whole, explanation=found(model, probe, [TARGETS["label"]])[0])
 

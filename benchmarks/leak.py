@@ -153,7 +153,7 @@ def run(moments: Sequence[int], watched: bool) -> list[Held]:
             enable_model_summary=False,
         )
         trainer.fit(Small(), data, data)
-    if watched and (ours.monitor is None or ours.monitor.track.looks != max(moments) + 1):
+    if watched and (ours.monitor is None or ours.monitor.tracker.snapshots != max(moments) + 1):
         raise RuntimeError("Expected a snapshot in every epoch.")
     return counting.found
 

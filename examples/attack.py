@@ -25,9 +25,9 @@ def main(epochs: int = 4, root: str = ".") -> Path:
     )
     trainer.fit(LitDigits(), datamodule=DigitsData())
     assert explanations.monitor is not None
-    snapshot = explanations.monitor.look(trainer.lightning_module, f"after {epochs} epochs")
+    snapshot = explanations.monitor.take_snapshot(trainer.lightning_module, f"after {epochs} epochs")
     path = Path(root, "attack.jpg")
-    to_pil_image(snapshot.pictures["features"].cpu()).save(path, quality=90)
+    to_pil_image(snapshot.figures["features"].cpu()).save(path, quality=90)
     print({name: round(float(value), 3) for name, value in snapshot.numbers.items() if name.startswith("adv")})
     print(f"Last snapshot: {path}")
     return path

@@ -47,7 +47,7 @@ def draw(explanation: Explanation, layer: str, probe: Probe, data: Scenes) -> to
     return draw_rows(sheet, rows, explanation.logits, title=f"{layer} · {grid} · {len(rows)} methods of the label")
 
 
-AT_PIXELS = [name for name, method in METHODS.items() if getattr(method, "extra", None) == "captum"]
+AT_PIXELS = [name for name, method in METHODS.items() if getattr(method, "requires", None) == "captum"]
 """Methods that captum computes; one of them has a layer."""
 
 

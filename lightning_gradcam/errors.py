@@ -1,19 +1,19 @@
-"""Errors."""
+"""The errors of this package."""
 
 from __future__ import annotations
 
 
 class NotExplainableError(RuntimeError):
-    """The model turned out to have nothing that can be explained this way; the message says why and what to do."""
+    """The model cannot be explained this way; the message states the reason and the remedy."""
 
 
 class ForwardError(NotExplainableError):
-    """The model's own forward pass raised; the error it raised is the cause."""
+    """The model's own forward pass raised an error, which is the ``__cause__``."""
 
 
 class IncompatibleError(ValueError):
-    """Two baselines, or a baseline and a model, cannot be compared; the message says why and what to do."""
+    """Two baselines, or a baseline and a model, cannot be compared; the message states the reason and the remedy."""
 
 
 class UnreadableError(ValueError):
-    """A file is not what it should be; the message is one line that says what is wrong."""
+    """A file does not have the expected content; the message states the problem in one line."""

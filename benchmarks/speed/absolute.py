@@ -60,7 +60,7 @@ def _one(name: str, images: int, dtype: torch.dtype, options: Options) -> dict[s
 
 
 def _take_snapshot(case: Case) -> None:
-    for key, picture in case.monitor.look(case.model, "epoch 1").pictures.items():
+    for key, picture in case.monitor.take_snapshot(case.model, "epoch 1").figures.items():
         log_image([case.logger], "", f"gradcam/{key}", picture, 1)
 
 

@@ -50,11 +50,11 @@ def traced(case: Case) -> object:
 def take_snapshot(case: Case) -> None:
     """Take one snapshot as the callback does, until the figure is in the events file."""
     start = perf_counter()
-    snapshot = case.monitor.look(case.model, "epoch 1 · step 100")
+    snapshot = case.monitor.take_snapshot(case.model, "epoch 1 · step 100")
     drawn = perf_counter()
     writer = find_writer(case.logger)
     assert writer is not None
-    for key, picture in snapshot.pictures.items():
+    for key, picture in snapshot.figures.items():
         writer(case.logger, f"gradcam/{key}", picture.cpu(), 100)
     encoded = perf_counter()
     case.logger.experiment.flush()  # the callback leaves this to TensorBoard's thread

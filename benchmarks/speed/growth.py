@@ -127,7 +127,7 @@ def _measure_snapshots(count: int, options: Options, threads: int) -> dict[str, 
         loggers = {each: TensorBoardLogger(folder, name) for each, name in ((monitor, "old"), (young, "young"))}
 
         def one(each: ProbeMonitor, turn: int) -> None:
-            for key, picture in each.look(model, f"snapshot {turn}").pictures.items():
+            for key, picture in each.take_snapshot(model, f"snapshot {turn}").figures.items():
                 log_image([loggers[each]], folder, f"gradcam/{key}", picture, turn)
             loggers[each].experiment.flush()
 

@@ -28,7 +28,7 @@ from lightning_gradcam import GradCAMCallback
 sys.path.append(str(ROOT / "examples"))  # examples are scripts, not a package
 from digits import DigitsData, LitDigits
 
-PROFILED = "[GradCAMCallback]gradcam.look"
+PROFILED = "[GradCAMCallback]gradcam.snapshot"
 WITH, WITHOUT = "with", "without"
 PAIRS, EPOCHS = 5, 4
 SYNTHETIC = {"32x32": (32, 128, (1_000, 10_000, 50_000)), "224x224": (224, 16, (1_000, 10_000, 50_000))}

@@ -42,7 +42,7 @@ def attack_probe(
     >>> bool((attacked.images - probe.images).abs().max() <= 0.1 + 1e-6)
     True
     """
-    probe = probe.ordinary()
+    probe = probe.without_inference_tensors()
     classes = probe.classes if classes is None else classes
     if classes is None:
         raise ValueError("Expected a probe with labels of shape (N,): an attack moves away from them.")
@@ -66,7 +66,7 @@ def coerce_attack(attack: str | Attack) -> Attack:
         TypeError: It is neither a name nor callable.
     """
     if isinstance(attack, str):
-        return ATTACKS.named(attack)
+        return ATTACKS.resolve(attack)
     if not callable(attack):
         raise TypeError(
             "Expected an attack's name, or a callable of (pixel-space model, images in [0, 1], labels), but got "

@@ -1,4 +1,4 @@
-"""Explanations of fixed images, kept to be compared with."""
+"""Baselines: recorded explanations of fixed images that later models are compared with."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from torch import Tensor, nn
 from lightning_gradcam.baseline.comparison import compare_baselines
 from lightning_gradcam.baseline.data import BaselineData, BaselineMetadata, deserialize, serialize
 from lightning_gradcam.baseline.fingerprint import describe_environment, hash_pixels, hash_weights
+from lightning_gradcam.baseline.noise import explain_in_batches, measure_noise
 from lightning_gradcam.baseline.profiles import PROFILES
 from lightning_gradcam.baseline.report import Report
 from lightning_gradcam.baseline.storage import read_tensors, write_tensors
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.errors import IncompatibleError, NotExplainableError, UnreadableError
-from lightning_gradcam.explainer.chunking import Chunks
-from lightning_gradcam.explainer.explainer import Explainer
-from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.pipeline import Targets, prepare
 from lightning_gradcam.layers import Layers
 from lightning_gradcam.methods import METHODS
@@ -29,18 +27,16 @@ from lightning_gradcam.methods.resolve import Methods
 from lightning_gradcam.methods.variants import Variant, parse_variant
 from lightning_gradcam.probe.probe import Probe, restore_pixels
 from lightning_gradcam.probe.types import Forward, Target
-from lightning_gradcam.stability import mean_and_error, spearman
 from lightning_gradcam.targets import TARGETS, coerce_target, freeze_classes, target_name
 from lightning_gradcam.targets.embeddings import compares_images
 
 VERSION = 1
-AT_ONCE = 32
-"""Images that are explained at once, unless memory holds fewer."""
+"""Version of the file format."""
 
 
 @dataclass(frozen=True)
 class Baseline(BaselineData):
-    """Explanations of fixed images that others are compared with; see `BaselineData` for what it holds.
+    """Explanations of fixed images that later models are compared with; see `BaselineData` for the fields.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -62,84 +58,79 @@ class Baseline(BaselineData):
         forward: Forward | None = None,
         like: Baseline | None = None,
     ) -> Baseline:
-        """Explain the images and keep what was found; the model is left as it was.
+        """Explain the images and record the result; the model is left unchanged.
 
         Args:
             model: Any module.
-            probe: The images as the model takes them, or ``(images, labels)``, or a `Probe`; with ``pixels`` where they
-                are normalised, since images are kept, and told apart, as they were before.
+            probe: The preprocessed images, or ``(images, labels)``, or a `Probe`. Pass a `Probe` with ``pixels`` if
+                the images are normalized, because images are stored and compared before normalization.
             layers: As for `explain`.
             method: As for `explain`, by name.
-            target: As for `explain`; ``"auto"`` is the label where there are labels, else the predicted class.
-            store: ``"images"`` keeps them, ``"hash"`` only what tells them apart: then they have to be given again.
+            target: As for `explain`; ``"auto"`` is the label if there are labels, otherwise the predicted class.
+            store: ``"images"`` stores the images; ``"hash"`` stores only their hash, so that they must be passed
+                again to compare.
             forward: As for `explain`.
-            like: Layers, methods and classes are taken from this baseline instead.
+            like: A baseline whose layers, methods and classes are used instead.
 
         Raises:
-            ValueError: As `explain`; or ``store`` is neither.
-            NotExplainableError: As `explain`.
+            ValueError: As for `explain`, or if ``store`` is invalid.
+            NotExplainableError: As for `explain`.
         """
         if store not in ("images", "hash"):
             raise ValueError(f"Expected `store` to be 'images' or 'hash', but got {store!r}.")
-        probe = _as_probe(probe)
-        score = _target(target, probe)
-        if getattr(score, "parts", None) or compares_images(score, probe):
-            raise ValueError(
-                f"Expected a `target` of one score and one image, but got {target_name(score)!r}: record a baseline of "
-                "each class (`target=`) by itself, and of pairs with `references` that are embeddings."
-            )
+        probe = _coerce_probe(probe)
+        score = _resolve_target(target, probe)
+        _check_single_score(score, probe)
+        weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        inputs = probe.to(weight.device)
+        inputs = replace(inputs, images=inputs.images.to(weight.dtype))
         if like is not None:
             layers, method = like.locations
-        own = next((t for t in model.parameters() if t.is_floating_point()), torch.empty(0))
-        there = probe.to(own.device)
-        there = replace(there, images=there.images.to(own.dtype))
-        if like is not None and like.explanation.classes is not None:
-            score = freeze_classes(like.explanation.classes.to(own.device))
-        plan = prepare(model, there, layers=layers, method=method, target=score, forward=forward)
-        found = _explained(plan, model, there, score, AT_ONCE)
-        sizes = {max(len(probe) // 2, 1), min(7, len(probe))} if like is None else set()
-        again = [_explained(plan, model, there, score, size) for size in sizes]
-        noise = max((_moved(found, other) for other in again), default=None)
+            if like.explanation.classes is not None:
+                score = freeze_classes(like.explanation.classes.to(weight.device))
+        explainer = prepare(model, inputs, layers=layers, method=method, target=score, forward=forward)
+        explanation = explain_in_batches(explainer, model, inputs, score)
+        noise = None if like is not None else measure_noise(explanation, explainer, model, inputs, score)
         pixels = restore_pixels(probe).float().cpu()
-        about = BaselineMetadata(
-            methods=tuple(plan.methods),
-            layers=tuple(layer.key for layer in plan.layers) if like is None else like.about.layers,
-            target=target_name(score) if like is None else like.about.target,
-            pixels=probe.pixels,
-            probe=hash_pixels(pixels),
-            weights=hash_weights(model),
-            surroundings=describe_environment(model),
+        metadata = BaselineMetadata(
+            methods=tuple(explainer.methods),
+            layers=tuple(layer.key for layer in explainer.layers) if like is None else like.metadata.layers,
+            target=target_name(score) if like is None else like.metadata.target,
+            normalization=probe.pixels,
+            image_hash=hash_pixels(pixels),
+            weights_hash=hash_weights(model),
+            environment=describe_environment(model),
             noise=noise,
             recorded=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         labels = None if probe.classes is None else probe.classes.cpu()
-        return Baseline(found, pixels if store == "images" else None, labels, about)
+        return Baseline(explanation, pixels if store == "images" else None, labels, metadata)
 
     @property
     def locations(self) -> tuple[list[Layer], list[str | Variant]]:
-        """Layers and methods, as `explain` takes them.
+        """Layers and methods, in the form that `explain` takes.
 
         Raises:
-            IncompatibleError: A method is not registered here.
+            IncompatibleError: A method is not registered in this process.
         """
         layers = dict.fromkeys((layer.name, layer.call) for layer in self.explanation.layers.values())
-        return [Layer(name, call) for name, call in layers], [_method(name) for name in self.about.methods]
+        return [Layer(name, call) for name, call in layers], [_resolve_method(name) for name in self.metadata.methods]
 
     @property
     def probe(self) -> Probe:
-        """The images as the model took them.
+        """The images, normalized as they were for the model.
 
         Raises:
-            IncompatibleError: Only their hash is kept.
+            IncompatibleError: The baseline stores only the hash of its images.
         """
         if self.images is None:
             raise IncompatibleError(
-                "The baseline holds the hash of its images only: give them again (`probe=`), or record it with "
-                "`store='images'`."
+                "The baseline stores only the hash of its images. Pass the same images with `probe=`, or record the "
+                "baseline with `store='images'`."
             )
-        pixels = self.about.pixels
-        images = self.images if pixels is None else pixels.normalize(self.images)
-        return Probe(images, labels=self.labels, pixels=pixels)
+        normalization = self.metadata.normalization
+        images = self.images if normalization is None else normalization.normalize(self.images)
+        return Probe(images, labels=self.labels, pixels=normalization)
 
     def compare(
         self,
@@ -151,87 +142,85 @@ class Baseline(BaselineData):
         beside: Sequence[Baseline] = (),
         forward: Forward | None = None,
     ) -> Report:
-        """Whether a candidate's explanations are still these.
+        """Compare a candidate's explanations with this baseline.
 
         Args:
             candidate: A model, which explains the same images, or a baseline recorded from it.
-            profile: What the comparison is for: ``"same-weights"``, ``"next-checkpoint"`` or ``"retrain"``.
-            thresholds: Other thresholds than the profile's, see `Profile.with_thresholds`.
-            probe: The images as the candidate takes them; by default those that are kept, normalised as they were.
-            beside: Further baselines, of other trainings: ``"retrain"`` needs at least four.
+            profile: Purpose of the comparison: ``"same-weights"``, ``"next-checkpoint"`` or ``"retrain"``.
+            thresholds: Thresholds that replace those of the profile, see `Profile.with_thresholds`.
+            probe: The images, preprocessed for the candidate; by default the stored images, normalized as recorded.
+            beside: Further baselines from other training runs; ``"retrain"`` needs at least four.
             forward: As for `explain`.
 
         Raises:
-            ValueError: There is no such profile or threshold.
-            IncompatibleError: The images are neither kept nor given.
+            ValueError: ``profile`` or ``thresholds`` is invalid.
+            IncompatibleError: The images are neither stored nor passed.
         """
-        PROFILES.named(profile).with_thresholds(thresholds)
+        PROFILES.resolve(profile).with_thresholds(thresholds)
         if isinstance(candidate, nn.Module):
-            images = self.probe if probe is None else _as_probe(probe)
+            images = self.probe if probe is None else _coerce_probe(probe)
             try:
                 candidate = Baseline.record(candidate, images, like=self, forward=forward)
-            except (NotExplainableError, ValueError) as error:  # of these images, at this layer, for these classes
-                return Report(
-                    "incompatible", f"The candidate cannot be explained likewise: {error}", profile, "", len(self)
-                )
+            except (NotExplainableError, ValueError) as error:  # for these images, this layer or these classes
+                reason = f"The candidate cannot be explained like the baseline: {error}"
+                return Report("incompatible", reason, profile, "", len(self))
         return compare_baselines([self, *beside], candidate, profile, thresholds)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a safetensors file, whole or not at all.
+        """Write a safetensors file atomically.
 
         Raises:
-            OSError: It could not be written; an older file is as it was.
+            OSError: The file could not be written; an existing file is unchanged.
         """
-        tensors, about = serialize(self)
-        write_tensors(path, tensors, about, VERSION)
+        tensors, facts = serialize(self)
+        write_tensors(path, tensors, facts, VERSION)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Baseline:
-        """Read a file that `save` has written; nothing of it is run.
+        """Read a file written by `save`; no code in it is executed.
 
         Raises:
-            UnreadableError: It is no baseline, damaged, or of a later version; one line says which.
+            UnreadableError: The file is not a baseline, is damaged, or has a later version; the message is one line.
         """
-        tensors, about = read_tensors(path, VERSION)
+        tensors, facts = read_tensors(path, VERSION)
         try:
-            return Baseline(**vars(deserialize(tensors, about)))
+            return Baseline(**vars(deserialize(tensors, facts)))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
             raise UnreadableError(
-                f"{os.fspath(path)!r} is no baseline: {type(error).__name__} in what it says."
+                f"{os.fspath(path)!r} is not a baseline: its contents are invalid ({type(error).__name__})."
             ) from error
 
 
-def _as_probe(probe: Probe | tuple[Tensor, Tensor] | Tensor) -> Probe:
+def _coerce_probe(probe: Probe | tuple[Tensor, Tensor] | Tensor) -> Probe:
     if isinstance(probe, Tensor):
         probe = Probe(probe)
     if isinstance(probe, (tuple, list)):
         probe = replace(Probe(probe[0]), labels=probe[1])
     if not isinstance(probe, Probe):
-        raise TypeError(f"Expected a Probe, (images, labels) or images, but got {type(probe).__name__}.")
-    return probe.ordinary()
+        raise TypeError(f"Expected `probe` to be a Probe, (images, labels) or images, but got {type(probe).__name__}.")
+    return probe.without_inference_tensors()
 
 
-def _target(target: Targets, probe: Probe) -> Target:
+def _resolve_target(target: Targets, probe: Probe) -> Target:
     if isinstance(target, str) and target == "auto":
         return TARGETS["label" if probe.classes is not None else "predicted"]
     return coerce_target(target)
 
 
-def _method(name: str) -> str | Variant:
-    """The method that a baseline names."""
-    found = name if name in METHODS else parse_variant(name)
-    if found is None:
-        raise IncompatibleError(
-            f"The baseline was made by the method {name!r}, which is not registered here: `METHODS.register({name!r})`."
+def _check_single_score(target: Target, probe: Probe) -> None:
+    """Raise a ValueError for a target that explains several scores, or pairs of images."""
+    if getattr(target, "parts", None) or compares_images(target, probe):
+        raise ValueError(
+            f"Expected a `target` with one score for one image, but got {target_name(target)!r}. Record one baseline "
+            "per class (`target=`); for pairs, pass `references` that are embeddings."
         )
-    return found
 
 
-def _explained(plan: Explainer, model: nn.Module, probe: Probe, target: Target, at_once: int) -> Explanation:
-    """On the CPU."""
-    return Chunks(at_once)(plan, model, probe, [target])[0].map(lambda tensor: tensor.detach().cpu())
-
-
-def _moved(one: Explanation, other: Explanation) -> float:
-    moved = [1 - float(mean_and_error(spearman(maps, other.maps[key]))[0]) for key, maps in one.maps.items()]
-    return max((m for m in moved if m == m), default=0.0)
+def _resolve_method(name: str) -> str | Variant:
+    method = name if name in METHODS else parse_variant(name)
+    if method is None:
+        raise IncompatibleError(
+            f"The baseline was recorded with the method {name!r}, which is not registered. Register it with "
+            f"`METHODS.register({name!r})`."
+        )
+    return method

@@ -1,45 +1,53 @@
-"""What is kept of an explanation, to be compared with: the data of a baseline, and how a file holds it."""
+"""Data model of a baseline, and its conversion to and from the contents of a file."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_gradcam.capture.layer import Layer
-from lightning_gradcam.explainer.explanation import FLAWS, Explanation
+from lightning_gradcam.explainer.explanation import Explanation
+from lightning_gradcam.explainer.map_status import MapStatus
 from lightning_gradcam.probe.normalization import Normalization
 
 
 @dataclass(frozen=True)
 class BaselineMetadata:
-    """What a baseline is of, in plain values.
+    """Description of a baseline in plain values.
 
     Args:
         methods: Names of the methods.
         layers: Names of the layers, as `layers=` takes them.
-        target: What was explained, in words.
-        pixels: The normalisation of the images, where known.
-        probe: The hash of the images, see `identity.hash_pixels`.
-        weights: The hash of the weights.
-        surroundings: Versions, device and number format.
+        target: The target that was explained, in words.
+        normalization: The normalization of the images, if known.
+        image_hash: The hash of the images, see `fingerprint.hash_pixels`.
+        weights_hash: The hash of the weights, see `fingerprint.hash_weights`.
+        environment: Versions, device and dtype.
         noise: 1 - the least mean rank correlation when the same model explains the same images in other batch sizes;
-            None where it was recorded like another one.
-        recorded: When, in UTC.
+            None if the baseline was recorded with ``like``.
+        recorded: Time of the recording, in UTC.
     """
 
     methods: tuple[str, ...]
     layers: tuple[str, ...]
     target: str
-    pixels: Normalization | None
-    probe: str
-    weights: str
-    surroundings: Mapping[str, str]
+    normalization: Normalization | None
+    image_hash: str
+    weights_hash: str
+    environment: Mapping[str, str]
     noise: float | None
     recorded: str
+
+    def describe_normalization(self) -> str:
+        """Return the normalization in words."""
+        if self.normalization is None:
+            return "none"
+        return f"mean {list(self.normalization.mean)}, std {list(self.normalization.std)}"
 
 
 @dataclass(frozen=True)
@@ -47,94 +55,129 @@ class BaselineData:
     """Explanations of fixed images, on the CPU.
 
     Args:
-        explanation: What was found.
-        images: ``(N, C, *spatial)`` float32 before normalisation, where they are kept.
-        labels: ``(N,)`` where there are any.
-        about: What it is of.
+        explanation: The explanations.
+        images: ``(N, C, *spatial)`` float32 before normalization; None if only their hash is stored.
+        labels: ``(N,)`` int64; None if there are no labels.
+        metadata: Methods, layers, target, hashes and environment.
     """
 
     explanation: Explanation
     images: Tensor | None
     labels: Tensor | None
-    about: BaselineMetadata
+    metadata: BaselineMetadata
 
     def __len__(self) -> int:
         return len(self.explanation.logits)
 
 
-def serialize(kept: BaselineData) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by name, and what JSON can say."""
-    explanation = kept.explanation
+_FILE_KEYS = {
+    "normalization": "pixels",
+    "image_hash": "probe",
+    "weights_hash": "weights",
+    "environment": "surroundings",
+}
+"""Keys in a file that differ from the names of the fields of `BaselineMetadata`."""
+
+
+def serialize(baseline: BaselineData) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Convert a baseline to tensors by name and to facts that JSON can represent."""
+    explanation = baseline.explanation
     keys = list(explanation.evidence)
     tensors = {"logits": explanation.logits}
     for i, key in enumerate(keys):
         tensors |= {f"evidence.{i}": explanation.evidence[key], f"flaws.{i}": explanation.map_status[key]}
-    optional = {"classes": explanation.classes, "labels": kept.labels, "images": kept.images}
+    optional = {"classes": explanation.classes, "labels": baseline.labels, "images": baseline.images}
     tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
-    places = [[layer.name, layer.call, layer.reason] for layer in (explanation.layers[key] for key in keys)]
-    return tensors, {**asdict(kept.about), "keys": keys, "places": places, "size": list(explanation.size)}
+    layers = [explanation.layers[key] for key in keys]
+    facts = {
+        **{_FILE_KEYS.get(name, name): value for name, value in asdict(baseline.metadata).items()},
+        "keys": keys,
+        "places": [[layer.name, layer.call, layer.reason] for layer in layers],
+        "size": list(explanation.size),
+    }
+    return tensors, facts
 
 
 def deserialize(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> BaselineData:
-    """What `serialize` was given, where all parts fit together; any error that Python knows of where they do not."""
-    about = dict(facts)
-    keys, places, size = about.pop("keys"), about.pop("places"), tuple(about.pop("size"))
+    """Restore the baseline that `serialize` converted.
+
+    Raises:
+        Exception: Any built-in one, if parts are missing, invalid or inconsistent.
+    """
+    facts = dict(facts)
+    keys, layers, size = facts.pop("keys"), facts.pop("places"), tuple(facts.pop("size"))
     if not 1 <= len(size) <= 3 or not all(isinstance(side, int) and side > 0 for side in size):
         raise ValueError("size")
     count = len(tensors["logits"])
     images, labels, classes = (tensors.get(name) for name in ("images", "labels", "classes"))
     if images is not None:
-        _check(images.shape[:1] + images.shape[2:] == (count, *size), images, torch.float32, "images")
-    for numbers in (labels, classes):
-        if numbers is not None:
-            _check(numbers.shape == (count,), numbers, torch.int64, "classes")
-    layers = {key: Layer(str(n), int(c), str(r)) for key, (n, c, r) in zip(keys, places, strict=True)}
+        _check_tensor("images", images, torch.float32, images.shape[:1] + images.shape[2:] == (count, *size))
+    for indices in (labels, classes):
+        if indices is not None:
+            _check_tensor("classes", indices, torch.int64, indices.shape == (count,))
     explanation = Explanation(
         {key: tensors[f"evidence.{i}"] for i, key in enumerate(keys)},
         tensors["logits"],
         classes,
         size,
-        layers,
+        {key: Layer(str(name), int(call), str(reason)) for key, (name, call, reason) in zip(keys, layers, strict=True)},
         {key: tensors[f"flaws.{i}"] for i, key in enumerate(keys)},
     )
     _check_explanation(explanation)
-    found = _about(about, [*keys])
-    if images is not None and found.pixels is not None and len(found.pixels.mean) not in (1, images.shape[1]):
+    metadata = _parse_metadata(facts, [*keys])
+    normalization = metadata.normalization
+    if images is not None and normalization is not None and len(normalization.mean) not in (1, images.shape[1]):
         raise ValueError("pixels")
-    return BaselineData(explanation, images, labels, found)
+    return BaselineData(explanation, images, labels, metadata)
 
 
-def _check_explanation(found: Explanation) -> None:
-    if not found.evidence or found.logits.ndim != 2 or found.logits.dtype != torch.float32:
+def are_equal(baseline: BaselineData, candidate: BaselineData) -> bool:
+    """Return whether the files of two baselines are equal, apart from the time of the recording."""
+    (tensors, facts), (candidate_tensors, candidate_facts) = map(serialize, (baseline, candidate))
+    if _normalize_facts(facts) != _normalize_facts(candidate_facts) or tensors.keys() != candidate_tensors.keys():
+        return False
+    pairs = [(tensor, candidate_tensors[name]) for name, tensor in tensors.items()]
+    return all(a.dtype == b.dtype and a.numpy().tobytes() == b.numpy().tobytes() for a, b in pairs)
+
+
+def _normalize_facts(facts: Mapping[str, Any]) -> Any:
+    """Return facts as a file holds them, without the time of the recording."""
+    return json.loads(json.dumps({**facts, "recorded": ""}))
+
+
+def _check_explanation(explanation: Explanation) -> None:
+    logits = explanation.logits
+    if not explanation.evidence or logits.ndim != 2 or logits.dtype != torch.float32:
         raise ValueError("logits")
-    for key, evidence in found.evidence.items():
-        fits = len(evidence) == len(found.logits) and evidence.ndim == len(found.size) + 1
-        _check(fits, evidence, torch.float32, "evidence")
-        flaws = found.map_status[key]
-        _check(flaws.shape == evidence.shape[:1], flaws, torch.uint8, "flaws")
-        if int(flaws.max()) >= len(FLAWS):
+    for key, evidence in explanation.evidence.items():
+        has_valid_shape = len(evidence) == len(logits) and evidence.ndim == len(explanation.size) + 1
+        _check_tensor("evidence", evidence, torch.float32, has_valid_shape)
+        status = explanation.map_status[key]
+        _check_tensor("flaws", status, torch.uint8, status.shape == evidence.shape[:1])
+        if int(status.max()) >= len(MapStatus):
             raise ValueError("flaws")
 
 
-def _check(fits: bool, tensor: Tensor, dtype: torch.dtype, what: str) -> None:
-    if not fits or not tensor.numel() or tensor.dtype != dtype:
-        raise ValueError(what)
+def _check_tensor(name: str, tensor: Tensor, dtype: torch.dtype, has_valid_shape: bool) -> None:
+    if not has_valid_shape or not tensor.numel() or tensor.dtype != dtype:
+        raise ValueError(name)
 
 
-def _about(facts: dict[str, Any], keys: list[Any]) -> BaselineMetadata:
-    words = [
-        *keys,
-        *facts["methods"],
-        *facts["layers"],
-        *(facts[n] for n in ("target", "probe", "weights", "recorded")),
-    ]
-    words += [word for pair in facts["surroundings"].items() for word in pair]
-    if not all(isinstance(word, str) for word in words) or not isinstance(facts["noise"], (int, float, type(None))):
-        raise TypeError("about")
-    read: dict[str, Any] = {
-        "methods": tuple(facts["methods"]),
-        "layers": tuple(facts["layers"]),
-        "pixels": None if facts["pixels"] is None else Normalization(**facts["pixels"]),
-        "noise": None if facts["noise"] is None else float(facts["noise"]),
+def _parse_metadata(facts: dict[str, Any], keys: list[Any]) -> BaselineMetadata:
+    """Return the metadata in the facts of a file, whose types nothing guarantees; ``keys`` must be text as well."""
+    values = {field.name: facts.pop(_FILE_KEYS.get(field.name, field.name)) for field in fields(BaselineMetadata)}
+    if facts:
+        raise ValueError("unknown keys")
+    texts = [*keys, *values["methods"], *values["layers"]]
+    texts += [values[name] for name in ("target", "image_hash", "weights_hash", "recorded")]
+    texts += [text for item in values["environment"].items() for text in item]
+    noise, normalization = values["noise"], values["normalization"]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(noise, (int, float, type(None))):
+        raise TypeError("metadata")
+    converted: dict[str, Any] = {
+        "methods": tuple(values["methods"]),
+        "layers": tuple(values["layers"]),
+        "normalization": None if normalization is None else Normalization(**normalization),
+        "noise": None if noise is None else float(noise),
     }
-    return BaselineMetadata(**{**facts, **read})
+    return BaselineMetadata(**{**values, **converted})

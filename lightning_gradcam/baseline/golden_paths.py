@@ -1,4 +1,4 @@
-"""Where a test's baselines and reports are, and what their files are called."""
+"""Paths and file names of a test's baselines and reports."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LONGEST = 100
-"""Characters of a file's name, without its ending."""
+"""Characters of a file name without its suffix, at most."""
 
 
 @dataclass(frozen=True)
 class GoldenPaths:
-    """Where the files of a test are.
+    """Paths of a test's files.
 
     Args:
-        module: The test's file.
-        test: Its name, with those of its classes and parameters.
-        root: The folder that files are told from.
-        baselines: The folder of baselines, where one was chosen.
-        reports: The folder of reports, where one was chosen.
-        temporary: Makes a folder that pytest will remove some day.
+        module: The file of the test.
+        test: The name of the test, with its classes and parameters.
+        root: pytest's root folder.
+        baselines: The folder of baselines; None is the default.
+        reports: The folder of reports; None is a temporary one.
+        make_temporary_folder: Creates a folder that pytest removes later.
     """
 
     module: Path
@@ -31,41 +31,42 @@ class GoldenPaths:
     root: Path
     baselines: Path | None
     reports: Path | None
-    temporary: Callable[[], Path]
+    make_temporary_folder: Callable[[], Path]
 
-    def baseline(self, name: str) -> Path:
-        """The file of a check."""
-        folder = self.module.with_suffix("") if self.baselines is None else self.baselines / self._inside()
+    def resolve_baseline(self, name: str) -> Path:
+        """Return the baseline file of the check ``name``."""
+        folder = self.module.with_suffix("") if self.baselines is None else self.baselines / self._relative_module()
         return folder / f"{make_file_name(self.test, name)}.safetensors"
 
-    def report(self) -> Path:
-        """The folder of the test's reports."""
-        return (self.reports or self.temporary()) / self._inside()
+    def resolve_report_folder(self) -> Path:
+        """Return the folder of the test's reports."""
+        return (self.reports or self.make_temporary_folder()) / self._relative_module()
 
     def display(self, path: Path) -> str:
-        """A path as a terminal should show it."""
+        """Format a path for a terminal, relative to the root folder if it is inside."""
         try:
             return os.path.relpath(path, self.root) if path.is_relative_to(self.root) else str(path)
         except ValueError:  # on another drive
             return str(path)
 
-    def _inside(self) -> Path:
-        """The module's name with its folders, since modules in different folders may have the same one."""
+    def _relative_module(self) -> Path:
+        """Return the module's name with its folders, since modules in different folders may share a name."""
         module = self.module.with_suffix("")
         return module.relative_to(self.root) if module.is_relative_to(self.root) else Path(module.name)
 
 
 def make_file_name(test: str, name: str = "") -> str:
-    """A file's name, on any system, for a test and the name of a check; different ones for different ones.
+    """Return a file name for a check of a test that is valid on any system; no two checks share one.
 
     >>> make_file_name("test_x"), make_file_name("TestIt::test_x[resnet-18]", "early"), make_file_name("test_x[a/b]")
     ('test_x', 'TestIt.test_x-resnet-18@early', 'test_x-a-b-093ddd7c')
     """
     plain = re.fullmatch(r"((?:\w+::)*\w+)(?:\[([\w-]+)\])?", test, re.ASCII)
-    parts = [plain[1].replace("::", "."), plain[2]] if plain else [test]
-    whole = "-".join(part for part in parts if part) + (f"@{name}" if name else "")
-    cut = re.sub(r"[^\w.@-]+", "-", whole, flags=re.ASCII).strip("-.")
-    if plain and cut == whole and len(cut) <= LONGEST and (not name or re.fullmatch(r"[\w-]+", name, re.ASCII)):
-        return cut
+    segments = [plain[1].replace("::", "."), plain[2]] if plain else [test]
+    title = "-".join(segment for segment in segments if segment) + (f"@{name}" if name else "")
+    safe_title = re.sub(r"[^\w.@-]+", "-", title, flags=re.ASCII).strip("-.")
+    has_plain_name = not name or re.fullmatch(r"[\w-]+", name, re.ASCII)
+    if plain and has_plain_name and safe_title == title and len(title) <= LONGEST:
+        return title
     digest = hashlib.sha256(f"{test}\n{name}".encode(errors="backslashreplace")).hexdigest()[:8]
-    return f"{cut[: LONGEST - 9].strip('-.')}-{digest}"
+    return f"{safe_title[: LONGEST - 9].strip('-.')}-{digest}"

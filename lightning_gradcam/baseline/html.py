@@ -1,4 +1,4 @@
-"""Reports as one page that holds its pictures."""
+"""Reports as one HTML page with embedded figures."""
 
 from __future__ import annotations
 
@@ -21,40 +21,46 @@ table {{ border-collapse: collapse; margin: .6rem 0; }} td, th {{ padding: .2rem
 td {{ border-top: 1px solid #ddd; font-variant-numeric: tabular-nums; }}
 img {{ image-rendering: pixelated; max-width: 100%; display: block; }} .note {{ color: #737380; }}
 </style></head><body>
-<h1><span>{mark}</span> · {about}</h1>
+<h1><span>{mark}</span> · {subject}</h1>
 <p>{reason}</p>
 {body}
 </body></html>
 """
 
 
-def render_page(title: str, mark: str, about: str, reason: str, body: Sequence[str], color: str = "#212126") -> str:
-    """A page of its own; all but ``body``, which is HTML, is escaped."""
-    words = {"title": title, "mark": mark, "about": about, "reason": reason, "color": color}
-    return _PAGE.format(**{name: escape_html(value) for name, value in words.items()}, body="\n".join(body))
+def render_page(title: str, mark: str, subject: str, reason: str, body: Sequence[str], color: str = "#212126") -> str:
+    """Render a self-contained page; all arguments are escaped, except for ``body``, which is HTML."""
+    texts = {"title": title, "mark": mark, "subject": subject, "reason": reason, "color": color}
+    return _PAGE.format(**{name: escape_html(text) for name, text in texts.items()}, body="\n".join(body))
 
 
-def render_table(head: Sequence[str], rows: Iterable[Sequence[str]], pictures: Sequence[Tensor | None] = ()) -> str:
-    """Rows of words, which are escaped, and of pictures."""
+def render_table(head: Sequence[str], rows: Iterable[Sequence[str]], figures: Sequence[Tensor | None] = ()) -> str:
+    """Render a table of text cells, which are escaped, with a figure at the end of a row where there is one.
+
+    Args:
+        head: Titles of the columns; empty for a table without a head.
+        rows: The cells.
+        figures: ``(3, h, w)`` uint8 per row.
+    """
     lines = ["<table>"]
     if head:
         lines.append("<tr>" + "".join(f"<th>{escape_html(cell)}</th>" for cell in head) + "</tr>")
     for i, row in enumerate(rows):
         cells = "".join(f"<td>{escape_html(cell)}</td>" for cell in row)
-        picture = pictures[i] if i < len(pictures) else None
-        image = (
-            "" if picture is None else f'<td><img alt="evidence" src="data:image/png;base64,{_base64(picture)}"></td>'
-        )
-        lines.append(f"<tr>{cells}{image}</tr>")
+        figure = figures[i] if i < len(figures) else None
+        lines.append(f"<tr>{cells}{_render_figure_cell(figure)}</tr>")
     return "\n".join([*lines, "</table>"])
 
 
-def _base64(picture: Tensor) -> str:
-    return base64.b64encode(encode_png(picture)).decode()
-
-
-def encode_png(picture: Tensor) -> bytes:
-    """A picture ``(3, h, w)`` uint8 as a file."""
+def encode_png(figure: Tensor) -> bytes:
+    """Encode a figure ``(3, h, w)`` uint8 as PNG."""
     buffer = io.BytesIO()
-    to_pil_image(picture).save(buffer, "PNG")
+    to_pil_image(figure).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _render_figure_cell(figure: Tensor | None) -> str:
+    if figure is None:
+        return ""
+    data = base64.b64encode(encode_png(figure)).decode()
+    return f'<td><img alt="evidence" src="data:image/png;base64,{data}"></td>'

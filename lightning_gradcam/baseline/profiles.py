@@ -1,4 +1,4 @@
-"""What a comparison is for, and so what counts as moved."""
+"""Profiles: the purposes of a comparison, with their thresholds."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ LEAST_IMAGES = 64
 """With fewer, intervals of a mean are too narrow: at 16 images a nominal 95 % covers about 92 %."""
 
 LEAST_SEEDS = 5
-"""Trainings that show how far trainings differ anyway."""
+"""Training runs needed to measure how much training runs differ."""
 
 LEAST_MARGIN = 0.05
-"""How far a new training may fall behind the others in any case."""
+"""Deficit that a new training run may always have relative to the others."""
 
-SHARES = ("changed_predictions", "degenerate")
+FRACTIONS = ("changed_predictions", "degenerate")
+UPPER_LIMITS = (*FRACTIONS, "center_shift")
+"""Measurements with an upper limit; all others have a lower one."""
 QUANTILES = (0.05, 0.1, 0.25, 0.5)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A purpose of comparing.
+    """The purpose of a comparison.
 
     Args:
-        name: Of the profile.
-        about: What it is for, in words.
-        threshold: The least mean similarity; of ``relative`` profiles found from the baselines.
+        name: Name of the profile.
+        about: Description of the purpose.
+        threshold: The least mean similarity; None if it is computed from the baselines (``relative``).
         metric: The similarity whose mean decides.
-        relative: Whether the candidate is measured by how much several baselines differ among themselves.
-        limits: Further thresholds, all set by the user: least means of other similarities, least quantiles (``"q05"``,
-            ``"q10"``, ``"q25"``, ``"q50"``), most of the shares ``"changed_predictions"`` and ``"degenerate"``, and
-            most of ``"center_shift"``.
+        relative: Whether the candidate's similarity is measured relative to that among several baselines.
+        limits: Further thresholds, all set by the user: lower limits of the means of other similarities and of the
+            quantiles ``"q05"``, ``"q10"``, ``"q25"`` and ``"q50"``; upper limits of the fractions
+            ``"changed_predictions"`` and ``"degenerate"``, and of ``"center_shift"``.
     """
 
     name: str
@@ -44,22 +46,22 @@ class Profile:
     limits: Mapping[str, float] | None = None
 
     def with_thresholds(self, thresholds: Mapping[str, float] | None) -> Profile:
-        """The same with thresholds of the user's; ``"mean"`` is that of the metric.
+        """Return the profile with the user's thresholds; ``"mean"`` is the one of the metric.
 
         Raises:
-            ValueError: There is no such threshold.
+            ValueError: A threshold has an unknown name.
         """
-        given = dict(thresholds or {})
-        known = [*SHARES, *map(format_quantile_name, QUANTILES), *(n for n in SIMILARITIES if n != self.metric)]
-        wrong = [name for name in given if name not in ("mean", self.metric, *known)]
-        if wrong:
-            raise ValueError(f"Expected thresholds named mean, {', '.join(known)}, but got {wrong[0]!r}.")
-        threshold = given.pop("mean", given.pop(self.metric, self.threshold))
-        return replace(self, threshold=threshold, limits={**(self.limits or {}), **given})
+        thresholds = dict(thresholds or {})
+        names = [*FRACTIONS, *map(format_quantile_name, QUANTILES), *(n for n in SIMILARITIES if n != self.metric)]
+        unknown = [name for name in thresholds if name not in ("mean", self.metric, *names)]
+        if unknown:
+            raise ValueError(f"Expected `thresholds` named mean, {', '.join(names)}, but got {unknown[0]!r}.")
+        threshold = thresholds.pop("mean", thresholds.pop(self.metric, self.threshold))
+        return replace(self, threshold=threshold, limits={**(self.limits or {}), **thresholds})
 
 
 def format_quantile_name(quantile: float) -> str:
-    """How thresholds name a quantile.
+    """Return the name of a quantile's threshold.
 
     >>> format_quantile_name(0.05)
     'q05'
@@ -68,12 +70,14 @@ def format_quantile_name(quantile: float) -> str:
 
 
 PROFILES = Registry[Profile]("profile")
-"""Purposes by name."""
+"""Profiles by name."""
 
 PROFILES["same-weights"] = Profile(
-    "same-weights", "the same weights: exported, refactored, under upgraded libraries", 0.99
+    "same-weights", "the same weights: exported, refactored, or run with upgraded libraries", 0.99
 )
-PROFILES["next-checkpoint"] = Profile("next-checkpoint", "the same training, fine-tuned or some epochs on", 0.80)
+PROFILES["next-checkpoint"] = Profile(
+    "next-checkpoint", "the same training run, fine-tuned or a few epochs later", 0.80
+)
 PROFILES["retrain"] = Profile(
-    "retrain", "another training run, beside how far training runs differ", None, relative=True
+    "retrain", "another training run, relative to how much training runs differ", None, relative=True
 )

@@ -1,10 +1,9 @@
-"""Checks of a test against its baselines, beside it: what the pytest fixture does."""
+"""The checks of the pytest fixture: models compared with the baselines of a test."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,29 +27,29 @@ if TYPE_CHECKING:
 
 
 class CheckFailedError(pytest.fail.Exception):  # type: ignore[name-defined,misc]  # pytest offers the class as a value
-    """Fails a test with a message of many lines, of which the first is enough for a summary."""
+    """A failed check, with a message of several lines whose first line suffices for a summary."""
 
     @property
     def headline(self) -> str:
-        """The first line."""
+        """The first line of the message."""
         return str(self.msg).partition("\n")[0]
 
 
 @dataclass
 class BaselineCheck:
-    """Compares what models look at with baselines beside the test.
+    """Compares the explanations of models with baseline files of a test.
 
     Args:
-        place: Where its files are.
-        update: Whether baselines are written anew.
-        allow_inconclusive: Whether a check passes that cannot tell.
-        written: Is told, in words, of each baseline that was written.
+        paths: Paths of the test's files.
+        update: Whether to write baselines instead of comparing with them.
+        allow_inconclusive: Whether inconclusive checks pass.
+        notify: Called with a line of text for each baseline that is written.
     """
 
-    place: GoldenPaths
+    paths: GoldenPaths
     update: bool
     allow_inconclusive: bool
-    written: Callable[[str], object]
+    notify: Callable[[str], object]
     _names: set[str] = field(default_factory=set)
 
     def check(
@@ -69,160 +68,172 @@ class BaselineCheck:
         beside: Sequence[Baseline | str | os.PathLike[str]] = (),
         allow_inconclusive: bool | None = None,
     ) -> Report | None:
-        """Fail the test where the model's explanations are no longer those of its baseline.
+        """Fail the test if the model's explanations differ from those of its baseline.
 
-        A missing baseline fails as well; ``pytest --gradcam-update`` writes it, and leaves alone what has not changed.
+        A missing baseline fails the test as well; ``pytest --gradcam-update`` writes it, and does not touch baselines
+        that have not changed.
 
         Args:
-            model: Any module; it is left as it was.
-            probe: Images as the model takes them, ``(images, labels)``, or a `Probe`; with ``pixels`` where they are
-                normalised, so that a changed normalisation is told from changed images.
+            model: Any module; it is left unchanged.
+            probe: The preprocessed images, ``(images, labels)``, or a `Probe`. Pass a `Probe` with ``pixels`` if the
+                images are normalized, so that a changed normalization can be told from changed images.
             profile: ``"same-weights"``, ``"next-checkpoint"`` or ``"retrain"``.
-            name: Of this check, where a test makes several; by default they are counted.
+            name: Name of the check; by default, several checks of a test are numbered.
             thresholds: As for `Baseline.compare`.
-            layers: As for `Baseline.record`; ``"auto"`` are those that the baseline holds.
+            layers: As for `Baseline.record`; ``"auto"`` are those of the baseline.
             method: As for `Baseline.record`.
             target: As for `Baseline.record`; ``"auto"`` are the classes that the baseline explains.
             store: As for `Baseline.record`.
             forward: As for `explain`.
-            beside: For ``"retrain"``: baselines of at least four other trainings, or their files.
-            allow_inconclusive: Whether to pass where too few images tell; by default what the option says: no.
+            beside: Baselines of at least four other training runs, or their files, for ``"retrain"``.
+            allow_inconclusive: Whether the check passes if there are too few images to decide; by default the value of
+                the option ``--gradcam-allow-inconclusive``.
 
         Returns:
-            What was found; None where the baseline was written.
+            The report; None if the baseline was written.
 
         Raises:
-            ValueError: There is no such profile, threshold, layer or method.
+            ValueError: ``profile``, ``thresholds``, ``layers`` or ``method`` is invalid.
         """
         from lightning_gradcam.baseline.baseline import Baseline
         from lightning_gradcam.baseline.profiles import PROFILES
         from lightning_gradcam.baseline.report import MARKS
         from lightning_gradcam.errors import NotExplainableError
 
-        PROFILES.named(profile).with_thresholds(thresholds)
-        path = self.place.baseline(self._own(name))
+        PROFILES.resolve(profile).with_thresholds(thresholds)
+        path = self.paths.resolve_baseline(self._register_name(name))
         if self.update:
-            self._write(
-                path,
-                Baseline.record(
-                    model, probe, layers=layers, method=method, target=target, store=store, forward=forward
-                ),
+            baseline = Baseline.record(
+                model, probe, layers=layers, method=method, target=target, store=store, forward=forward
             )
+            self._write_baseline(path, baseline)
             return None
         try:
-            pinned = _there(path)
-            _check_choices(pinned, layers, method, target)
-            others = [each if isinstance(each, Baseline) else Baseline.load(each) for each in beside]
-            report = pinned.compare(
-                model, profile=profile, thresholds=thresholds, probe=probe, beside=others, forward=forward
+            baseline = _load_baseline(path)
+            _check_arguments(baseline, layers, method, target)
+            other_runs = [run if isinstance(run, Baseline) else Baseline.load(run) for run in beside]
+            report = baseline.compare(
+                model, profile=profile, thresholds=thresholds, probe=probe, beside=other_runs, forward=forward
             )
-        except (ValueError, NotExplainableError) as error:  # also what is incompatible or unreadable
+        except (ValueError, NotExplainableError) as error:  # includes IncompatibleError and UnreadableError
             report, problem = None, str(error)
-        if report is None:  # outside of the handler, so that pytest does not show the error once more
+        if report is None:  # outside of the handler, so that pytest does not show the error twice
             self._fail(f"{MARKS['incompatible']}: {escape_terminal(problem)}", path, [])
-        lenient = self.allow_inconclusive if allow_inconclusive is None else allow_inconclusive
-        if not (report.passed or (lenient and report.status == "inconclusive")):
-            self._fail(report.text(), path, self._shown(report, path.stem))
+        if allow_inconclusive is None:
+            allow_inconclusive = self.allow_inconclusive
+        if not (report.passed or (allow_inconclusive and report.status == "inconclusive")):
+            self._fail(report.text(), path, self._write_report(report, path.stem))
         return report
 
-    def _own(self, name: str | None) -> str:
-        """The name of a check, each a different one."""
-        name = (f"{len(self._names) + 1}" if self._names else "") if name is None else name
+    def _register_name(self, name: str | None) -> str:
+        """Return the name of a check, by default its number, and fail the test if the name is taken."""
+        if name is None:
+            name = f"{len(self._names) + 1}" if self._names else ""
         if name in self._names:
-            pytest.fail(f"Two checks of this test are named {name!r}: they would share a baseline.", pytrace=False)
+            pytest.fail(
+                f"Two checks of this test are named {name!r} and would share a baseline. Pass another `name`.",
+                pytrace=False,
+            )
         self._names.add(name)
         return name
 
-    def _write(self, path: Path, recorded: Baseline) -> None:
+    def _write_baseline(self, path: Path, baseline: Baseline) -> None:
+        """Write a baseline, unless the file already holds the same one."""
         from lightning_gradcam.baseline.baseline import Baseline
+        from lightning_gradcam.baseline.data import are_equal
         from lightning_gradcam.baseline.summary import BaselineSummary
         from lightning_gradcam.errors import UnreadableError
 
         with suppress(UnreadableError):
-            if are_same(Baseline.load(path), recorded):
-                self.written(f"unchanged {self.place.display(path)}")
+            if are_equal(Baseline.load(path), baseline):
+                self.notify(f"unchanged {self.paths.display(path)}")
                 return
-        recorded.save(path)
-        self.written(
-            f"wrote {self.place.display(path)}"
-            + "".join(f" ({each})" for each in BaselineSummary.of(recorded).warnings)
-        )
+        baseline.save(path)
+        warnings = "".join(f" ({warning})" for warning in BaselineSummary.from_baseline(baseline).warnings)
+        self.notify(f"wrote {self.paths.display(path)}{warnings}")
 
-    def _shown(self, report: Report, stem: str) -> list[Path]:
-        """Write a page, its words, and its pictures one by one."""
+    def _write_report(self, report: Report, stem: str) -> list[Path]:
+        """Write a report as HTML, Markdown and figures, and return their paths."""
         from lightning_gradcam.baseline.html import encode_png
         from lightning_gradcam.utils.files import write_atomic
 
-        folder = self.place.report()
+        folder = self.paths.resolve_report_folder()
         files = {folder / f"{stem}.html": report.html().encode(), folder / f"{stem}.md": report.markdown().encode()}
-        for index, picture in report.pictures.items():
-            files[folder / f"{stem}-image-{index}.png"] = encode_png(picture)
+        for index, figure in report.pictures.items():
+            files[folder / f"{stem}-image-{index}.png"] = encode_png(figure)
         for path, content in files.items():
             write_atomic(path, content)
         return list(files)
 
     def _fail(self, problem: str, path: Path, files: Sequence[Path]) -> NoReturn:
-        there = "baseline" if path.exists() else "no baseline yet:"
+        test = f"{self.paths.display(self.paths.module)}::{self.paths.test}"
+        if path.exists():
+            state, remedy = (
+                "baseline",
+                "If the change is intended, review the report, then update and commit the baseline",
+            )
+        else:
+            state, remedy = (
+                "no baseline yet:",
+                "To record the baseline, run this command, then review and commit the file",
+            )
         lines = [
             problem,
             "",
-            f"{there} {self.place.display(path)}",
-            *(f"report {self.place.display(f)}" for f in files),
+            f"{state} {self.paths.display(path)}",
+            *(f"report {self.paths.display(file)}" for file in files),
+            f'{remedy}: pytest "{test}" --gradcam-update',
         ]
-        test = f"{self.place.display(self.place.module)}::{self.place.test}"
-        lines.append(
-            f'If this is meant, or new, look at it and commit what this writes: pytest "{test}" --gradcam-update'
-        )
         raise CheckFailedError("\n".join(lines), pytrace=False)
 
 
-def are_same(one: Baseline, other: Baseline) -> bool:
-    """Whether two baselines differ in nothing but when they were recorded."""
-    from lightning_gradcam.baseline.data import serialize
-
-    (tensors, about), (others, others_about) = map(serialize, (one, other))
-    facts = [json.loads(json.dumps({**each, "recorded": ""})) for each in (about, others_about)]
-    if facts[0] != facts[1]:
-        return False
-    return tensors.keys() == others.keys() and all(
-        t.dtype == others[n].dtype and t.numpy().tobytes() == others[n].numpy().tobytes() for n, t in tensors.items()
-    )
-
-
-def _there(path: Path) -> Baseline:
+def _load_baseline(path: Path) -> Baseline:
     from lightning_gradcam.baseline.baseline import Baseline
     from lightning_gradcam.errors import IncompatibleError
 
     if not path.exists():
-        raise IncompatibleError("there is no baseline to compare with.")
+        raise IncompatibleError("The baseline does not exist.")
     return Baseline.load(path)
 
 
-def _check_choices(pinned: Baseline, layers: Layers, method: Methods, target: Targets) -> None:
-    """Raise an IncompatibleError where a test asks for something else than its baseline holds."""
+def _check_arguments(baseline: Baseline, layers: Layers, method: Methods, target: Targets) -> None:
+    """Raise an IncompatibleError if the arguments of a check differ from those its baseline was recorded with."""
+    from lightning_gradcam.errors import IncompatibleError
+
+    for argument, value, recorded in list(_find_mismatches(baseline, layers, method, target)):
+        raise IncompatibleError(f"Expected `{argument}` to match the baseline ({recorded}), but got {value}.")
+
+
+def _find_mismatches(
+    baseline: Baseline, layers: Layers, method: Methods, target: Targets
+) -> Iterator[tuple[str, str, str]]:
+    """Yield the name, the value and the recorded value of arguments that differ from those of the baseline."""
     import torch
 
-    from lightning_gradcam.errors import IncompatibleError
     from lightning_gradcam.methods.resolve import coerce_methods
     from lightning_gradcam.targets import coerce_target, target_name
 
-    differing: list[tuple[str, object, object]] = []
-    listed = [layers] if isinstance(layers, str) else layers if isinstance(layers, (list, tuple)) else []
-    names = [name for name in listed if isinstance(name, str) and name not in ("auto", "stages")]
-    held = list(dict.fromkeys(layer.name for layer in pinned.explanation.layers.values()))
-    if names and len(names) == len(listed) and set(names) != set(held):
-        differing.append(("layers", names, held))
-    methods = list(coerce_methods(method))
-    if methods != list(pinned.about.methods):
-        differing.append(("methods", methods, list(pinned.about.methods)))
-    if not (isinstance(target, str) and target == "auto"):
-        wanted = target_name(coerce_target(target))
-        classes = pinned.explanation.classes
-        if wanted != pinned.about.target:
-            differing.append(("target", wanted, pinned.about.target))
-        elif not isinstance(target, str) and not callable(target) and classes is not None:
-            given = torch.as_tensor(target).cpu().reshape(-1)
-            if not torch.equal(given.expand(len(classes)), classes):
-                differing.append(("target", "these classes", "others"))
-    for what, asked, there in differing:
-        raise IncompatibleError(f"the test asks for the {what} {asked}, but its baseline holds {there}.")
+    layer_names = _list_layer_names(layers)
+    recorded_layers = list(dict.fromkeys(layer.name for layer in baseline.explanation.layers.values()))
+    if layer_names and set(layer_names) != set(recorded_layers):
+        yield "layers", ", ".join(layer_names), ", ".join(recorded_layers)
+    methods = tuple(coerce_methods(method))
+    if methods != baseline.metadata.methods:
+        yield "method", ", ".join(methods), ", ".join(baseline.metadata.methods)
+    if isinstance(target, str) and target == "auto":
+        return
+    name, recorded_name = target_name(coerce_target(target)), baseline.metadata.target
+    recorded_classes = baseline.explanation.classes
+    if name != recorded_name:
+        yield "target", name, recorded_name
+    elif not isinstance(target, str) and not callable(target) and recorded_classes is not None:
+        classes = torch.as_tensor(target).cpu().reshape(-1)
+        if not torch.equal(classes.expand(len(recorded_classes)), recorded_classes):
+            yield "target", "other classes", recorded_name
+
+
+def _list_layer_names(layers: Layers) -> list[str]:
+    """Return the names in ``layers``; empty if not all layers are named."""
+    entries = [layers] if isinstance(layers, str) else layers if isinstance(layers, (list, tuple)) else []
+    names = [entry for entry in entries if isinstance(entry, str) and entry not in ("auto", "stages")]
+    return names if len(names) == len(entries) else []

@@ -1,4 +1,4 @@
-"""Files of tensors that can be trusted: written whole or not at all, and read without running any code of theirs."""
+"""Baseline files: safetensors with a checksum, written atomically and read without executing code."""
 
 from __future__ import annotations
 
@@ -19,106 +19,112 @@ from lightning_gradcam.utils.files import write_atomic
 
 KIND = "lightning_gradcam baseline"
 LARGEST = 4 << 30
-"""Bytes that are written and read at most."""
+"""Largest file to write and read, in bytes."""
 LARGEST_HEADER = 16 << 20
-"""Bytes of names and facts that are read at most; a baseline has some thousands."""
+"""Largest header to read, in bytes; a baseline's has a few thousand."""
 
 
 def write_tensors(
-    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, Any], version: int
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], facts: Mapping[str, Any], version: int
 ) -> None:
-    """Write tensors and plain facts as safetensors, so that others see the old file or the new one, never a part.
+    """Write tensors and facts as safetensors, so that readers see the old file or the new one, never a part.
 
     Args:
-        path: Where; folders are made.
-        tensors: By name; on any device.
-        about: What JSON can say.
-        version: Of what is in the file.
+        path: The file; missing folders are created.
+        tensors: Tensors by name, on any device.
+        facts: Values that JSON can represent.
+        version: Version of the contents.
 
     Raises:
-        OSError: It could not be written; what was there is as it was.
-        ValueError: It is too large to be read again.
+        OSError: The file could not be written; an existing file is unchanged.
+        ValueError: The file would be too large to read.
     """
     size = sum(tensor.nbytes for tensor in tensors.values())
     if size > LARGEST - (1 << 20):
         raise ValueError(
-            f"Expected a baseline of at most {LARGEST >> 30} GiB, but this one takes {size / (1 << 30):.1f}: record "
-            "fewer or smaller images, or `store='hash'`."
+            f"Expected a baseline of at most {LARGEST >> 30} GiB, but got {size / (1 << 30):.1f} GiB. Record fewer or "
+            "smaller images, or pass `store='hash'`."
         )
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(about, sort_keys=True)
-    metadata = {"kind": KIND, "version": str(version), "about": text, "sha256": _digest(plain, version, text)}
-    write_atomic(path, save(plain, metadata))
+    cpu_tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(facts, sort_keys=True)
+    checksum = _compute_checksum(cpu_tensors, version, text)
+    metadata = {"kind": KIND, "version": str(version), "about": text, "sha256": checksum}
+    write_atomic(path, save(cpu_tensors, metadata))
 
 
 def read_tensors(path: str | os.PathLike[str], version: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `write_tensors` has written.
+    """Read tensors and facts written by `write_tensors`.
 
     Args:
-        path: Of the file.
-        version: The latest that can be read.
+        path: The file.
+        version: The latest version that can be read.
 
     Raises:
-        UnreadableError: There is no such file, or it is something else, damaged, or of a later version.
+        UnreadableError: The file does not exist, is not a baseline, is damaged, or has a later version.
     """
     name = os.fspath(path)
+    content = _read_content(path, name)
+    metadata = _parse_metadata(content, name)
+    if metadata.get("kind") != KIND:
+        raise UnreadableError(f"{name!r} is a safetensors file, but not a baseline of lightning_gradcam.")
+    file_version = _parse_version(metadata)
+    if file_version is None or file_version > version:
+        raise UnreadableError(
+            f"{name!r} has the version {metadata.get('version', '')[:20]!r}, but this lightning_gradcam reads versions "
+            f"up to {version}. Upgrade lightning_gradcam, or record the baseline again."
+        )
+    try:
+        tensors = load(content)
+        facts = json.loads(metadata["about"])
+    except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
+        raise UnreadableError(f"{name!r} is damaged: {_shorten(error)}.") from error
+    if _compute_checksum(tensors, file_version, metadata["about"]) != metadata.get("sha256"):
+        raise UnreadableError(f"{name!r} is damaged or was modified: its checksum does not match. Record it again.")
+    return tensors, facts
+
+
+def _read_content(path: str | os.PathLike[str], name: str) -> bytes:
     try:
         size = os.stat(path).st_size
         if not Path(path).is_file() or size > LARGEST:
-            kind = "a folder" if Path(path).is_dir() else f"{size} bytes" if size > LARGEST else "not a plain file"
-            raise UnreadableError(f"{name!r} is no baseline: {kind}.")
-        content = Path(path).read_bytes()
+            kind = "a folder" if Path(path).is_dir() else f"{size} bytes" if size > LARGEST else "not a regular file"
+            raise UnreadableError(f"{name!r} is not a baseline: {kind}.")
+        return Path(path).read_bytes()
     except (OSError, ValueError) as error:
         if isinstance(error, UnreadableError):
             raise
         raise UnreadableError(f"{name!r} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-    metadata = _metadata(content, name)
-    if metadata.get("kind") != KIND:
-        raise UnreadableError(f"{name!r} is a safetensors file, but no baseline of lightning_gradcam.")
-    written = _version(metadata)
-    if written is None or written > version:
-        raise UnreadableError(
-            f"{name!r} is of version {metadata.get('version', '')[:20]!r}, and this lightning_gradcam reads versions "
-            f"up to {version}: upgrade it, or record the baseline anew."
-        )
-    try:
-        tensors = load(content)
-        about = json.loads(metadata["about"])
-    except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
-        raise UnreadableError(f"{name!r} is damaged: {_one_line(error)}.") from error
-    if _digest(tensors, written, metadata["about"]) != metadata.get("sha256"):
-        raise UnreadableError(f"{name!r} is damaged or was changed: its checksum does not fit. Record it anew.")
-    return tensors, about
 
 
-def _metadata(content: bytes, name: str) -> dict[str, str]:
-    """The header's plain facts; safetensors begins with the header's length in eight bytes."""
+def _parse_metadata(content: bytes, name: str) -> dict[str, str]:
+    """Return the metadata in a safetensors header, which follows eight bytes with its length."""
     length = int.from_bytes(content[:8], "little")
     if len(content) < 10 or length > len(content) - 8 or content[8:9] != b"{":
-        raise UnreadableError(f"{name!r} is no safetensors file{', it is empty' if not content else ''}.")
+        raise UnreadableError(f"{name!r} is not a safetensors file{': it is empty' if not content else ''}.")
     if length > LARGEST_HEADER:
-        raise UnreadableError(f"{name!r} is no baseline: its header is of {length} bytes.")
+        raise UnreadableError(f"{name!r} is not a baseline: its header has {length} bytes.")
     try:
         header = json.loads(content[8 : 8 + length])
         metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
         return {str(key): value for key, value in metadata.items() if isinstance(value, str)}
     except (ValueError, AttributeError, RecursionError) as error:
-        raise UnreadableError(f"{name!r} is no safetensors file: its header is damaged.") from error
+        raise UnreadableError(f"{name!r} is not a safetensors file: its header is damaged.") from error
 
 
-def _version(metadata: Mapping[str, str]) -> int | None:
-    """The version that a file says it is of; of a few digits, since Python refuses to read thousands."""
-    said = metadata.get("version", "")
-    return int(said) if said.isdecimal() and len(said) < 10 else None
+def _parse_version(metadata: Mapping[str, str]) -> int | None:
+    """Return the version of a file; None unless it has a few digits, since Python refuses to parse thousands."""
+    text = metadata.get("version", "")
+    return int(text) if text.isdecimal() and len(text) < 10 else None
 
 
-def _digest(tensors: Mapping[str, Tensor], version: int, about: str) -> str:
-    seen = hashlib.sha256(f"{version} {about}".encode())
+def _compute_checksum(tensors: Mapping[str, Tensor], version: int, text: str) -> str:
+    digest = hashlib.sha256(f"{version} {text}".encode())
     for name, tensor in sorted(tensors.items()):
-        seen.update(f" {name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        seen.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return seen.hexdigest()
+        digest.update(f" {name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
-def _one_line(error: Exception) -> str:
+def _shorten(error: Exception) -> str:
+    """Return the start of the first line of an error's message."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")

@@ -1,4 +1,4 @@
-"""What a baseline holds, shown."""
+"""The contents of a baseline, rendered as text, Markdown, JSON and HTML."""
 
 from __future__ import annotations
 
@@ -11,103 +11,117 @@ from torch import Tensor
 from lightning_gradcam.baseline.data import BaselineData
 from lightning_gradcam.baseline.html import render_page, render_table
 from lightning_gradcam.baseline.profiles import LEAST_IMAGES
-from lightning_gradcam.baseline.text import align_columns, format_markdown_table, format_number, format_percent
-from lightning_gradcam.explainer.explanation import degenerate_share
+from lightning_gradcam.baseline.text import (
+    align_columns,
+    display_name,
+    format_markdown_table,
+    format_number,
+    format_percent,
+)
+from lightning_gradcam.explainer.map_status import degenerate_share
 from lightning_gradcam.render.side_by_side import draw_pairs
 from lightning_gradcam.targets.logits import predictions
 from lightning_gradcam.utils.sanitize import escape_terminal
 
-PICTURES = 16
-"""Images that a page shows."""
+SHOWN_IMAGES = 16
+"""Images on a page, at most."""
 
 
 @dataclass(frozen=True)
 class BaselineSummary:
-    """A baseline in words, with some of its pictures.
+    """The contents of a baseline as text, with some of its images.
 
     Args:
-        facts: Names and what they are, in words.
-        rows: Of the images that are shown: index, label, and the class that was predicted.
-        pictures: ``(3, h, w)`` uint8 of these, where images are kept.
-        warnings: What makes comparisons with it less sure.
+        facts: Names and values.
+        rows: For each image shown: index, label, and the predicted class.
+        figures: ``(3, h, w)`` uint8 for each image shown; empty if images are not stored.
+        warnings: Reasons why comparisons with the baseline are less certain.
     """
 
     facts: Sequence[tuple[str, str]]
     rows: Sequence[tuple[str, str, str]]
-    pictures: Sequence[Tensor]
+    figures: Sequence[Tensor]
     warnings: Sequence[str] = ()
 
     @staticmethod
-    def of(kept: BaselineData) -> BaselineSummary:
-        """Look through a baseline."""
-        shown = list(range(min(len(kept), PICTURES)))
-        found = {} if kept.images is None else draw_pairs(kept.images, kept.explanation, shown)
-        pictures = [found[i] for i in shown if i in found]
-        return BaselineSummary(_facts(kept), [_row(kept, i) for i in shown], pictures, _warnings(kept))
+    def from_baseline(baseline: BaselineData) -> BaselineSummary:
+        """Summarize a baseline."""
+        indices = list(range(min(len(baseline), SHOWN_IMAGES)))
+        figures = {} if baseline.images is None else draw_pairs(baseline.images, baseline.explanation, indices)
+        return BaselineSummary(
+            facts=_list_facts(baseline),
+            rows=[_format_row(baseline, i) for i in indices],
+            figures=[figures[i] for i in indices if i in figures],
+            warnings=_list_warnings(baseline),
+        )
 
     def text(self) -> str:
-        """For a terminal."""
-        lines = align_columns(self.facts, 18)
+        """Render the summary for a terminal."""
+        lines = align_columns(self._list_shown_facts(), 18)
         return "\n".join([*lines, *(f"warning: {escape_terminal(warning)}" for warning in self.warnings)])
 
     def markdown(self) -> str:
-        """For a pull request."""
-        return "\n".join(["### Baseline", "", *format_markdown_table(("", ""), self.facts)]) + "\n"
+        """Render the summary for a pull request."""
+        return "\n".join(["### Baseline", "", *format_markdown_table(("", ""), self._list_shown_facts())]) + "\n"
 
     def json(self) -> str:
-        """For machines."""
+        """Render the facts as JSON."""
         return json.dumps(dict(self.facts), indent=1) + "\n"
 
     def html(self) -> str:
-        """One page that holds its pictures."""
-        body = [render_table((), self.facts), "<h2>Images</h2>"]
-        body.append(render_table(("image", "label", "predicted", "image | evidence"), self.rows, self.pictures))
-        return render_page("Baseline", "Baseline", "what was pinned", "", body)
+        """Render the summary as one page with figures."""
+        body = [render_table((), self._list_shown_facts()), "<h2>Images</h2>"]
+        body.append(render_table(("image", "label", "predicted", "image | evidence"), self.rows, self.figures))
+        return render_page("Baseline", "Baseline", "recorded explanations", "", body)
+
+    def _list_shown_facts(self) -> list[tuple[str, str]]:
+        return [(display_name(name), value) for name, value in self.facts]
 
 
-def _facts(kept: BaselineData) -> list[tuple[str, str]]:
-    about, explanation = kept.about, kept.explanation
-    shape = "×".join(map(str, explanation.size if kept.images is None else kept.images.shape[1:]))
-    held = "" if kept.images is not None else ", their hash only"
-    normalised = "none" if about.pixels is None else f"mean {list(about.pixels.mean)}, std {list(about.pixels.std)}"
+def _list_facts(baseline: BaselineData) -> list[tuple[str, str]]:
+    """Return names, which are keys of the JSON, and values."""
+    metadata, explanation = baseline.metadata, baseline.explanation
+    shape = "×".join(map(str, explanation.size if baseline.images is None else baseline.images.shape[1:]))
     facts = [
-        ("images", f"{len(kept)} of {shape}{held}"),
-        ("method", f"{', '.join(about.methods)} of the {about.target}"),
+        ("images", f"{len(baseline)} of {shape}{'' if baseline.images is not None else ', only their hash is stored'}"),
+        ("method", f"{', '.join(metadata.methods)} of the {metadata.target}"),
     ]
     for key, evidence in explanation.evidence.items():
         reason = explanation.layers[key].reason
         degenerate = float(degenerate_share(explanation.map_status[key]))
-        words = f"maps {'×'.join(map(str, evidence.shape[1:]))}, {format_percent(degenerate)} degenerate"
-        facts.append((f"layer {key}", words + (f" ({reason})" if reason else "")))
-    noise = "not measured" if about.noise is None else f"{format_number(about.noise)} with the batch size"
-    facts += [("normalisation", normalised), ("noise", noise)]
-    facts += [
-        ("accuracy", format_percent(_accuracy(kept))),
-        ("weights", about.weights[:12]),
-        ("recorded", about.recorded),
-    ]
-    return [*facts, *((name, about.surroundings[name]) for name in sorted(about.surroundings))]
-
-
-def _warnings(kept: BaselineData) -> list[str]:
-    readable = {key: int((flaws == 0).sum()) for key, flaws in kept.explanation.map_status.items()}
+        maps = f"maps {'×'.join(map(str, evidence.shape[1:]))}, {format_percent(degenerate)} degenerate"
+        facts.append((f"layer {key}", maps + (f" ({reason})" if reason else "")))
     return [
-        f"{count} of {len(kept)} maps at {key} can be read: comparisons want {LEAST_IMAGES} at least, so give more "
-        "images, or another layer"
+        *facts,
+        ("normalisation", metadata.describe_normalization()),
+        ("noise", "not measured" if metadata.noise is None else f"{format_number(metadata.noise)} with the batch size"),
+        ("accuracy", format_percent(_compute_accuracy(baseline))),
+        ("weights", metadata.weights_hash[:12]),
+        ("recorded", metadata.recorded),
+        *sorted(metadata.environment.items()),
+    ]
+
+
+def _list_warnings(baseline: BaselineData) -> list[str]:
+    readable = {key: int((status == 0).sum()) for key, status in baseline.explanation.map_status.items()}
+    return [
+        f"only {count} of {len(baseline)} maps at {key} are not degenerate; comparisons need at least {LEAST_IMAGES}. "
+        "Record more images, or choose another layer"
         for key, count in readable.items()
         if count < LEAST_IMAGES
     ]
 
 
-def _accuracy(kept: BaselineData) -> float:
-    if kept.labels is None or not kept.explanation.logits.shape[1]:
+def _compute_accuracy(baseline: BaselineData) -> float:
+    if baseline.labels is None or not baseline.explanation.logits.shape[1]:
         return float("nan")
-    return float((predictions(kept.explanation.logits)[1] == kept.labels).float().mean())
+    return float((predictions(baseline.explanation.logits)[1] == baseline.labels).float().mean())
 
 
-def _row(kept: BaselineData, index: int) -> tuple[str, str, str]:
-    label = "" if kept.labels is None else str(int(kept.labels[index]))
-    if not kept.explanation.logits.shape[1]:
+def _format_row(baseline: BaselineData, index: int) -> tuple[str, str, str]:
+    """Return index, label and prediction of an image."""
+    label = "" if baseline.labels is None else str(int(baseline.labels[index]))
+    if not baseline.explanation.logits.shape[1]:
         return str(index), label, ""
-    sure, chosen = predictions(kept.explanation.logits[index : index + 1])
-    return str(index), label, f"{int(chosen)} ({float(sure):.0%})"
+    probability, predicted = predictions(baseline.explanation.logits[index : index + 1])
+    return str(index), label, f"{int(predicted)} ({float(probability):.0%})"

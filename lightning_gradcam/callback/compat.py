@@ -1,4 +1,7 @@
-"""Lightning comes in two packages, each with classes of its own; ours inherit from both, and so pass for either's."""
+"""Base classes for both of Lightning's packages: ours inherit from the classes of `lightning` and `pytorch_lightning`.
+
+Each package has classes of its own, and an object passes `isinstance` only for the package that it comes from.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +15,27 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException as M
 from pytorch_lightning import Callback
 
 
-def _with_twin(ours: type, module: str) -> tuple[type, ...]:
-    """A class of `pytorch_lightning` and the one of the same name in `lightning`, where that is installed."""
+def _get_bases(base: type, module: str) -> tuple[type, ...]:
+    """Return a class of `pytorch_lightning`, and its namesake in `lightning` if that is installed."""
     if find_spec("lightning") is not None:
-        with suppress(ImportError, AttributeError):  # another package of that name
-            return ours, getattr(import_module(f"lightning.{module}"), ours.__name__)
-    return (ours,)
+        with suppress(ImportError, AttributeError):  # another package may be called lightning
+            return base, getattr(import_module(f"lightning.{module}"), base.__name__)
+    return (base,)
 
 
 if TYPE_CHECKING:
     AnyCallback = Callback
     MisconfigurationException = Misconfiguration
 else:
-    AnyCallback = type("AnyCallback", _with_twin(Callback, "pytorch"), {})
+    AnyCallback = type("AnyCallback", _get_bases(Callback, "pytorch"), {})
     MisconfigurationException = type(
-        "MisconfigurationException", _with_twin(Misconfiguration, "fabric.utilities.exceptions"), {}
+        "MisconfigurationException", _get_bases(Misconfiguration, "fabric.utilities.exceptions"), {}
     )
 
 
 @contextmanager
 def raise_misconfiguration() -> Iterator[None]:
-    """Lightning's own error for what the user can mend."""
+    """Raise what the user can fix as Lightning's own error."""
     try:
         yield
     except (TypeError, ValueError) as error:

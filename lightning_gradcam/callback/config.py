@@ -1,11 +1,12 @@
-"""What a user asks for, checked before anything runs."""
+"""The callback's configuration, validated before anything runs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -23,152 +24,180 @@ from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.render.colors import check_colormap
 from lightning_gradcam.targets import TARGETS, ClassScore, CosineSimilarity, freeze_classes
 from lightning_gradcam.utils.interpolation import check_interpolation
+from lightning_gradcam.utils.validation import Validator, require, require_choice, require_type
 
 
 @dataclass(frozen=True)
 class CallbackConfig:
-    """What the user asked for.
+    """The arguments of `GradCAMCallback`, in the types that the run works with.
 
     Args:
-        layers: Where to look.
-        method: How.
-        target: What is explained; None is the label where there is one, else the predicted class.
-        probe: The images, or how many to gather.
-        forward: How the model is called; None finds out.
-        display: How looks are shown; what it leaves open is found in the data.
-        save_probe: What checkpoints hold of the images.
-        fuse: How several layers become one map, where they do.
+        layers: The layers to explain, or a rule that selects them.
+        method: One method, or several.
+        target: The score that is explained; None for the label if there is one, else the predicted class.
+        probe: The images, or the number of images to collect.
+        forward: How the model is called; None for the default call.
+        normalization: The normalization of the images; None to find it in the data.
+        class_names: The names of the classes; None to find them in the data.
+        display: Options of the figures.
+        save_probe: Whether checkpoints hold the images or their hash.
+        fuse: How the maps of several layers are fused; None for no fused map.
         flips: Whether mirrored images are explained, too.
-        attack: What images are attacked with, by name or as a callable; None for no attack.
-        chunk: How many images are explained at once; None is all.
-        baseline: Whose images, layers, methods and classes are taken, and compared with.
+        attack: An attack, by name or as a callable; None for no attack.
+        chunk: The number of images explained at once; None for all.
+        baseline: A baseline, or its file, that determines what is explained; see `with_baseline`.
+        every_n_epochs: The number of epochs between snapshots.
+        max_overhead: The fraction of the time that snapshots may take, in (0, 1); None for any.
+        tag: The prefix of all names in the logger.
+        on_error: Whether a failure of the explanations is a warning or an exception.
+        reference_maps: The baseline's maps by key, to compare with; set by `with_baseline`.
 
     Raises:
-        TypeError: A choice is of no known kind.
-        ValueError: A choice is out of range, or two contradict one another.
+        TypeError: An argument has a wrong type.
+        ValueError: An argument is out of range, or two of them contradict one another.
     """
 
-    layers: Layers
-    method: Methods
-    target: Target | None
-    probe: Probe | int
-    forward: Forward | None
-    display: DisplayConfig
+    layers: Layers = "auto"
+    method: Methods = "gradcam"
+    target: Target | None = None
+    probe: Probe | int = 16
+    forward: Forward | None = None
+    normalization: Normalization | None = None
+    class_names: Sequence[str] | None = None
+    display: DisplayConfig = field(default_factory=DisplayConfig)
     save_probe: Literal["images", "hash"] = "images"
     fuse: Fuse | None = None
     flips: bool = False
     attack: str | Attack | None = None
-    baseline: Baseline | None = None
     chunk: int | None = None
+    baseline: str | os.PathLike[str] | Baseline | None = None
+    every_n_epochs: int = 1
+    max_overhead: float | None = None
+    tag: str = "gradcam"
+    on_error: Literal["warn", "raise"] = "warn"
+    reference_maps: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        display = self.display
-        check_kind("layers", self.layers, (str, nn.Module, Layer, list, tuple), or_callable=True)
-        check_kind("forward", self.forward, (type(None),), or_callable=True)
-        check_kind("pixels", display.pixels, (Normalization, type(None)))
-        check_kind("class_names", display.names, (list, tuple, type(None)))
-        check_kind("film", display.film, (int,))
-        check_kind("scale", display.scale, (str, int, float))
-        coerce_methods(self.method)
-        check_patience(self.method)
-        if self.save_probe not in ("images", "hash"):
-            raise ValueError(f"Expected `save_probe` to be 'images' or 'hash', but got {self.save_probe!r}.")
-        check_fuse(self.fuse)
-        if self.attack is not None:
-            coerce_attack(self.attack)
-        check_flips(self.flips)
-        check_kind("chunk", self.chunk, (int, type(None)))
-        if self.chunk is not None and self.chunk < 1:
-            raise ValueError(f"Expected `chunk` to be None or at least 1 image, but got {self.chunk}.")
-        check_interpolation(display.interpolation)
-        check_colormap(display.colormap)
-        if isinstance(self.probe, int) and self.probe < 1:
-            raise ValueError(f"Expected at least 1 image in `probe`, but got {self.probe}.")
-        if display.scale not in ("image", "shared") and (isinstance(display.scale, str) or not display.scale > 0):
-            raise ValueError(f"Expected `scale` to be 'image', 'shared' or a number over 0, but got {display.scale!r}.")
-        if display.film != 0 and not 2 <= display.film <= 16:
-            raise ValueError(f"Expected `film` to be 0 (none) or 2 to 16 looks, but got {display.film}.")
-        labelled = not isinstance(self.probe, Probe) or self.probe.multilabel or _says_label(self.probe)
-        if self.target is TARGETS["label"] and not labelled:
-            raise ValueError("Expected labels of shape (N,) in `probe` for `target='label'`, but it has none.")
-        if isinstance(self.probe, int) and isinstance(self.target, CosineSimilarity):
+        for path, validate in VALIDATORS:
+            validate(attrgetter(path)(self))
+        check_target_and_probe(self.target, self.probe)
+
+    def with_baseline(self) -> CallbackConfig:
+        """Return the config with the probe, layers, methods and classes of its baseline, or itself without one.
+
+        Raises:
+            ValueError: The file is not a baseline, or holds no images, or an argument contradicts the baseline.
+        """
+        if self.baseline is None:
+            return self
+        baseline = self.baseline if isinstance(self.baseline, Baseline) else Baseline.load(self.baseline)
+        determined = ("layers", "method", "target", "fuse", "flips")
+        conflicts = [name for name in determined if getattr(self, name) != getattr(CallbackConfig, name)]
+        if not isinstance(self.probe, int) or conflicts:
+            name = conflicts[0] if conflicts else "probe"
             raise ValueError(
-                "Expected `probe=Probe(images, references=...)` beside the target 'cosine': what an image is compared "
-                "with, another image or an embedding, is not found in batches."
+                f"`{name}` cannot be combined with `baseline`, which determines what is explained. "
+                f"Remove `{name}`, or record another baseline."
             )
-        if isinstance(self.probe, int) and isinstance(self.target, ClassScore) and self.target.per_image:
-            raise ValueError(
-                "Expected `probe=(images, labels)` beside a `target` with one class per image: gathered images come in "
-                "no order that could be known."
-            )
-
-
-def apply_baseline(choices: CallbackConfig, baseline: str | os.PathLike[str] | Baseline) -> CallbackConfig:
-    """The same choices for the images, layers, methods and classes of a baseline.
-
-    Raises:
-        ValueError: The file is no baseline, or holds no images, or other images, layers, methods or targets are chosen.
-    """
-    kept = baseline if isinstance(baseline, Baseline) else Baseline.load(baseline)
-    plain = {"layers": "auto", "method": "gradcam", "target": None, "fuse": None, "flips": False}
-    chosen = [name for name, default in plain.items() if getattr(choices, name) != default]
-    if not isinstance(choices.probe, int) or chosen:
-        raise ValueError(
-            f"Expected no `{'probe' if not chosen else chosen[0]}` beside `baseline`, which says what is explained: "
-            "leave it out, or record another baseline."
+        probe, normalization = baseline.probe, self.normalization
+        if normalization is not None and baseline.images is not None:
+            probe = replace(probe, images=normalization.normalize(baseline.images), pixels=normalization)
+        layers, methods = baseline.locations
+        classes = baseline.explanation.classes
+        return replace(
+            self,
+            probe=probe,
+            layers=layers,
+            method=methods,
+            target=self.target if classes is None else freeze_classes(classes),
+            reference_maps=baseline.explanation.maps,
         )
-    probe, pixels = kept.probe, choices.display.pixels
-    if pixels is not None and kept.images is not None:
-        probe = replace(probe, images=pixels.normalize(kept.images), pixels=pixels)
-    layers, methods = kept.locations
-    classes = kept.explanation.classes
-    target = choices.target if classes is None else freeze_classes(classes)
-    return replace(choices, probe=probe, layers=layers, method=methods, target=target, baseline=kept)
 
 
-def check_patience(methods: Methods) -> None:
-    """Raise a ValueError where one that is too slow for looks is chosen by its name alone."""
-    several = [methods] if isinstance(methods, str) or not isinstance(methods, Sequence) else methods
-    for name in several:
+def check_method_speed(methods: Methods) -> None:
+    """Raise a ValueError if a method that is too slow for training is chosen by its name alone."""
+    names = [methods] if isinstance(methods, str) or not isinstance(methods, Sequence) else methods
+    for name in names:
         method = METHODS[name] if isinstance(name, str) else None
         if isinstance(method, (Lime, KernelShap)):
             raise ValueError(
-                f"Expected a `method` that a look has time for, but {name!r} makes {method.samples} passes for each "
-                f"image. `explain(..., method={name!r})` is the place for it; where it is meant here, pass the object: "
-                f"`lightning_gradcam.{type(method).__name__}(samples=100)`."
+                f"`method={name!r}` needs {method.samples} forward passes per image, which is too slow during "
+                f"training. Use `explain(..., method={name!r})`, or pass "
+                f"`lightning_gradcam.{type(method).__name__}(samples=100)` explicitly."
             )
 
 
-def check_kind(name: str, value: object, kinds: tuple[type, ...], or_callable: bool = False) -> None:
-    """Raise a TypeError where an argument is of none of these kinds; True and False are no numbers."""
-    if (isinstance(value, kinds) and not (isinstance(value, bool))) or (or_callable and callable(value)):
-        return
-    choices = [kind.__name__.replace("NoneType", "None") for kind in kinds] + ["a callable"] * or_callable
-    raise TypeError(f"Expected `{name}` to be {' or '.join(choices)}, but got {type(value).__name__}: {value!r}.")
+def check_attack(attack: str | Attack | None) -> None:
+    """Raise a ValueError or TypeError if there is no such attack."""
+    if attack is not None:
+        coerce_attack(attack)
 
 
-def _says_label(probe: Probe) -> bool:
-    """Whether there is a class for each image, or one for each of its pixels."""
-    return probe.classes is not None or probe.has_masks
+def check_target_and_probe(target: Target | None, probe: Probe | int) -> None:
+    """Raise a ValueError if the probe lacks what the target explains."""
+    if isinstance(probe, Probe):
+        has_labels = probe.multilabel or probe.classes is not None or probe.has_masks
+        if target is TARGETS["label"] and not has_labels:
+            raise ValueError("Expected labels of shape (N,) in `probe` for `target='label'`, but it has none.")
+    elif isinstance(target, CosineSimilarity):
+        raise ValueError(
+            "`target='cosine'` requires `probe=Probe(images, references=...)`, because batches do not contain the "
+            "image or embedding to compare with."
+        )
+    elif isinstance(target, ClassScore) and target.per_image:
+        raise ValueError(
+            "A `target` with one class per image requires `probe=(images, labels)`, because the order of collected "
+            "images is not known in advance."
+        )
 
 
-def check_schedule(every_n_epochs: int, tag: str, on_error: str, max_overhead: float | None) -> None:
-    """Raise a TypeError or ValueError where the callback is told wrongly when to look, and what to do with it."""
-    check_kind("every_n_epochs", every_n_epochs, (int,))
-    check_kind("tag", tag, (str,))
-    check_kind("max_overhead", max_overhead, (int, float, type(None)))
-    if max_overhead is not None and not 0 < max_overhead < 1:
-        raise ValueError(f"Expected `max_overhead` to be None or a share between 0 and 1, but got {max_overhead}.")
-    if every_n_epochs < 1:
-        raise ValueError(f"Expected `every_n_epochs` of at least 1, but got {every_n_epochs}.")
-    if not tag.strip("/"):
-        raise ValueError(f"Expected a `tag` of at least one character, but got {tag!r}.")
-    if on_error not in ("warn", "raise"):
-        raise ValueError(f"Expected `on_error` to be 'warn' or 'raise', but got {on_error!r}.")
+def is_scale(scale: Any) -> bool:
+    """Return whether a value is "image", "shared" or a positive number."""
+    return scale in ("image", "shared") or (not isinstance(scale, str) and scale > 0)
+
+
+VALIDATORS: Sequence[tuple[str, Validator]] = (
+    ("layers", require_type("layers", str, nn.Module, Layer, list, tuple, or_callable=True)),
+    ("forward", require_type("forward", type(None), or_callable=True)),
+    ("normalization", require_type("pixels", Normalization, type(None))),
+    ("class_names", require_type("class_names", list, tuple, type(None))),
+    ("method", coerce_methods),
+    ("method", check_method_speed),
+    ("save_probe", require_choice("save_probe", "images", "hash")),
+    ("fuse", check_fuse),
+    ("attack", check_attack),
+    ("flips", check_flips),
+    ("chunk", require_type("chunk", int, type(None))),
+    ("chunk", require(lambda size: size is None or size >= 1, "Expected `chunk` to be None or at least 1 image")),
+    ("probe", require(lambda probe: isinstance(probe, Probe) or probe >= 1, "Expected at least 1 image in `probe`")),
+    ("display.film", require_type("film", int)),
+    (
+        "display.film",
+        require(lambda film: film == 0 or 2 <= film <= 16, "Expected `film` to be 0 (none) or 2 to 16 snapshots"),
+    ),
+    ("display.scale", require_type("scale", str, int, float)),
+    ("display.scale", require(is_scale, "Expected `scale` to be 'image', 'shared' or a number over 0")),
+    ("display.interpolation", check_interpolation),
+    ("display.colormap", check_colormap),
+    ("every_n_epochs", require_type("every_n_epochs", int)),
+    ("every_n_epochs", require(lambda epochs: epochs >= 1, "Expected `every_n_epochs` of at least 1")),
+    ("max_overhead", require_type("max_overhead", int, float, type(None))),
+    (
+        "max_overhead",
+        require(
+            lambda fraction: fraction is None or 0 < fraction < 1,
+            "Expected `max_overhead` to be None or a fraction between 0 and 1",
+        ),
+    ),
+    ("tag", require_type("tag", str)),
+    ("tag", require(lambda tag: bool(tag.strip("/")), "Expected a `tag` of at least one character")),
+    ("on_error", require_choice("on_error", "warn", "raise")),
+)
+"""The validators of each field, in the order in which they run; they name the callback's argument."""
 
 
 def short_repr(value: object) -> str:
-    """A choice in few words, for a `repr`.
+    """Return an argument in a few words, for a `repr`.
 
     >>> import torch
     >>> short_repr((torch.rand(4, 3, 8, 8), torch.arange(4))), short_repr(["layer3", "layer4"]), short_repr(len)
@@ -180,21 +209,24 @@ def short_repr(value: object) -> str:
 
 
 def coerce_probe(probe: object) -> Probe | int:
-    """A number of images, or a probe: a `Probe`, or ``(images, labels)``.
+    """Return the ``probe`` argument as a number of images or a `Probe`.
 
     Raises:
-        TypeError: It is something else, or labels are no integers.
+        TypeError: It is not a number, a `Probe` or ``(images, labels)``, or the labels are not integers.
     """
     if isinstance(probe, Probe) or (isinstance(probe, int) and not isinstance(probe, bool)):
         return probe
-    if isinstance(probe, (tuple, list)) and len(probe) == 2 and all(isinstance(part, Tensor) for part in probe):
+    if isinstance(probe, (tuple, list)) and len(probe) == 2 and all(isinstance(tensor, Tensor) for tensor in probe):
         images, labels = probe
         if labels.ndim == 1 and labels.is_floating_point():
-            raise TypeError(f"Expected integer labels in `probe`, but got {labels.dtype}: `labels.long()`?")
-        return replace(Probe(images), labels=labels)  # the images are judged first
-    what = type(probe).__name__
+            raise TypeError(f"Expected integer labels in `probe`, but got {labels.dtype}. Pass `labels.long()`.")
+        return replace(Probe(images), labels=labels)  # in two steps, so that the images are validated first
+    description = type(probe).__name__
     if isinstance(probe, (tuple, list)):
-        what = f"a {what} of {', '.join(type(part).__name__ for part in probe)} (`torch.as_tensor` makes tensors)"
+        types = ", ".join(type(item).__name__ for item in probe)
+        description = f"a {description} of {types} (`torch.as_tensor` makes tensors)"
     if isinstance(probe, Tensor):
-        what = "a tensor: with labels say (images, labels), without Probe(images)"
-    raise TypeError(f"Expected `probe` to be a number of images, a Probe, or (images, labels) tensors, but got {what}.")
+        description = "a tensor. Pass (images, labels), or Probe(images) without labels"
+    raise TypeError(
+        f"Expected `probe` to be a number of images, a Probe, or (images, labels) tensors, but got {description}."
+    )

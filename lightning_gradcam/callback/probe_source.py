@@ -1,4 +1,4 @@
-"""Where a run's images come from: they are given, or gathered from the batches that Lightning hands over."""
+"""The source of a run's images: passed by the user, or collected from batches."""
 
 from __future__ import annotations
 
@@ -10,62 +10,66 @@ from lightning_gradcam.probe.probe import Probe
 
 
 class ProbeSource:
-    """The images of one run, until they are watched.
+    """The images of one run, until the monitor takes them over.
 
     Args:
-        asked: The images, or how many of them are to be gathered.
+        request: The images, or the number of images to collect.
     """
 
-    def __init__(self, asked: Probe | int) -> None:
-        self._asked = asked
-        self._gatherer = ProbeCollector(asked) if isinstance(asked, int) else None
-        self.batches, self.source = 0, ""
+    def __init__(self, request: Probe | int) -> None:
+        self.request = request
+        self._collector = ProbeCollector(request) if isinstance(request, int) else None
+        self._batches = 0
+        self.name = ""
+        """The kind of batches that images come from: "validation" or "training"; empty for given images."""
 
     @property
-    def gathers(self) -> bool:
+    def is_collecting(self) -> bool:
         """Whether images come from batches."""
-        return self._gatherer is not None
+        return self._collector is not None
 
     @property
     def has_images(self) -> bool:
         """Whether there is at least one image to trace the model with."""
-        return self._gatherer is None or len(self._gatherer) > 0
+        return self._collector is None or len(self._collector) > 0
 
-    def settled(self, classes: int | None) -> bool:
-        """Whether no further batch could change them, as far as the number of classes is known."""
-        return self._gatherer is None or self._gatherer.settled(classes)
+    def is_complete(self, classes: int | None) -> bool:
+        """Return whether no further batch could change the images, for a model with this number of classes."""
+        return self._collector is None or self._collector.is_complete(classes)
 
-    def offer(self, batch: Any, source: str) -> None:
-        """Take from a batch what serves; ``source`` is what the choices call it."""
-        if self._gatherer is not None:
-            self.batches, self.source = self.batches + 1, source
-            self._gatherer.add(batch)
+    def add_batch(self, batch: Any, name: str) -> None:
+        """Collect images from a batch; ``name`` is the kind of batch in the summary."""
+        if self._collector is not None:
+            self._batches, self.name = self._batches + 1, name
+            self._collector.add(batch)
 
-    def start_over(self) -> None:
-        """Forget what was gathered: the same batches will come again."""
-        if self._gatherer is not None and isinstance(self._asked, int):
-            self._gatherer, self.batches = ProbeCollector(self._asked), 0
+    def restart(self) -> None:
+        """Discard what was collected, because the same batches come again."""
+        if self._collector is not None and isinstance(self.request, int):
+            self._collector, self._batches = ProbeCollector(self.request), 0
 
-    def end(self) -> None:
-        """Keep nothing that was gathered: the images are watched."""
-        self._gatherer = None
+    def release(self) -> None:
+        """Stop collecting and free the images, which the monitor holds now."""
+        self._collector = None
 
-    def probe(self) -> Probe:
-        """The images at hand, the caller's own.
+    def get_probe(self) -> Probe:
+        """Return the images available now; given ones as a copy.
 
         Raises:
             NotExplainableError: There are none.
         """
-        if self._gatherer is None:
-            assert isinstance(self._asked, Probe)
-            return self._asked.clone()
-        if not len(self._gatherer):
-            seen = (
-                f"{self.batches} batches were seen, none with" if self.batches else "no batch was seen, so there are no"
+        if self._collector is None:
+            assert isinstance(self.request, Probe)
+            return self.request.clone()
+        if not len(self._collector):
+            reason = (
+                f"{self._batches} batches were seen, none with images"
+                if self._batches
+                else "no batch was seen, so there are no images"
             )
             raise NotExplainableError(
-                f"There is nothing to explain: {seen} images (floating-point tensors of shape (N, C, H, W)). "
-                "Pass `probe=(images, labels)`, as the model takes them; for signals (N, L), `signals[:, None]` "
+                f"There is nothing to explain: {reason} (floating-point tensors of shape (N, C, H, W)). "
+                "Pass `probe=(images, labels)`, preprocessed for the model; for signals (N, L), `signals[:, None]` "
                 "and `forward=lambda model, probe: model(probe.images[:, 0])`."
             )
-        return self._gatherer.probe()
+        return self._collector.probe()

@@ -1,4 +1,4 @@
-"""From a user's choices to a watched probe: what one run looks at, found as soon as it can be."""
+"""The steps from a configuration to a monitored probe, in one run."""
 
 from __future__ import annotations
 
@@ -10,75 +10,91 @@ import torch
 from torch import nn
 
 from lightning_gradcam.attacks import FGSM, PGD, Attack, coerce_attack
+from lightning_gradcam.callback.checks import (
+    check_attackable,
+    check_class_names,
+    check_normalization,
+    check_probe,
+    check_reference_maps,
+)
 from lightning_gradcam.callback.config import CallbackConfig
 from lightning_gradcam.callback.probe_source import ProbeSource
 from lightning_gradcam.callback.summary import summarize
 from lightning_gradcam.callback.trainer import PrecisionForward
+from lightning_gradcam.callback.warn_once import WarnOnce
 from lightning_gradcam.capture.forward import default_forward, find_forward
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.explainer.chunking import Chunks
 from lightning_gradcam.explainer.explainer import Explainer
 from lightning_gradcam.explainer.pipeline import prepare
-from lightning_gradcam.monitor.display import DisplayConfig
 from lightning_gradcam.monitor.distributed import Ranks
-from lightning_gradcam.monitor.monitor import ProbeMonitor, check_attackable, resolve_target
+from lightning_gradcam.monitor.monitor import ProbeMonitor, resolve_target
 from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.probe.collector import drop_foreign_labels
 from lightning_gradcam.probe.dataset_info import find_class_names, find_normalization
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.probe.types import Forward
+from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.targets import TARGETS
 
 LIMIT = 64 << 20
-"""Bytes of a probe that a checkpoint holds; of a larger one it holds the hash."""
+"""The largest probe, in bytes, that checkpoints hold; of a larger one they hold the hash."""
 
 
 class ProbeSession:
-    """The probe of one run, from the first batch to the last look.
+    """The probe of one run, from the first batch to the last snapshot.
 
-    With several processes, `prepare` and `complete` are called in all of them: the first one's images are everyone's.
+    With several processes, `build_explainer` and `start_monitoring` are called in all of them, and all of them explain
+    rank zero's images.
 
     Args:
-        config: What the user asked for.
+        config: The callback's configuration.
         ranks: The processes of the run.
+        warn_once: Takes the warnings.
     """
 
-    def __init__(self, choices: CallbackConfig, ranks: Ranks | None = None) -> None:
-        self.config, self.ranks = choices, ranks or Ranks()
-        self.plan: Explainer | None = None
+    def __init__(self, config: CallbackConfig, ranks: Ranks, warn_once: WarnOnce) -> None:
+        self.config, self.ranks, self.warn_once = config, ranks, warn_once
+        self.probe_source = ProbeSource(config.probe)
+        self.explainer: Explainer | None = None
         self.monitor: ProbeMonitor | None = None
-        self.sources: dict[str, str] = {}
-        self.probe_source = ProbeSource(choices.probe)
+        self._sources: dict[str, str] = {}
 
     @property
-    def gathering(self) -> bool:
-        """Whether batches are still wanted."""
-        return self.probe_source.gathers and self.monitor is None
+    def is_collecting(self) -> bool:
+        """Whether images are collected from batches, and more may come."""
+        return self.probe_source.is_collecting and self.monitor is None
 
     @property
-    def settled(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether no further batch could change the probe."""
-        return self.probe_source.settled(self.plan.classes if self.plan else None)
+        return self.probe_source.is_complete(self.explainer.output_kind.num_logits if self.explainer else None)
 
-    def offer(self, batch: Any, source: str) -> None:
-        """Take from a batch what serves; ``source`` is what the choices call it."""
-        if self.monitor is None and not (self.plan and self.settled):
-            self.probe_source.offer(batch, source)
+    def add_source(self, name: str, source: str) -> None:
+        """Add a line to the summary: a setting, and where it was found."""
+        self._sources[name] = source
 
-    def prepare(self, module: nn.Module, precision: Any) -> None:
-        """Trace the model once on the images at hand and decide where to look.
+    def add_batch(self, batch: Any, name: str) -> None:
+        """Collect images from a batch; ``name`` is the kind of batch in the summary."""
+        if self.monitor is None and not (self.explainer and self.is_complete):
+            self.probe_source.add_batch(batch, name)
+
+    def restart_collection(self) -> None:
+        """Discard what was collected, because the same batches come again."""
+        self.probe_source.restart()
+
+    def build_explainer(self, module: nn.Module, precision: Any) -> Explainer:
+        """Trace the model once with the images available now, and choose the layers.
 
         Raises:
-            TypeError: A choice is of no known kind.
-            ValueError: A choice does not fit the model.
-            NotExplainableError: There are no images, or nothing in the model that can be explained.
+            TypeError: An argument has a wrong type.
+            ValueError: An argument does not fit the model.
+            NotExplainableError: There are no images, or the model has nothing that can be explained.
         """
-        probe = self._at_hand(module, precision)
-        target = self.config.target
-        if isinstance(self.config.probe, int) and target is TARGETS["label"]:
-            target = None  # whether what was gathered are labels is seen once the classes are counted
-        forward = PrecisionForward(self.ranks.through(self._forward(module)), precision)
-        self.plan = self.ranks.run_on_all_ranks(
+        probe, target = self._load_probe(module, precision), self.config.target
+        if self.probe_source.is_collecting and target is TARGETS["label"]:
+            target = None  # whether the collected labels are classes is known once the model's classes are
+        forward = PrecisionForward(self.ranks.wrap_forward(self._resolve_forward(module)), precision)
+        explainer = self.ranks.run_on_all_ranks(
             lambda: prepare(
                 module,
                 probe,
@@ -90,87 +106,159 @@ class ProbeSession:
                 flips=self.config.flips,
             )
         )
-        self.config.display.check(self.plan.classes, probe.images.shape[1])
+        check_class_names(self.config.class_names, explainer.output_kind.num_logits)
+        check_normalization(self.config.normalization, probe.images.shape[1])
         if self.config.attack is not None:
-            check_attackable(self.plan)
+            check_attackable(explainer)
+        self.explainer = explainer
+        return explainer
 
-    def _forward(self, module: nn.Module) -> Forward:
-        if self.config.forward is not None:
-            return self.config.forward
-        through = find_forward(module)
-        if through is not None:
-            self.sources["model"] = f"calls {through.child}, since {type(module).__name__} defines no forward"
-        return through or default_forward(module)
-
-    def complete(
-        self, module: nn.Module, precision: Any, holders: Sequence[Any], state: Mapping[str, Any] | None = None
-    ) -> list[str]:
-        """Fix the probe: from here on the same images are watched.
+    def start_monitoring(
+        self,
+        module: nn.Module,
+        precision: Any,
+        data_sources: Sequence[Any],
+        checkpoint: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Fix the probe: from here on the same images are explained.
 
         Args:
             module: The model.
             precision: The run's precision plugin.
-            holders: Datasets and datamodules to look for normalisation and class names in.
-            state: What `state_dict` returned in the run that goes on.
+            data_sources: Datasets and datamodules that may hold the normalization and the class names.
+            checkpoint: What `state_dict` returned in the run that is resumed.
 
-        Returns:
-            Warnings, where something found had to be put aside.
+        Raises:
+            TypeError: An argument has a wrong type.
+            ValueError: An argument does not fit the model or the images.
+            NotExplainableError: There are no images, or the model has nothing that can be explained.
         """
-        warnings = []
-        if state is not None and state["probe"] is not None and isinstance(self.config.probe, int):
-            self.config = replace(self.config, probe=Probe.from_state_dict(state["probe"]))
-            self.probe_source = ProbeSource(self.config.probe)
-        if self.plan is None:
-            self.prepare(module, precision)
-        assert self.plan is not None
-        warnings.append(self.plan.note)
-        probe = self._at_hand(module, precision)
-        if self.probe_source.gathers:
-            probe, warning = drop_foreign_labels(probe, self.plan.classes)
-            warnings.append(warning)
-        masks = probe.has_masks and self.plan.answer == "pixels"
-        unlabelled = probe.classes is None and not probe.multilabel and not masks
-        if self.config.target is TARGETS["label"] and unlabelled:
-            raise NotExplainableError(
-                " ".join([*warnings, "`target='label'` needs labels of shape (N,), and the batches hold none."]).strip()
-            )
-        target = resolve_target(self.config.target, probe, self.plan)
-        portions, draws = ShardedExplainer(self.plan, self.ranks, Chunks(self.config.chunk)), self.ranks.is_rank_zero
-        self.monitor = self.ranks.run_on_all_ranks(
-            lambda: ProbeMonitor(
-                probe,
-                portions,
-                target,
-                self._display(probe, holders),
-                draws=draws,
-                attack=self._attack(probe),
-                reference_maps=self.config.baseline.explanation.maps if self.config.baseline else None,
-            )
-        )
-        if self.config.save_probe == "images" and not self._saves_images:
-            warnings.append(
-                f"The probe takes {probe.nbytes >> 20} MiB, so checkpoints hold its hash instead of its images: "
-                "a resumed run has to be given, or to gather, the same ones."
-            )
-        if state is not None:
-            if self._goes_on_from(state):
-                self.monitor.load_state_dict(state["watch"])
-            else:
-                warnings.append(
-                    "The checkpoint's looks explain other images, layers, methods or targets than this run, so they "
-                    "are not compared with: its curves start anew."
-                )
-        self.probe_source.end()
-        return [warning for warning in warnings if warning]
+        if checkpoint is not None and checkpoint["probe"] is not None and isinstance(self.config.probe, int):
+            self.probe_source = ProbeSource(Probe.from_state_dict(checkpoint["probe"]))
+        explainer = self.explainer or self.build_explainer(module, precision)
+        probe, label_warning = self._load_probe(module, precision), ""
+        if self.probe_source.is_collecting:
+            probe, label_warning = drop_foreign_labels(probe, explainer.output_kind.num_logits)
+        target = self._resolve_target(probe, explainer, [explainer.note, label_warning])
+        self.monitor = self.ranks.run_on_all_ranks(lambda: self._build_monitor(probe, explainer, target, data_sources))
+        self.warn_once(explainer.note, label_warning)
+        self._warn_about_size()
+        if checkpoint is not None:
+            self._resume(checkpoint)
+        self.probe_source.release()
 
-    def _goes_on_from(self, state: Mapping[str, Any]) -> bool:
+    def _load_probe(self, module: nn.Module, precision: Any) -> Probe:
+        """Return rank zero's images on the model's device, in the run's precision."""
+        original = self.ranks.broadcast_from_rank_zero(self._get_probe)
+        probe = self.ranks.run_on_all_ranks(lambda: original.to(_get_device(module)))
+        # Collected images are in the run's precision already.
+        is_converted = self.probe_source.is_collecting
+        return probe if is_converted else replace(probe, images=precision.convert_input(probe.images))
+
+    def _get_probe(self) -> Probe:
+        probe = self.probe_source.get_probe()
+        return probe.to("cpu") if self.ranks.count > 1 else probe  # other processes have other devices
+
+    def _resolve_forward(self, module: nn.Module) -> Forward:
+        """Return the user's forward pass, or the child module's if the module has none, or the default."""
+        if self.config.forward is not None:
+            return self.config.forward
+        child_forward = find_forward(module)
+        if child_forward is not None:
+            self.add_source("model", f"calls {child_forward.child}, since {type(module).__name__} defines no forward")
+        return child_forward or default_forward(module)
+
+    def _resolve_target(self, probe: Probe, explainer: Explainer, warnings: Sequence[str]) -> Target:
+        """Return the target, or raise with the warnings that explain why there are no labels."""
+        masks = explainer.output_kind.reads_masks(probe)
+        if self.config.target is TARGETS["label"] and probe.classes is None and not probe.multilabel and not masks:
+            reason = "`target='label'` needs labels of shape (N,), and the batches hold none."
+            raise NotExplainableError(" ".join(filter(None, [*warnings, reason])))
+        return resolve_target(self.config.target, probe, explainer)
+
+    def _build_monitor(
+        self, probe: Probe, explainer: Explainer, target: Target, data_sources: Sequence[Any]
+    ) -> ProbeMonitor:
+        probe = self._resolve_normalization(probe, data_sources)
+        class_names = self._resolve_class_names(explainer, data_sources)
+        attack = self._resolve_attack(probe)
+        check_probe(probe, explainer, attack is not None)
+        check_reference_maps(self.config.reference_maps, explainer)
+        return ProbeMonitor(
+            probe,
+            ShardedExplainer(explainer, self.ranks, Chunks(self.config.chunk)),
+            target,
+            self.config.display,
+            class_names=class_names,
+            draws=self.ranks.is_rank_zero,
+            attack=attack,
+            reference_maps=self.config.reference_maps,
+        )
+
+    def _resolve_normalization(self, probe: Probe, data_sources: Sequence[Any]) -> Probe:
+        """Return the probe with the user's normalization, else its own, else the one found in the data."""
+        if self.config.normalization is not None:
+            return replace(probe, pixels=self.config.normalization)
+        if probe.pixels is not None:
+            return probe
+        normalization, path = find_normalization(data_sources)
+        if normalization is None:
+            return probe
+        check_normalization(normalization, probe.images.shape[1])
+        self.add_source("normalization", f"found in {path}")
+        return replace(probe, pixels=normalization)
+
+    def _resolve_class_names(self, explainer: Explainer, data_sources: Sequence[Any]) -> Sequence[str] | None:
+        """Return the user's class names, else those found in the data if there is one per class."""
+        if self.config.class_names is not None:
+            return self.config.class_names
+        class_names, path = find_class_names(data_sources)
+        if class_names is None or len(class_names) != explainer.output_kind.num_classes:
+            return None
+        self.add_source("class names", f"found in {path}")
+        return class_names
+
+    def _resolve_attack(self, probe: Probe) -> Attack | None:
+        """Return the attack with its default parameters for the probe's images."""
+        if self.config.attack is None:
+            return None
+        attack = coerce_attack(self.config.attack)
+        if self.ranks.is_sharded:
+            raise NotExplainableError(
+                "`attack` is not supported for sharded models (FSDP, ModelParallel), because the gradient at the "
+                "images would have to pass through all shards. Remove `attack`, or train with DDP."
+            )
+        return attack.settled(probe.images) if isinstance(attack, (FGSM, PGD)) else attack
+
+    def _warn_about_size(self) -> None:
         assert self.monitor is not None
-        if self.monitor.signature != state["watch"]["signature"]:
+        if self.config.save_probe == "images" and not self._saves_images:
+            self.warn_once(
+                f"The probe takes {self.monitor.probe.nbytes >> 20} MiB, so checkpoints hold its hash instead of its "
+                "images. To resume, pass the same images again, or let the callback collect them again."
+            )
+
+    def _resume(self, checkpoint: Mapping[str, Any]) -> None:
+        """Continue the monitor of an earlier run, if it explained the same."""
+        assert self.monitor is not None
+        if self._matches(checkpoint):
+            self.monitor.load_state_dict(checkpoint["watch"])
+        else:
+            self.warn_once(
+                "The snapshots in the checkpoint explain other images, layers, methods or targets than this run, so "
+                "its curves start anew."
+            )
+
+    def _matches(self, checkpoint: Mapping[str, Any]) -> bool:
+        """Return whether a checkpoint has the same images, layers, methods and target as this run."""
+        assert self.monitor is not None
+        if self.monitor.signature != checkpoint["watch"]["signature"]:
             return False
-        if state["probe"] is None:
-            return bool(state["digest"] == self.monitor.probe.digest)
-        before, now = Probe.from_state_dict(state["probe"]).images, self.monitor.probe.images.cpu()
-        return before.shape == now.shape and torch.equal(before.to(now.dtype), now)
+        if checkpoint["probe"] is None:
+            return bool(checkpoint["digest"] == self.monitor.probe.digest)
+        earlier_images = Probe.from_state_dict(checkpoint["probe"]).images
+        images = self.monitor.probe.images.cpu()
+        return earlier_images.shape == images.shape and torch.equal(earlier_images.to(images.dtype), images)
 
     @property
     def _saves_images(self) -> bool:
@@ -178,53 +266,24 @@ class ProbeSession:
         return self.config.save_probe == "images" and self.monitor.probe.nbytes <= LIMIT
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs, plain containers of CPU tensors; empty before the probe is complete."""
+        """Return what a resumed run needs as plain containers of CPU tensors; empty until the probe is complete."""
         if self.monitor is None:
             return {}
         probe = self.monitor.probe
-        about = {"probe": probe.state_dict()} if self._saves_images else {"probe": None, "digest": probe.digest}
-        return {**about, "watch": self.monitor.state_dict()}
+        identity: dict[str, Any]
+        if self._saves_images:
+            # Each run finds the normalization of collected images in its own data.
+            pixels = self.config.probe.pixels if isinstance(self.config.probe, Probe) else None
+            identity = {"probe": replace(probe, pixels=pixels).state_dict()}
+        else:
+            identity = {"probe": None, "digest": probe.digest}
+        return {**identity, "watch": self.monitor.state_dict()}
 
-    def describe(self) -> dict[str, str]:
-        """What was chosen, and where it was found, in words."""
-        return (
-            summarize(self.monitor, self.config.probe, self.probe_source.source, self.sources) if self.monitor else {}
-        )
-
-    def _at_hand(self, module: nn.Module, precision: Any) -> Probe:
-        own = self.ranks.broadcast_from_rank_zero(self._own)
-        probe = self.ranks.run_on_all_ranks(lambda: own.to(_device(module)))
-        # What was gathered is in the run's precision already.
-        return probe if self.probe_source.gathers else replace(probe, images=precision.convert_input(probe.images))
-
-    def _own(self) -> Probe:
-        probe = self.probe_source.probe()
-        return probe.to("cpu") if self.ranks.count > 1 else probe  # the other processes have other devices
-
-    def _attack(self, probe: Probe) -> Attack | None:
-        if self.config.attack is None:
-            return None
-        attack = coerce_attack(self.config.attack)
-        if self.ranks.sharded:
-            raise NotExplainableError(
-                "`attack=` is not served where a model is sharded (FSDP, ModelParallel): the gradient in an image "
-                "would have to pass through all of them. Leave `attack` out, or train with DDP."
-            )
-        return attack.settled(probe.images) if isinstance(attack, (FGSM, PGD)) else attack
-
-    def _display(self, probe: Probe, holders: Sequence[Any]) -> DisplayConfig:
-        display, count = self.config.display, self.plan.named if self.plan else None
-        if display.pixels is None and probe.pixels is None:
-            pixels, where = find_normalization(holders)
-            if pixels is not None:
-                display, self.sources["normalisation"] = replace(display, pixels=pixels), f"found in {where}"
-        if display.names is None:
-            names, where = find_class_names(holders)
-            if names is not None and len(names) == count:
-                display, self.sources["class names"] = replace(display, names=names), f"found in {where}"
-        return display
+    def summarize(self) -> dict[str, str]:
+        """Return what is explained, and where it was found, one line per setting; empty without a monitor."""
+        return summarize(self.monitor, self.probe_source, self._sources) if self.monitor else {}
 
 
-def _device(module: nn.Module) -> torch.device:
+def _get_device(module: nn.Module) -> torch.device:
     tensor = next(module.parameters(), next(module.buffers(), torch.empty(0)))
     return tensor.device

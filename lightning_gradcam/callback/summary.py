@@ -1,46 +1,70 @@
-"""What a run watches, and how that was found, in words."""
+"""A summary of what a run explains, and where each part of it was found."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from lightning_gradcam.callback.config import short_repr
+from lightning_gradcam.callback.probe_source import ProbeSource
+from lightning_gradcam.explainer.explainer import Explainer
 from lightning_gradcam.methods.resolve import describe_target
 from lightning_gradcam.monitor.monitor import ProbeMonitor
-from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.targets import target_name
 
 
-def summarize(watch: ProbeMonitor, wanted: Probe | int, source: str, sources: Mapping[str, str]) -> dict[str, str]:
-    """A line for every choice, by its name.
+def summarize(monitor: ProbeMonitor, probe_source: ProbeSource, sources: Mapping[str, str]) -> dict[str, str]:
+    """Return one line per setting, by the name of the setting.
 
     Args:
-        watch: What is watched.
-        wanted: The probe that was asked for.
-        source: Whose batches were gathered from, where they were.
-        sources: What was found, and where.
+        monitor: The monitor of the run.
+        probe_source: The source of its images.
+        sources: Settings found in the data or the model, and where.
     """
-    probe, plan = watch.probe, watch.plan
-    few = f" (of {wanted} asked for)" if isinstance(wanted, int) and wanted > len(probe) else ""
-    labelled = "with labels" if watch.labels is not None else "without labels"
-    labelled = "with several labels each" if watch.multilabel else labelled
-    said = {"probe": f"{len(probe)} images{few} of {tuple(probe.images.shape[1:])}, {labelled}"}
-    if source:
-        said["probe"] += f", from {source} batches"
-    shapes = {s.name: s for s in plan.shapes}
-    for layer in plan.layers:
-        at = shapes.get(layer.name)
-        about = f" ({at.kind}, map {'×'.join(map(str, at.grid or ()))})" if at else ""
-        said[f"layer {layer.key}" if layer.is_module else layer.key] = f"{layer.reason or 'given'}{about}"
-    said["method"] = ", ".join(plan.methods) + describe_target(plan.methods, target_name(watch.target))
-    said["method"] += ", mean with the mirrored images" if plan.flips else ""
-    if plan.fuse:
-        said["fused"] = f"{plan.fuse} of the layers, at the size of the finest"
-    if watch.attack is not None:
-        said["attack"] = f"{short_repr(watch.attack)}, on pixels from 0 to 1"
-    if plan.named:
-        said["classes"] = f"{plan.named}, from the width of the model's output"
-    said["picture"] = watch.figures.note if watch.figures else "drawn by another process"
-    if watch.attack is not None and len(probe.size) != 2:
-        said["picture"] += "; attacked ones are measured and not drawn, as they are no photos"
-    return {**said, **sources}
+    explainer = monitor.explainer
+    num_classes = explainer.output_kind.num_classes
+    lines = {
+        "probe": describe_probe(monitor, probe_source),
+        **describe_layers(explainer),
+        "method": describe_method(monitor),
+        "fused": f"{explainer.fuse} of the layers, at the size of the finest" if explainer.fuse else "",
+        "attack": f"{short_repr(monitor.attack)}, on pixels from 0 to 1" if monitor.attack is not None else "",
+        "classes": f"{num_classes}, from the width of the model's output" if num_classes else "",
+        "figure": describe_figure(monitor),
+    }
+    return {**{name: line for name, line in lines.items() if line}, **sources}
+
+
+def describe_probe(monitor: ProbeMonitor, probe_source: ProbeSource) -> str:
+    """Return the number and shape of the images, their labels and their source."""
+    probe, request = monitor.probe, probe_source.request
+    requested = f" (of {request} requested)" if isinstance(request, int) and request > len(probe) else ""
+    labels = "with labels" if monitor.labels is not None else "without labels"
+    labels = "with several labels each" if monitor.is_multilabel else labels
+    source = f", from {probe_source.name} batches" if probe_source.name else ""
+    return f"{len(probe)} images{requested} of {tuple(probe.images.shape[1:])}, {labels}{source}"
+
+
+def describe_layers(explainer: Explainer) -> dict[str, str]:
+    """Return, for each layer, why it was chosen, its kind and the size of its map."""
+    records = {record.name: record for record in explainer.shapes}
+    lines = {}
+    for layer in explainer.layers:
+        record = records.get(layer.name)
+        shape = f" ({record.kind}, map {'×'.join(map(str, record.grid or ()))})" if record else ""
+        lines[f"layer {layer.key}" if layer.is_module else layer.key] = f"{layer.reason or 'given'}{shape}"
+    return lines
+
+
+def describe_method(monitor: ProbeMonitor) -> str:
+    """Return the methods and the target that they explain."""
+    methods = monitor.explainer.methods
+    flips = ", mean with the mirrored images" if monitor.explainer.flips else ""
+    return f"{', '.join(methods)}{describe_target(methods, target_name(monitor.target))}{flips}"
+
+
+def describe_figure(monitor: ProbeMonitor) -> str:
+    """Return how the images are drawn."""
+    line = monitor.figures.note if monitor.figures else "drawn by another process"
+    if monitor.attack is not None and len(monitor.probe.size) != 2:
+        line += "; attacked images are measured and not drawn, because they are not photos"
+    return line

@@ -1,4 +1,4 @@
-"""What a Trainer says about the moment. Duck-typed, so that it serves every package that Lightning comes in."""
+"""Queries about the Trainer's state, duck-typed so that they work with every package of Lightning."""
 
 from __future__ import annotations
 
@@ -16,75 +16,82 @@ from lightning_gradcam.probe.types import Forward
 
 
 def get_log_step(trainer: Any) -> int:
-    """The step that Lightning gives to what is logged at the end of a validation, and so to ``val_loss``."""
+    """Return the step that Lightning logs ``val_loss`` with at the end of a validation."""
     loop = trainer.fit_loop.epoch_loop
     return int(getattr(loop, "_batches_that_stepped", trainer.global_step))
 
 
 def count_batches(trainer: Any) -> int:
-    """Tells moments apart; ``global_step`` does not under gradient accumulation."""
+    """Return the number of batches; unlike ``global_step``, it differs between any two moments of a run.
+
+    Under gradient accumulation, several batches share one ``global_step``.
+    """
     return int(trainer.fit_loop.total_batch_idx)
 
 
 def is_before_first_step(trainer: Any) -> bool:
-    """Whether no training step has been made in this run or those that it goes on from."""
+    """Return whether no training step has run, in this run or in those that it resumes."""
     return count_batches(trainer) <= 0 and trainer.global_step == 0
 
 
 def has_validation(trainer: Any) -> bool:
-    """Whether validation batches will come. (An empty validation loader runs no validation.)"""
-    counts = trainer.num_val_batches  # an empty list before the loaders are there
+    """Return whether validation batches will come. (An empty validation loader runs no validation.)"""
+    counts = trainer.num_val_batches  # an empty list until the loaders are created
     return bool(trainer.enable_validation) and (not isinstance(counts, list) or not counts or sum(counts) > 0)
 
 
 def takes_iterator(step: Any) -> bool:
-    """Whether a step is handed the loader's iterator; batches are known only at its end then."""
+    """Return whether a step takes the loader's iterator, so that its batch is known only at the end of the step."""
     return "dataloader_iter" in inspect.signature(step).parameters
 
 
 def find_data_sources(trainer: Any) -> list[Any]:
-    """Datasets and datamodule, where normalisation and class names may be found; validation first."""
-    loaders, module = [trainer.val_dataloaders, trainer.train_dataloader], getattr(trainer, "datamodule", None)
-    return [*find_datasets(loaders), *([] if module is None else [module])]
+    """Return the datasets and the datamodule, where normalization and class names may be found; validation first."""
+    loaders, datamodule = [trainer.val_dataloaders, trainer.train_dataloader], getattr(trainer, "datamodule", None)
+    return [*find_datasets(loaders), *([] if datamodule is None else [datamodule])]
 
 
 def is_last_epoch(trainer: Any) -> bool:
-    """Whether training is known to end with this epoch."""
+    """Return whether training is known to end with this epoch."""
     epochs, steps = trainer.max_epochs, trainer.max_steps
-    ends = epochs not in (None, -1) and trainer.current_epoch + 1 >= epochs
-    stops = trainer.should_stop and getattr(trainer.fit_loop, "_can_stop_early", True)
-    return bool(ends or (steps not in (None, -1) and trainer.global_step >= steps) or stops)
+    has_all_epochs = epochs not in (None, -1) and trainer.current_epoch + 1 >= epochs
+    has_all_steps = steps not in (None, -1) and trainer.global_step >= steps
+    stops_early = trainer.should_stop and getattr(trainer.fit_loop, "_can_stop_early", True)
+    return bool(has_all_epochs or has_all_steps or stops_early)
 
 
 def find_monitored_names(trainer: Any) -> set[str]:
-    """The names of all values that callbacks and learning-rate schedulers wait for."""
-    watchers = [*trainer.callbacks, *getattr(trainer.strategy, "lr_scheduler_configs", [])]
-    return {name for watcher in watchers if isinstance(name := getattr(watcher, "monitor", None), str)}
+    """Return the names of all values that callbacks and learning-rate schedulers monitor."""
+    monitoring = [*trainer.callbacks, *getattr(trainer.strategy, "lr_scheduler_configs", [])]
+    return {name for owner in monitoring if isinstance(name := getattr(owner, "monitor", None), str)}
 
 
-def describe_explained_weights(trainer: Any, ours: Any) -> str:
-    """Which weights stand in the model when our turn comes after a validation, where a callback swaps averages in."""
-    for at, callback in enumerate(trainer.callbacks):
-        if any(c.__name__ == "WeightAveraging" for c in type(callback).__mro__):
+def describe_explained_weights(trainer: Any, gradcam_callback: Any) -> str:
+    """Return which weights are explained after a validation if a callback swaps averages in, else an empty string.
+
+    Callbacks run in their order, so it depends on which of the two comes first.
+    """
+    for index, callback in enumerate(trainer.callbacks):
+        if any(base.__name__ == "WeightAveraging" for base in type(callback).__mro__):
             name = type(callback).__name__
-            if trainer.callbacks.index(ours) < at:
+            if trainer.callbacks.index(gradcam_callback) < index:
                 return f"after validations the average of {name}, as for val_loss"
-            return f"those in training; before {name} in the list of callbacks, this one would explain the average"
+            return f"the training weights; to explain the average, place this callback before {name}"
     return ""
 
 
 @contextmanager
 def mute_logging(module: nn.Module) -> Iterator[None]:
-    """Inside, `self.log` in a forward pass does nothing: the probe is no part of the user's metrics."""
-    silenced = [m for m in module.modules() if callable(getattr(type(m), "log_dict", None))]
+    """Disable `self.log` in forward passes: the probe must not enter the user's metrics."""
+    logging_modules = [m for m in module.modules() if callable(getattr(type(m), "log_dict", None))]
     try:
-        for silent in silenced:
-            vars(silent).update(log=_ignore, log_dict=_ignore)
+        for submodule in logging_modules:
+            vars(submodule).update(log=_ignore, log_dict=_ignore)
         yield
     finally:
-        for silent in silenced:
+        for submodule in logging_modules:
             for name in ("log", "log_dict"):
-                vars(silent).pop(name, None)
+                vars(submodule).pop(name, None)
 
 
 def _ignore(*_args: Any, **_kwargs: Any) -> None:
@@ -93,12 +100,12 @@ def _ignore(*_args: Any, **_kwargs: Any) -> None:
 
 @dataclass(frozen=True)
 class PrecisionForward:
-    """A forward pass as a validation step makes it: in the precision of the run (autocast, or other defaults)."""
+    """A forward pass in the context of a validation step, and so in the precision of the run (autocast, dtype)."""
 
     forward: Forward
     precision: Any
 
     def __call__(self, model: nn.Module, probe: Probe) -> Any:
-        """What the model returns in a validation step's context."""
+        """Return the model's output."""
         with self.precision.val_step_context(), mute_logging(model):
             return self.forward(model, probe)

@@ -1,4 +1,4 @@
-"""What is said to the user: each thing once."""
+"""The way of every warning to the user."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 
 
 class WarnOnce:
-    """Warnings of one run, said once however often their reason comes up."""
+    """Warnings of one run, each issued once however often its reason occurs."""
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
+        self._subjects: set[str] = set()
 
-    def warn(self, *sentences: str) -> None:
-        """Of several processes the first one says it."""
-        for sentence in filter(self._is_new, sentences):
-            rank_zero_warn(f"GradCAMCallback: {sentence}")
+    def __call__(self, *messages: str) -> None:
+        """Issue, on rank zero, the messages that are new; empty ones are ignored."""
+        for message in filter(self._is_new, messages):
+            rank_zero_warn(f"GradCAMCallback: {message}")
 
-    def warn_here(self, *sentences: str) -> None:
-        """This process says it, whichever it is."""
-        for sentence in filter(self._is_new, sentences):
-            warnings.warn(f"GradCAMCallback: {sentence}", stacklevel=2)
+    def on_this_rank(self, *messages: str) -> None:
+        """Issue the messages that are new on this rank, whichever it is."""
+        for message in filter(self._is_new, messages):
+            warnings.warn(f"GradCAMCallback: {message}", stacklevel=2)
 
-    def _is_new(self, sentence: str) -> bool:
-        subject = sentence.partition(" (")[0]  # what stands in parentheses, a path say, may be another each time
-        new = subject not in self._said
-        self._said.add(subject)
-        return new and bool(sentence)
+    def _is_new(self, message: str) -> bool:
+        """Return whether a message was not issued before; parentheses, a path for example, may differ each time."""
+        subject = message.partition(" (")[0]
+        is_new = subject not in self._subjects
+        self._subjects.add(subject)
+        return is_new and bool(message)

@@ -1,4 +1,4 @@
-"""All hooks of this package: what a model does on the way to a score, and with which gradient."""
+"""Hooks on a model during a forward pass: layer outputs, attention, and the gradients of a score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The graph of a pass from the earliest layer to the score, and nothing before it."""
+"""The forward pass whose graph begins at the earliest layer and ends at the score."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_gradcam.capture.attention import capture_attention
 from lightning_gradcam.capture.hooks import Hook, find_layer, is_traceable, named_layers, register_hooks
 from lightning_gradcam.capture.layer import Layer
-from lightning_gradcam.capture.outputs import list_float_tensors, replace_tensor, with_grad, without_inference_tensors
+from lightning_gradcam.capture.outputs import list_float_tensors, replace_inference_arguments, replace_tensor, with_grad
 from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.capture.restart import Restart
 from lightning_gradcam.errors import NotExplainableError
@@ -27,25 +27,33 @@ def capture(
     layers: Sequence[Layer],
     forward: Forward,
     targets: Sequence[Target],
-    keep: bool = True,
+    retain_graph: bool = True,
     differentiable: bool = False,
 ) -> list[CapturedPass]:
-    """Run the model once and keep what a gradient at ``layers`` needs: the graph from the earliest of them on.
+    """Run the model once and keep what a gradient at ``layers`` needs: the graph that starts at the earliest of them.
 
-    Under `torch.no_grad`, the pass runs without grad up to there, so that nothing of the body is saved for backward. A
-    loss made of the activations and gradients of a ``differentiable`` one reaches all weights that want a gradient.
+    Under `torch.no_grad`, the pass runs without grad up to there, so that nothing before it is saved for backward.
+
+    Args:
+        model: Isolated, see `isolation.isolated`.
+        probe: The images.
+        layers: The layers to capture.
+        forward: How the model is called.
+        targets: The scores to explain.
+        retain_graph: Whether the graph outlives the last target's gradients.
+        differentiable: Whether activations and gradients are part of the graph. A loss computed from them then reaches
+            all weights that require a gradient.
 
     Returns:
-        One `CapturedPass` per target, all of the same pass, to be read in this order. Unless told to ``keep`` it, the
-        last one's gradients free the graph.
+        One `CapturedPass` per target, all of the same forward pass. Read their gradients in this order.
 
     Raises:
         NotExplainableError: A layer did not run.
     """
-    output, tensors, cut = _run_to_graph(model, probe, layers, forward)
+    output, tensors, is_cut = _run_to_graph(model, probe, layers, forward)
     with torch.enable_grad():
         carries_grad = all(target(output, probe).requires_grad for target in targets)
-    if layers and (cut or not carries_grad):
+    if layers and (is_cut or not carries_grad):
         # The model has a no_grad block of its own around a layer, and grad was off again after it.
         with torch.enable_grad():
             output, tensors, _ = _run_to_graph(model, probe, layers, forward)
@@ -55,26 +63,25 @@ def capture(
             f"Layer {missing[0]!r} returned no floating-point tensor in this pass: it did not run, or its hook did not "
             "fire. Choose another with `layers=`."
         )
-    by_key = {layer.key: layer for layer in layers}
-    run = _again(model, forward, probe.images.device.type)
-    whole = CapturedPass(
+    run = _bind_forward(model, forward, probe.images.device.type)
+    last = CapturedPass(
         model,
         probe,
-        targets[0],
+        targets[-1],
         output,
         tensors,
-        by_key,
+        {layer.key: layer for layer in layers},
         run,
-        lambda layer, one: Restart(model, layer, run, one),
-        lambda rows, target: capture_attention(model, rows, run, target),
+        lambda layer, image: Restart(model, layer, run, image),
+        lambda images, target: capture_attention(model, images, run, target),
+        retain_graph=retain_graph,
         differentiable=differentiable,
     )
-    shared = [True] * (len(targets) - 1) + [keep]
-    return [replace(whole, target=target, shared=each) for target, each in zip(targets, shared, strict=True)]
+    return [*(replace(last, target=target, retain_graph=True) for target in targets[:-1]), last]
 
 
-def _again(model: nn.Module, forward: Forward, device: str) -> Callable[[Probe], Any]:
-    """The model's forward pass under the autocast of now: methods run without it, and other scores must be as exact."""
+def _bind_forward(model: nn.Module, forward: Forward, device: str) -> Callable[[Probe], Any]:
+    """Return the model's forward pass under the current autocast: methods run without it, but scores must match."""
     enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
 
     def run(probe: Probe) -> Any:
@@ -87,39 +94,44 @@ def _again(model: nn.Module, forward: Forward, device: str) -> Callable[[Probe],
 def _run_to_graph(
     model: nn.Module, probe: Probe, layers: Sequence[Layer], forward: Forward
 ) -> tuple[Any, dict[str, Tensor], bool]:
-    """The output, the tensors, and whether grad was off again between two of them."""
+    """Return the output, the tensors by layer key, and whether grad was off again between two of them."""
     tensors: dict[str, Tensor] = {}
-    cut = False
+    is_cut = False
     calls: Counter[str] = Counter()
     modules = [(layer, find_layer(layer.name, model)) for layer in layers]
-    gone = [layer.name for layer, module in modules if module is None]
-    if gone:
+    missing = [layer.name for layer, module in modules if module is None]
+    if missing:
         raise NotExplainableError(
-            f"Layer {gone[0]!r} is no longer in the model, whose structure has changed. Name one that stays: `layers=`."
+            f"Layer {missing[0]!r} is no longer in the model, whose structure has changed. Choose a layer that does "
+            "not change with `layers=`."
         )
 
-    def tap(layer: Layer) -> Hook:
-        def leave(_module: nn.Module, _args: Any, output: Any) -> Any:
-            nonlocal cut
+    def create_hook(layer: Layer) -> Hook:
+        def capture_output(_module: nn.Module, _args: Any, output: Any) -> Any:
+            nonlocal is_cut
             call = calls[layer.key]
             calls[layer.key] += 1
             tensor = next(list_float_tensors(output), None)
             if tensor is None or layer.call not in (-1, call):
                 return None
-            cut |= bool(tensors) and not torch.is_grad_enabled()
-            # A clone goes on, so that an in-place operation behind the layer does not change what was captured.
-            tensors[layer.key], handed = with_grad(tensor)
-            return replace_tensor(output, tensor, handed)
+            is_cut |= bool(tensors) and not torch.is_grad_enabled()
+            # The model continues with a clone, so that an in-place operation does not change the captured tensor.
+            tensors[layer.key], clone = with_grad(tensor)
+            return replace_tensor(output, tensor, clone)
 
-        return leave
+        return capture_output
 
-    before = torch.is_grad_enabled()
-    every = named_layers(model) if before else {}
-    taking = [m.register_forward_pre_hook for name, m in every.items() if is_traceable(name, m)]
-    tapping = [(module.register_forward_hook, tap(layer)) for layer, module in modules if module is not None]
-    with register_hooks([*((register, without_inference_tensors) for register in taking), *tapping]):  # type: ignore[list-item]  # as above
+    is_grad_enabled = torch.is_grad_enabled()
+    traced = named_layers(model) if is_grad_enabled else {}
+    pre_hooks = [
+        (module.register_forward_pre_hook, replace_inference_arguments)
+        for name, module in traced.items()
+        if is_traceable(name, module)
+    ]
+    hooks = [(module.register_forward_hook, create_hook(layer)) for layer, module in modules if module is not None]
+    with register_hooks([*pre_hooks, *hooks]):  # type: ignore[list-item]  # pre-hooks have no output argument
         try:
             output = forward(model, probe)
         finally:
-            torch.set_grad_enabled(before)
-    return output, {layer.key: tensors[layer.key] for layer in layers if layer.key in tensors}, cut
+            torch.set_grad_enabled(is_grad_enabled)
+    return output, {layer.key: tensors[layer.key] for layer in layers if layer.key in tensors}, is_cut

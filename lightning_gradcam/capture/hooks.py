@@ -1,4 +1,4 @@
-"""The modules of a model by name, and hooks on them for one pass."""
+"""The modules of a model by name, and temporary hooks on them."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
 def clean_name(name: str) -> str:
-    """A module's name without what torch.compile, FSDP and activation checkpointing put in front of it.
+    """Strip the names of wrappers (torch.compile, FSDP, activation checkpointing) from a module's name.
 
     >>> clean_name("_orig_mod.layer4._fsdp_wrapped_module.1")
     'layer4.1'
     """
     if not any(wrapper in name for wrapper in _WRAPPERS):
-        return name  # nearly all
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+        return name  # the common case
+    return ".".join(child for child in name.split(".") if child not in _WRAPPERS)
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules inside ``model`` by name; where one is wrapped, the name is that of what is inside."""
+    """Return the modules inside ``model`` by name; a wrapper is listed under the name of the module that it wraps."""
     return {clean: module for name, module in model.named_modules() if (clean := clean_name(name))}
 
 
 def find_layer(name: str, model: nn.Module) -> nn.Module | None:
-    """``named_layers(model).get(name)``, without looking at all the others."""
-    module = _unwrapped(model)
-    for part in name.split("."):
-        child = module._modules.get(part)
+    """Return ``named_layers(model).get(name)`` without listing all modules."""
+    module = _unwrap(model)
+    for child_name in name.split("."):
+        child = module._modules.get(child_name)
         if child is None:
             return None
-        module = _unwrapped(child)
+        module = _unwrap(child)
     return module
 
 
-def _unwrapped(module: nn.Module) -> nn.Module:
-    """What is inside of all wrappers."""
-    while inside := next((module._modules[name] for name in _WRAPPERS if name in module._modules), None):
-        module = inside
+def _unwrap(module: nn.Module) -> nn.Module:
+    """Return the module inside all wrappers."""
+    while wrapped := next((module._modules[name] for name in _WRAPPERS if name in module._modules), None):
+        module = wrapped
     return module
 
 
 @contextmanager
 def register_hooks(hooks: Sequence[tuple[Callable[[Hook], Any], Hook]]) -> Iterator[None]:
-    """Inside, modules call these hooks: of each pair, the first registers the second."""
+    """Register hooks, and remove them afterwards; in each pair, the first function registers the second."""
     handles = []
     try:
         for register, hook in hooks:
@@ -62,5 +62,5 @@ def register_hooks(hooks: Sequence[tuple[Callable[[Hook], Any], Hook]]) -> Itera
 
 
 def is_traceable(name: str, module: nn.Module) -> bool:
-    """Not what computes weights, and not what takes no hooks."""
+    """Return whether a module supports hooks and computes activations, not parametrized weights."""
     return ".parametrizations." not in f".{name}." and not isinstance(module, torch.jit.ScriptModule)

@@ -1,4 +1,4 @@
-"""What one forward pass did, layer by layer, and the places that were chosen from it."""
+"""Layers to explain, and records of what each layer returned in a forward pass."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ ToGrid: TypeAlias = Callable[[Tensor], Tensor]
 
 
 def channels_first(output: Tensor) -> Tensor:
-    """``(n, C, *s)`` as it is."""
+    """Return ``(n, C, *s)`` unchanged."""
     return output
 
 
 def channels_last(output: Tensor) -> Tensor:
-    """``(n, *s, C)`` to ``(n, C, *s)``."""
+    """Move channels to the front: ``(n, *s, C)`` to ``(n, C, *s)``."""
     return output.movedim(-1, 1)
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Turns tokens ``(n, extra + prod(grid), C)`` into ``(n, C, *grid)``; the extra ones come first and are left out.
+    """The layout of tokens ``(n, extra + prod(grid), C)``, which it turns into ``(n, C, *grid)``.
 
     Args:
-        grid: Of the patches.
-        extra: How many tokens are no patches.
-        rows: Which dimension the images are: 0, or 1 for ``(L, n, C)``.
+        grid: Grid of the patches.
+        extra: Number of tokens that are not patches, such as class tokens. They come first and are left out.
+        rows: Dimension of the images: 0, or 1 for ``(L, n, C)``.
 
     >>> import torch
     >>> Tokens((2, 3), extra=1)(torch.arange(7.0).reshape(1, 7, 1))
@@ -43,23 +43,23 @@ class Tokens:
     rows: int = 0
 
     def __call__(self, output: Tensor) -> Tensor:
-        """The patches on their grid."""
+        """Return the patches on their grid."""
         patches = output.movedim(self.rows, 0)[:, self.extra :]
         return patches.transpose(1, 2).reshape(len(patches), -1, *self.grid)
 
 
 PIXELS, ATTENTION = "input pixels", "all attention"
-"""Names of the places of evidence that are no module's output: the images, and all attention of a pass together."""
+"""Names of locations of evidence that are not module outputs: the images, and all attention of a pass together."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A place in the model whose output is explained.
+    """A layer whose output is explained.
 
     Args:
-        name: The module, as ``named_modules`` spells it. Of modules that return the same tensor, the outermost.
-        call: Which call of it, counted from 0, where it runs several times in one pass; -1 is the last.
-        reason: Why it was chosen, in words.
+        name: The module's name in ``named_modules``. If several modules return the same tensor, the outermost.
+        call: Index of the call, from 0, if the module runs several times in one pass; -1 is the last.
+        reason: Why the layer was selected, for messages.
         to_grid: Turns its output into ``(n, C, *s)``.
     """
 
@@ -70,30 +70,30 @@ class Layer:
 
     @property
     def key(self) -> str:
-        """How explanations name this layer."""
+        """The layer's key in explanations."""
         return self.name if self.call == -1 else f"{self.name}[{self.call}]"
 
     @property
     def is_module(self) -> bool:
-        """Whether it is a module's output; else it is one of the places of another kind."""
+        """Whether it is a module's output, unlike the input pixels and attention."""
         return self.name not in (PIXELS, ATTENTION)
 
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """What one module returned in a traced pass.
+    """The record of a module's output in a traced pass.
 
     Args:
-        name: Of modules that returned the same tensor, the outermost.
-        kind: Class name of the module that made the tensor, the innermost of these.
-        shape: Of the tensor, ``(n, ...)``.
-        grid: Its spatial dimensions, or None where it has no place for evidence.
-        call: Which call of the module; -1 for the last (and so for the only) one.
-        reaches: Whether the score's gradient reaches it; of tokens, whether it reaches patches.
-        touched: The share of its places with a gradient other than zero, in at least one image.
-        to_grid: Turns it into ``(n, C, *grid)``.
+        name: The module's name. If several modules return the same tensor, the outermost.
+        kind: Class name of the module that created the tensor, which is the innermost of these.
+        shape: Shape of the tensor, ``(n, ...)``.
+        grid: Its spatial dimensions; None if it has no spatial positions.
+        call: Index of the module's call; -1 for the last (and thus for the only) one.
+        reaches: Whether the score's gradient reaches the tensor; for tokens, whether it reaches patches.
+        touched: Fraction of spatial positions with a nonzero gradient in at least one image.
+        to_grid: Turns the tensor into ``(n, C, *grid)``.
         inner: The other modules that returned the same tensor, the innermost first.
-        answers: Whether it already is the model's answer: scores of classes, place by place.
+        answers: Whether the tensor is the model's output already: class scores at each spatial position.
     """
 
     name: str
@@ -114,20 +114,20 @@ class LayerRecord:
 
     @property
     def cells(self) -> int:
-        """How many places for evidence there are."""
+        """The number of spatial positions."""
         return math.prod(self.grid) if self.grid else 0
 
 
-def is_vanishing(shapes: Iterable[LayerRecord]) -> bool:
-    """Whether the gradient is zero at all places, so that nothing tells which tokens it could reach."""
-    return not any(s.touched for s in shapes if s.cells > 1)
+def is_vanishing(records: Iterable[LayerRecord]) -> bool:
+    """Return whether the gradient is zero at all spatial positions, which leaves open which tokens it can reach."""
+    return not any(record.touched for record in records if record.cells > 1)
 
 
 def split_layers(layers: Sequence[Layer]) -> tuple[list[Layer], dict[str, Layer]]:
-    """What modules return, and by their keys the places of another kind.
+    """Split layers into module outputs and, by key, the other locations.
 
     >>> split_layers([Layer("conv"), Layer(PIXELS)])[1].keys()
     dict_keys(['input pixels'])
     """
-    modules, others = [layer for layer in layers if layer.is_module], [y for y in layers if not y.is_module]
-    return modules, {layer.key: layer for layer in others}
+    modules = [layer for layer in layers if layer.is_module]
+    return modules, {layer.key: layer for layer in layers if not layer.is_module}

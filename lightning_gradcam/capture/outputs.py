@@ -1,4 +1,4 @@
-"""What modules return: a tensor, or containers of them."""
+"""Module outputs: a tensor, or containers of tensors."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_gradcam.utils.inference_mode import without_inference_tensors
+
 
 def list_float_tensors(output: Any) -> Iterator[Tensor]:
-    """The floating-point tensors in what a module returned; the first is the one that is looked at."""
+    """Yield the floating-point tensors in a module's output; the first one is explained."""
     if isinstance(output, Tensor):
         if output.is_floating_point():
             yield output
         return
-    inside = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
-    yield from (found for item in inside for found in list_float_tensors(item))
+    items = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
+    yield from (tensor for item in items for tensor in list_float_tensors(item))
 
 
 def map_tensors(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """What a module returned, with every tensor exchanged; containers are copied, never changed.
+    """Replace every tensor in a module's output; containers are copied, not changed.
 
     >>> map_tensors((torch.ones(2), {"a": torch.zeros(1)}, None), lambda tensor: tensor + 1)
     (tensor([2., 2.]), {'a': tensor([1.])}, None)
@@ -42,25 +44,27 @@ def map_tensors(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def replace_tensor(output: Any, old: Tensor, new: Tensor) -> Any:
-    """What a module returned, with one tensor exchanged."""
+    """Replace one tensor in a module's output."""
     return map_tensors(output, lambda tensor: new if tensor is old else tensor)
 
 
 def get_version(tensor: Tensor) -> int:
-    """How often it was changed in place; what was made in inference mode does not count that."""
+    """Return how often a tensor was changed in place; 0 for inference tensors, which do not count it."""
     return 0 if tensor.is_inference() else tensor._version
 
 
-def without_inference_tensors(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What a module is given, with copies of what was made in a `torch.inference_mode` that has ended (a pre-hook)."""
-    if torch.is_inference_mode_enabled():
-        return args
-    return tuple(arg.clone() if isinstance(arg, Tensor) and arg.is_inference() else arg for arg in args)
+def replace_inference_arguments(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Replace the inference tensors in a module's arguments, unless inference mode is still on (a forward pre-hook)."""
+    return args if torch.is_inference_mode_enabled() else without_inference_tensors(*args)
 
 
 def with_grad(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """Switch grad on from here, also in a no_grad block: what a gradient is asked for, and the clone that goes on."""
-    with torch.inference_mode(False), torch.enable_grad():  # autograd takes nothing that was made in inference mode
+    """Enable grad from here on, also in a no_grad block of the model.
+
+    Returns:
+        The tensor to compute gradients for, and its clone for the model to continue with.
+    """
+    with torch.inference_mode(False), torch.enable_grad():  # autograd rejects inference tensors
         if not tensor.requires_grad:
             tensor = (tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()
         clone = tensor.clone()

@@ -1,4 +1,4 @@
-"""One forward pass and the means for more: what a method may work with."""
+"""The captured forward pass that a method works with, and the further passes that it can request."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from lightning_gradcam.probe.types import HoldableTarget, Target
 
 @dataclass(frozen=True)
 class AttentionMap:
-    """One attention of a pass, head by head.
+    """The attention weights of one call in a forward pass, head by head.
 
     Args:
-        weights: ``(n, heads, L, L)``, at least float32: how much each token (a row) takes from which; rows sum up to 1.
-        gradient: Of the score, with respect to the weights; None where it was not asked for.
+        weights: ``(n, heads, L, L)``, at least float32: how much each token (a row) attends to each other token; rows
+            sum to 1.
+        gradient: The score's gradient with respect to the weights; None if it was not requested.
     """
 
     weights: Tensor
@@ -30,36 +31,38 @@ class AttentionMap:
 
 
 class ForwardFromLayer(Protocol):
-    """Passes over one image from a layer on: what comes before the layer is the same in all of them, and runs once."""
+    """Forward passes over one image that start at a layer: everything before the layer is shared and runs once."""
 
     def __call__(self, count: int, change: Callable[[Tensor], Tensor]) -> Any:
-        """The model's output for so many rows of the image.
+        """Return the model's output for ``count`` copies of the image, with the layer's output changed.
 
         Args:
-            count: How many rows.
-            change: From the layer's output, as it came, with so many equal rows, to what it hands on instead.
+            count: Number of copies.
+            change: Maps the layer's output, unmodified and with ``count`` equal rows, to what the layer returns
+                instead.
         """
 
 
 @dataclass(frozen=True)
 class CapturedPass:
-    """One forward pass, what it left at the layers, and the means for more: what a method may work with.
+    """A forward pass with its outputs at the layers, and the means for further passes.
 
     Args:
         model: Isolated, see `isolation.isolated`.
         probe: The images.
-        target: The score that is explained.
-        output: What the model returned for them.
-        tensors: Per layer key, the layer's output as it came, part of the graph from there to the score.
-        layers: Where it was captured.
-        run: Another forward pass, of any probe; nothing of it is captured, and grad is kept only where it is on.
-        restart: Passes from a layer on, over the one image of a probe.
-        attend: Another forward pass of a probe, of which all attention is kept, in order of execution; with a target,
-            its gradients, too.
-        elsewhere: Places of evidence that are no layers.
-        shared: Whether others work on the same graph after this one. Else it goes, piece by piece, while `gradients`
-            are computed, which takes a tenth off the time of several layers: memory is used again while it is warm.
-        differentiable: Whether activations and gradients are part of the graph, so that a loss can be made of them.
+        target: The explained score.
+        output: The model's output for the images.
+        tensors: Per layer key, the layer's output, unmodified and part of the graph from there to the score.
+        layers: The captured layers by key.
+        run: Runs another forward pass, of any probe; it captures nothing and records a graph only if grad is on.
+        forward_from_layer: Creates the passes that start at a layer, for a probe of one image.
+        capture_attention: Runs another forward pass of a probe and returns all attention in order of execution; with a
+            target, it also computes the target's gradients.
+        elsewhere: Locations of evidence that are not layers, by key.
+        retain_graph: Whether the graph is needed after this pass's gradients. If not, it is freed while `gradients`
+            runs, which takes a tenth off the time of several layers: memory is reused while it is in the cache.
+        differentiable: Whether activations and gradients are part of the graph, so that a loss can be computed from
+            them.
     """
 
     model: nn.Module
@@ -69,95 +72,107 @@ class CapturedPass:
     tensors: Mapping[str, Tensor]
     layers: Mapping[str, Layer]
     run: Callable[[Probe], Any]
-    restart: Callable[[Layer, Probe], ForwardFromLayer]
-    attend: Callable[[Probe, Target | None], Sequence[AttentionMap]]
+    forward_from_layer: Callable[[Layer, Probe], ForwardFromLayer]
+    capture_attention: Callable[[Probe, Target | None], Sequence[AttentionMap]]
     elsewhere: Mapping[str, Layer] = field(default_factory=dict)
-    shared: bool = True
+    retain_graph: bool = True
     differentiable: bool = False
 
     @property
     def locations(self) -> Mapping[str, Layer]:
-        """Where evidence may lie, by key."""
+        """All locations of evidence by key: layers, input pixels, attention."""
         return {**self.layers, **self.elsewhere}
 
     @cached_property
     def activations(self) -> Mapping[str, Tensor]:
-        """``(n, C, *s)`` per layer, in at least float32."""
+        """The outputs ``(n, C, *s)`` per layer, in at least float32."""
         tensors = self.tensors if self.differentiable else {key: t.detach() for key, t in self.tensors.items()}
-        return {key: self._grid(key, tensor) for key, tensor in tensors.items()}
+        return {key: self._to_grid(key, tensor) for key, tensor in tensors.items()}
 
     @cached_property
     def gradients(self) -> Mapping[str, Tensor]:
-        """``(n, C, *s)`` per layer, in at least float32; zero where the score does not depend on the layer."""
-        with torch.enable_grad():
-            scores = self.target(self.output, self.probe)
-            total = scores.sum()
-        check_has_gradient(scores)
-        tensors, again = list(self.tensors.values()), self.differentiable
-        kept = again or self.shared
-        found = torch.autograd.grad(total, tensors, retain_graph=kept, create_graph=again, allow_unused=True)
-        return {
-            key: self._grid(key, torch.zeros_like(tensor) if gradient is None else gradient)
-            for (key, tensor), gradient in zip(self.tensors.items(), found, strict=True)
-        }
-
-    @cached_property
-    def freeze(self) -> Target:
-        """The target with what it chose in this pass: the predicted class stays the same class in other images."""
-        return self.target.freeze(self.output, self.probe) if isinstance(self.target, HoldableTarget) else self.target
-
-    def scores(self, probe: Probe, rows: Sequence[int] | None = None) -> Tensor:
-        """The explained score of other images (masked ones, say): a forward pass, ``(n,)`` or ``(n, k)``.
-
-        Args:
-            probe: The images, with all that belongs to them.
-            rows: Which rows of this pass's probe they come from; by default they are as many, in the same order.
-        """
-        return self._held_for(rows)(self.run(probe), probe)
-
-    def scores_from_layer(self, key: str, row: int) -> Callable[[int, Callable[[Tensor], Tensor]], Tensor]:
-        """What the explained score of one image becomes where a layer hands on something else.
-
-        Args:
-            key: The layer's.
-            row: Which image.
-
-        Returns:
-            A function of ``(count, change)``, see `ForwardFromLayer`, to scores ``(count,)`` or ``(count, k)``.
-        """
-        behind = self.restart(self.layers[key], self.probe[[row]])
-
-        def scores(count: int, change: Callable[[Tensor], Tensor]) -> Tensor:
-            rows = [row] * count
-            return self._held_for(rows)(behind(count, change), self.probe[rows])
-
-        return scores
-
-    def attention(self, gradients: bool = False) -> Sequence[AttentionMap]:
-        """All attention over the images, in order of execution, from one more pass.
-
-        Args:
-            gradients: Whether the explained score's gradient is asked for, too, which costs a whole backward pass.
+        """The score's gradients ``(n, C, *s)`` per layer, in at least float32; zero if it does not depend on the layer.
 
         Raises:
             NotExplainableError: The score carries no gradient.
         """
-        return self.attend(self.probe, self.freeze if gradients else None)
+        with torch.enable_grad():
+            scores = self.target(self.output, self.probe)
+            total = scores.sum()
+        check_has_gradient(scores)
+        gradients = torch.autograd.grad(
+            total,
+            list(self.tensors.values()),
+            retain_graph=self.differentiable or self.retain_graph,
+            create_graph=self.differentiable,
+            allow_unused=True,
+        )
+        return {
+            key: self._to_grid(key, torch.zeros_like(tensor) if gradient is None else gradient)
+            for (key, tensor), gradient in zip(self.tensors.items(), gradients, strict=True)
+        }
 
-    def _held_for(self, rows: Sequence[int] | None) -> Target:
-        held = self.freeze
-        return held.select_rows(rows) if rows is not None and isinstance(held, HoldableTarget) else held
+    @cached_property
+    def frozen_target(self) -> Target:
+        """The target with its choice in this pass; the predicted class, for example, is the same for other images."""
+        return self.target.freeze(self.output, self.probe) if isinstance(self.target, HoldableTarget) else self.target
 
-    def _grid(self, key: str, tensor: Tensor) -> Tensor:
+    def scores(self, probe: Probe, rows: Sequence[int] | None = None) -> Tensor:
+        """Compute the explained score of other images, such as masked ones, by a forward pass: ``(n,)`` or ``(n, k)``.
+
+        Args:
+            probe: The images with their labels and other fields.
+            rows: The rows of this pass's probe that they come from; by default all, in the same order.
+        """
+        return self._select_target(rows)(self.run(probe), probe)
+
+    def scores_from_layer(self, key: str, row: int) -> Callable[[int, Callable[[Tensor], Tensor]], Tensor]:
+        """Return a function that computes the explained score of one image with a changed layer output.
+
+        Args:
+            key: The layer's.
+            row: The image's row in the probe.
+
+        Returns:
+            A function of ``(count, change)``, see `ForwardFromLayer`, to scores ``(count,)`` or ``(count, k)``.
+        """
+        forward = self.forward_from_layer(self.layers[key], self.probe[[row]])
+
+        def compute_scores(count: int, change: Callable[[Tensor], Tensor]) -> Tensor:
+            rows = [row] * count
+            return self._select_target(rows)(forward(count, change), self.probe[rows])
+
+        return compute_scores
+
+    def attention(self, gradients: bool = False) -> Sequence[AttentionMap]:
+        """Capture all attention over the images in another forward pass, in order of execution.
+
+        Args:
+            gradients: Whether to compute the explained score's gradient as well, which costs a whole backward pass.
+
+        Raises:
+            NotExplainableError: The score carries no gradient.
+        """
+        return self.capture_attention(self.probe, self.frozen_target if gradients else None)
+
+    def _select_target(self, rows: Sequence[int] | None) -> Target:
+        target = self.frozen_target
+        return target.select_rows(rows) if rows is not None and isinstance(target, HoldableTarget) else target
+
+    def _to_grid(self, key: str, tensor: Tensor) -> Tensor:
         grid = self.layers[key].to_grid(tensor)
         return grid.float() if grid.dtype in (torch.float16, torch.bfloat16) else grid
 
 
 def check_has_gradient(scores: Tensor) -> None:
-    """Raise a NotExplainableError where no gradient of the scores can be asked for."""
+    """Check that scores carry a gradient.
+
+    Raises:
+        NotExplainableError: They do not.
+    """
     if not scores.requires_grad:
         raise NotExplainableError(
-            "The score carries no gradient, even with grad switched on: the model's forward or the target cuts the "
-            "graph (no_grad, detach, or a result computed outside of PyTorch). Pass `forward=` or `target=` without "
-            "that step."
+            "The score carries no gradient, even with grad mode on: the model's forward or the target cuts the graph "
+            "(no_grad, detach, or a result computed outside of PyTorch). Pass `forward=` or `target=` without that "
+            "step."
         )

@@ -1,4 +1,4 @@
-"""``lightning-gradcam``: baselines recorded, compared and shown from a shell."""
+"""The command ``lightning-gradcam``: record, compare and show baselines from a shell."""
 
 from __future__ import annotations
 

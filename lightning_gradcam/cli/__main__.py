@@ -1,4 +1,4 @@
-"""``python -m lightning_gradcam.cli``: the same as ``lightning-gradcam``."""
+"""``python -m lightning_gradcam.cli``, equivalent to ``lightning-gradcam``."""
 
 from __future__ import annotations
 

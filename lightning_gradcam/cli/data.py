@@ -1,4 +1,4 @@
-"""Images to explain: from a folder, a LightningDataModule, a DataLoader or a Dataset, the same ones every time."""
+"""Images of ``--data``: a folder, a LightningDataModule, a DataLoader or a Dataset, in a reproducible order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, SequentialSampler
 
-from lightning_gradcam.cli.errors import WrongCallError
+from lightning_gradcam.cli.errors import UsageError
 from lightning_gradcam.cli.image_folder import read_folder
 from lightning_gradcam.cli.instantiate import instantiate
 from lightning_gradcam.cli.parser import ImportSpec, ParsedArgs
@@ -21,80 +21,86 @@ from lightning_gradcam.probe.dataset_info import find_class_names, find_datasets
 from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
 
-LOOKED_AT = 16
-"""So many times the images that are wanted are looked at, for classes that are not among the first."""
+SCAN_FACTOR = 16
+"""Scan at most 16 times the requested number of images to find rare classes."""
 
-_LOADERS = ("val_dataloader", "test_dataloader", "train_dataloader")
+_LOADER_STAGES = {"val_dataloader": ("validate", "fit"), "test_dataloader": ("test",), "train_dataloader": ("fit",)}
+"""Methods of a datamodule in the order in which they are tried, and the stages to set up for them."""
 
 
-def parse_normalization(asked: ParsedArgs) -> Normalization | None:
-    """The normalisation that the user gave.
+def parse_normalization(args: ParsedArgs) -> Normalization | None:
+    """Return the normalization of ``--mean`` and ``--std``; None without them.
 
     Raises:
-        WrongCallError: One of mean and std is missing, or they do not fit.
+        UsageError: One of the two is missing, or they are invalid.
     """
-    mean, std = asked.options.mean, asked.options.std
+    mean, std = args.options.mean, args.options.std
     if (mean is None) != (std is None):
-        raise WrongCallError("--mean and --std go together")
+        raise UsageError("--mean and --std must be passed together.")
     try:
         return None if mean is None else Normalization(tuple(mean), tuple(std))
     except ValueError as error:
-        raise WrongCallError(str(error)) from error
+        raise UsageError(str(error)) from error
 
 
-def load_images(asked: ParsedArgs, count: int) -> Probe:
-    """The images of ``--data``, at most ``count``, as the model takes them.
+def load_images(args: ParsedArgs, count: int) -> Probe:
+    """Load at most ``count`` images of ``--data``, preprocessed for the model.
 
     Raises:
-        WrongCallError: There are none, or the data cannot be made.
+        UsageError: There are no images, or the data cannot be created.
     """
-    assert asked.data is not None
+    assert args.data is not None
     if count < 1:
-        raise WrongCallError(f"expected --images of at least 1, but got {count}")
-    pixels = parse_normalization(asked)
-    folder = Path(asked.data.path)
+        raise UsageError(f"Expected --images to be at least 1, but got {count}.")
+    normalization = parse_normalization(args)
+    folder = Path(args.data.path)
     if folder.is_dir():
-        return read_folder(folder, count, _size(asked), asked.options.channels, pixels)
-    if "/" in asked.data.path or "." not in asked.data.path.replace(":", "."):
-        raise WrongCallError(f"--data {asked.data.path} is neither a folder nor a path such as package.module.Name")
-    return _from_loaders(asked.data, count, pixels)
+        return read_folder(folder, count, _parse_size(args), args.options.channels, normalization)
+    if "/" in args.data.path or "." not in args.data.path.replace(":", "."):
+        raise UsageError(
+            f"Expected --data to be an existing folder, or a path such as package.module.Name, but got "
+            f"{args.data.path!r}."
+        )
+    return _load_from_loaders(args.data, count, normalization)
 
 
-def _size(asked: ParsedArgs) -> tuple[int, int] | None:
-    size = asked.options.size
+def _parse_size(args: ParsedArgs) -> tuple[int, int] | None:
+    """Return height and width."""
+    size = args.options.size
     if size is None:
         return None
     if len(size) not in (1, 2) or min(size) < 1:
-        raise WrongCallError(f"expected --size N or --size H W, but got {' '.join(map(str, size))}")
+        raise UsageError(f"Expected --size N or --size H W, but got {' '.join(map(str, size))}.")
     return size[0], size[-1]
 
 
-def _from_loaders(named: ImportSpec, count: int, pixels: Normalization | None) -> Probe:
-    data = instantiate(named, "data")
-    loaders = _loaders_of(data, named.path)
-    holders = [*find_datasets(loaders), data]
-    names, _ = find_class_names(holders)
-    gatherer, seen = ProbeCollector(count), 0
-    torch.manual_seed(0)  # whatever is random in the data, it is the same every time
-    with Progress("reading images", count * LOOKED_AT) as progress:
-        for batch in _batches(data, loaders):
-            gatherer.add(batch)
-            seen += 1
+def _load_from_loaders(spec: ImportSpec, count: int, normalization: Normalization | None) -> Probe:
+    data = instantiate(spec, "data")
+    loaders = _create_loaders(data, spec.path)
+    sources = [*find_datasets(loaders), data]
+    class_names, _ = find_class_names(sources)
+    class_count = None if class_names is None else len(class_names)
+    collector, batch_count = ProbeCollector(count), 0
+    torch.manual_seed(0)  # random augmentation is the same in every run
+    with Progress("reading images", count * SCAN_FACTOR) as progress:
+        for batch in _iterate_batches(data, loaders):
+            collector.add(batch)
+            batch_count += 1
             progress.add(len(read_batch(batch) or [None]))
-            enough = gatherer.settled(None if names is None else len(names))
-            if enough or progress.done >= count * LOOKED_AT:
+            if collector.is_complete(class_count) or progress.done >= count * SCAN_FACTOR:
                 break
-    if not len(gatherer):
-        raise WrongCallError(
-            f"--data {named.path} gave {seen} batches, none with images (floating-point tensors of shape (N, C, H, W))"
+    if not len(collector):
+        raise UsageError(
+            f"Expected --data {spec.path} to yield images (floating-point tensors of shape (N, C, H, W)), but got "
+            f"{batch_count} batches without any."
         )
-    found, _ = find_normalization(holders)
-    return replace(gatherer.probe(), pixels=pixels or found)
+    dataset_normalization, _ = find_normalization(sources)
+    return replace(collector.probe(), pixels=normalization or dataset_normalization)
 
 
-def _batches(data: Any, loaders: list[Any]) -> Iterator[Any]:
-    """Batches in a fixed order, as a LightningModule's validation gets them."""
-    base = _lightnings(data)
+def _iterate_batches(data: Any, loaders: list[Any]) -> Iterator[Any]:
+    """Yield batches as a LightningModule receives them: after the datamodule's hooks for batch transfer."""
+    base = _find_datamodule_class(data)
     hooks = [
         getattr(data, name)
         for name in ("on_before_batch_transfer", "on_after_batch_transfer")
@@ -107,57 +113,58 @@ def _batches(data: Any, loaders: list[Any]) -> Iterator[Any]:
             yield batch
 
 
-def _loaders_of(data: Any, path: str) -> list[Any]:
-    if any(hasattr(data, name) for name in _LOADERS):
-        return [_in_order(loader) for loader in _of_module(data, path)]
+def _create_loaders(data: Any, path: str) -> list[Any]:
+    if any(hasattr(data, name) for name in _LOADER_STAGES):
+        return [_without_shuffling(loader) for loader in _create_datamodule_loaders(data, path)]
     if isinstance(data, DataLoader):
-        return [_in_order(data)]
+        return [_without_shuffling(data)]
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         return [DataLoader(data, batch_size=32)]
-    raise WrongCallError(
-        f"expected --data {path} to make a LightningDataModule, a DataLoader or a Dataset, but it made "
-        f"{type(data).__name__}"
+    raise UsageError(
+        f"Expected --data {path} to create a LightningDataModule, a DataLoader or a Dataset, but got "
+        f"{type(data).__name__}."
     )
 
 
-def _of_module(data: Any, path: str) -> list[Any]:
-    """The first loaders that a datamodule has: for validation, test, training."""
-    base = _lightnings(data)
+def _create_datamodule_loaders(data: Any, path: str) -> list[Any]:
+    """Return the first loaders that a datamodule defines: for validation, test or training."""
+    base = _find_datamodule_class(data)
     if hasattr(data, "prepare_data"):
         data.prepare_data()
-    for name, stages in zip(_LOADERS, (("validate", "fit"), ("test",), ("fit",)), strict=True):
+    for name, stages in _LOADER_STAGES.items():
         if getattr(type(data), name, None) is getattr(base, name, None):
             continue
         for stage in stages:
             if hasattr(data, "setup"):
                 data.setup(stage)
             try:
-                loaders = _flat(getattr(data, name)())
+                loaders = _flatten_loaders(getattr(data, name)())
             except AttributeError:
                 if stage == stages[-1]:
                     raise
-                continue  # many set up their validation data for "fit" only
+                continue  # many datamodules create their validation data in the stage "fit" only
             if loaders:
                 return loaders
-    raise WrongCallError(f"--data {path} has no validation, test or training loader")
+    raise UsageError(f"Expected --data {path} to define a validation, test or training loader, but got none.")
 
 
-def _lightnings(data: Any) -> type | None:
+def _find_datamodule_class(data: Any) -> type | None:
+    """Return Lightning's own class, found by name, since the package works with both Lightning packages."""
     return next((c for c in type(data).__mro__ if c.__name__ == "LightningDataModule"), None)
 
 
-def _flat(loaders: Any) -> list[Any]:
+def _flatten_loaders(loaders: Any) -> list[Any]:
     if hasattr(loaders, "flattened"):
         loaders = loaders.flattened
     if isinstance(loaders, Mapping):
         loaders = list(loaders.values())
     if isinstance(loaders, (list, tuple)):
-        return [found for loader in loaders for found in _flat(loader)]
+        return [flat_loader for loader in loaders for flat_loader in _flatten_loaders(loader)]
     return [] if loaders is None else [loaders]
 
 
-def _in_order(loader: Any) -> Any:
-    """The same loader without shuffling, where that can be had."""
+def _without_shuffling(loader: Any) -> Any:
+    """Return an equivalent loader that does not shuffle, if one can be created."""
     dataset = getattr(loader, "dataset", None)
     shuffles = isinstance(loader, DataLoader) and not isinstance(loader.sampler, SequentialSampler)
     if not shuffles or not hasattr(dataset, "__getitem__") or loader.batch_size is None:

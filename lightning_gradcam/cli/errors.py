@@ -1,16 +1,16 @@
-"""What can be wrong with a call."""
+"""Usage errors, and the formatting of errors as one line."""
 
 from __future__ import annotations
 
 from lightning_gradcam.utils.sanitize import escape_terminal
 
 
-class WrongCallError(Exception):
-    """The command was called in a way that it cannot serve; the message is one line with the remedy."""
+class UsageError(Exception):
+    """An invalid call of the command; the message is one line and says what to do."""
 
 
 def to_one_line(error: BaseException) -> str:
-    r"""What an error says, in a line that a terminal can show.
+    r"""Return an error's message as one line that is safe for a terminal.
 
     >>> to_one_line(ValueError("a first\n\tand a \x1b[31msecond line"))
     'a first and a ?[31msecond line'
@@ -19,7 +19,7 @@ def to_one_line(error: BaseException) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """The same with the kind of error in front, for errors of code that is not ours."""
-    said = to_one_line(error)
+    """Return an error's message as one line after its type, for errors raised by other code."""
+    message = to_one_line(error)
     name = type(error).__name__
-    return said if said == name else f"{name}: {said}"
+    return message if message == name else f"{name}: {message}"

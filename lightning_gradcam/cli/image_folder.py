@@ -1,4 +1,4 @@
-"""A folder of images as a dataset: read in the order of names, one of each class after the other."""
+"""Images in a folder: sorted by name, alternating between classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import functional as F
 
-from lightning_gradcam.cli.errors import WrongCallError, describe_error
+from lightning_gradcam.cli.errors import UsageError, describe_error
 from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
 
@@ -18,59 +18,68 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 
 def read_folder(
-    folder: Path, count: int, size: tuple[int, int] | None, channels: int, pixels: Normalization | None
+    folder: Path, count: int, size: tuple[int, int] | None, channels: int, normalization: Normalization | None
 ) -> Probe:
-    """Read images.
+    """Read the images in a folder.
 
     Args:
-        folder: With images; where there are folders in it, these are the classes, in the order of their names.
-        count: How many at most.
-        size: ``(height, width)``: images are made as small as still covers it, and the middle is cut out.
-        channels: 3, or 1 for grey ones.
-        pixels: What they are normalised with.
+        folder: A folder of images. If it has subfolders, these are the classes, sorted by name.
+        count: Number of images, at most.
+        size: ``(height, width)``: images are resized to cover it, then cropped at the center.
+        channels: 3, or 1 for grayscale images.
+        normalization: The normalization of the images.
 
     Raises:
-        WrongCallError: There are none, one cannot be read, or they differ in size.
+        UsageError: There are no images, one cannot be read, or they differ in size.
     """
-    chosen = _chosen(folder)[:count]
-    if not chosen:
-        raise WrongCallError(f"there are no images in --data {folder} ({', '.join(SUFFIXES)})")
+    files = _list_labeled_files(folder)[:count]
+    if not files:
+        raise UsageError(f"Expected images ({', '.join(SUFFIXES)}) in --data {folder}, but got none.")
     if channels not in (1, 3):
-        raise WrongCallError(f"expected --channels 1 or 3, but got {channels}")
-    images = [_read(path, size, channels) for path, _ in chosen]
-    sizes = {tuple(image.shape[1:]) for image in images}
-    if len(sizes) > 1:
-        some = ", ".join("×".join(map(str, s)) for s in sorted(sizes)[:3])
-        raise WrongCallError(f"the images in --data {folder} differ in size ({some}): give one, --size 224 say")
-    stacked = torch.stack(images)
-    if pixels is not None and len(pixels.mean) not in (1, channels):
-        raise WrongCallError(f"expected {channels} numbers in --mean and --std, but got {len(pixels.mean)}")
-    labels = [label for _, label in chosen if label is not None]
+        raise UsageError(f"Expected --channels to be 1 or 3, but got {channels}.")
+    images = _stack_images([_read_image(path, size, channels) for path, _ in files], folder)
+    if normalization is not None and len(normalization.mean) not in (1, channels):
+        raise UsageError(
+            f"Expected --mean and --std to have {channels} numbers each, but got {len(normalization.mean)}."
+        )
+    labels = [label for _, label in files if label is not None]
     return Probe(
-        stacked if pixels is None else pixels.normalize(stacked),
-        labels=torch.tensor(labels) if len(labels) == len(chosen) else None,
-        pixels=pixels,
+        images if normalization is None else normalization.normalize(images),
+        labels=torch.tensor(labels) if len(labels) == len(files) else None,
+        pixels=normalization,
     )
 
 
-def _chosen(folder: Path) -> list[tuple[Path, int | None]]:
+def _list_labeled_files(folder: Path) -> list[tuple[Path, int | None]]:
+    """Return the files and their classes, the first of each class before the second of any."""
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not classes:
-        return [(path, None) for path in _inside(folder)]
-    columns = [[(path, label) for path in _inside(each)] for label, each in enumerate(classes)]
-    return [found for row in zip_longest(*columns) for found in row if found is not None]
+        return [(path, None) for path in _list_image_files(folder)]
+    columns = [[(path, label) for path in _list_image_files(subfolder)] for label, subfolder in enumerate(classes)]
+    return [file for row in zip_longest(*columns) for file in row if file is not None]
 
 
-def _inside(folder: Path) -> list[Path]:
+def _list_image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def _read(path: Path, size: tuple[int, int] | None, channels: int) -> Tensor:
+def _stack_images(images: list[Tensor], folder: Path) -> Tensor:
+    sizes = sorted({tuple(image.shape[1:]) for image in images})
+    if len(sizes) > 1:
+        examples = ", ".join("×".join(map(str, size)) for size in sizes[:3])
+        raise UsageError(
+            f"Expected images of one size in --data {folder}, but got {examples}. Pass --size, for example --size 224."
+        )
+    return torch.stack(images)
+
+
+def _read_image(path: Path, size: tuple[int, int] | None, channels: int) -> Tensor:
+    """Return an image ``(C, H, W)`` in [0, 1]."""
     try:
-        with Image.open(path) as opened:
-            image = opened.convert("L" if channels == 1 else "RGB")
+        with Image.open(path) as file:
+            image = file.convert("L" if channels == 1 else "RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise WrongCallError(f"the image {path} cannot be read: {describe_error(error)}") from error
+        raise UsageError(f"The image {path} cannot be read: {describe_error(error)}") from error
     if size is not None:
         height, width = size
         scale = max(height / image.height, width / image.width)

@@ -1,4 +1,4 @@
-"""From the path of a class or function, and arguments in words, to what it makes."""
+"""Creates models and data from an import path and arguments on the command line."""
 
 from __future__ import annotations
 
@@ -11,77 +11,80 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from lightning_gradcam.cli.errors import WrongCallError, describe_error, to_one_line
+from lightning_gradcam.cli.errors import UsageError, describe_error, to_one_line
 from lightning_gradcam.cli.parser import ImportSpec
 
 
-def import_factory(path: str, what: str) -> Callable[..., Any]:
-    """The class or function at ``package.module.Name``.
+def import_factory(path: str, option: str) -> Callable[..., Any]:
+    """Import the class or function at ``package.module.Name``.
+
+    Args:
+        path: The import path.
+        option: Name of the option, for messages.
 
     Raises:
-        WrongCallError: There is none, or its module could not be imported.
+        UsageError: The path is invalid, or its module could not be imported.
     """
     module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     if not module or not name:
-        raise WrongCallError(f"expected --{what} to be a path such as package.module.Name, but got {path!r}")
+        raise UsageError(f"Expected --{option} to be a path such as package.module.Name, but got {path!r}.")
     try:
-        found = import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
+        factory: Any = import_module(module)
+        for attribute in name.split("."):
+            factory = getattr(factory, attribute)
     except (Exception, SystemExit) as error:
-        raise WrongCallError(
-            f"--{what} {path} could not be imported: {describe_error(error)} "
-            "(searched where you stand, and in PYTHONPATH)"
+        raise UsageError(
+            f"--{option} {path} could not be imported: {describe_error(error)} (searched the working directory, "
+            "PYTHONPATH and installed packages)"
         ) from error
-    if not callable(found):
-        raise WrongCallError(f"expected --{what} {path} to be a class or function, but it is {type(found).__name__}")
-    maker: Callable[..., Any] = found
-    return maker
+    if not callable(factory):
+        raise UsageError(f"Expected --{option} {path} to be a class or function, but got {type(factory).__name__}.")
+    return factory  # type: ignore[no-any-return]  # callable() narrows Any no further
 
 
-def instantiate(named: ImportSpec, what: str, defaults: Mapping[str, Any] | None = None) -> Any:
-    """What a class or function makes of its arguments.
+def instantiate(spec: ImportSpec, option: str, defaults: Mapping[str, Any] | None = None) -> Any:
+    """Call a class or function with the arguments of the command line.
 
     Args:
-        named: Its path and what the user gave.
-        what: ``"model"`` or ``"data"``, for messages.
-        defaults: Values for what the user did not give. They are passed on as they are, never read as paths.
+        spec: Import path and arguments.
+        option: ``"model"`` or ``"data"``, for messages.
+        defaults: Values of arguments that the user did not pass. They are never interpreted as import paths.
 
     Raises:
-        WrongCallError: Arguments do not fit, or it failed.
+        UsageError: The arguments do not match the signature or the types.
     """
-    maker = import_factory(named.path, what)
-    given = _read(maker, named, what)
-    arguments = {**(defaults or {}), **given}
+    factory = import_factory(spec.path, option)
+    arguments = {**(defaults or {}), **_parse_arguments(factory, spec, option)}
     try:
-        inspect.signature(maker).bind(**arguments)
+        inspect.signature(factory).bind(**arguments)
     except TypeError as error:
-        raise WrongCallError(f"{named.path}: {error}; give it as --{what}.NAME VALUE") from error
+        raise UsageError(f"{spec.path}: {error}. Pass it as --{option}.NAME VALUE.") from error
     except ValueError:
-        pass  # made in C, and says nothing of its arguments
-    return maker(**arguments)
+        pass  # implemented in C, without a signature
+    return factory(**arguments)
 
 
-def _read(maker: Callable[..., Any], named: ImportSpec, what: str) -> dict[str, Any]:
-    """What the user gave, as the types of the arguments say."""
-    words = [f"--{n}={v if isinstance(v, str) else json.dumps(v)}" for n, v in named.arguments.items()]
-    words += named.words
+def _parse_arguments(factory: Callable[..., Any], spec: ImportSpec, option: str) -> dict[str, Any]:
+    """Return the arguments of the user, converted to the types of the signature."""
+    words = [f"--{name}={v if isinstance(v, str) else json.dumps(v)}" for name, v in spec.arguments.items()]
+    words += spec.words
     if not words:
         return {}
     names = {word[2:].split("=")[0].split(".")[0] for word in words}
     try:
-        known = _parser(maker, set())[1]
-        # What is not given keeps its own default, so it is not asked for either.
-        parser, _ = _parser(maker, {name for name in known if name not in names})
-        read = parser.parse_args(words)
-        # instantiate_classes is what older releases call it.
-        found = parser.instantiate(read) if hasattr(parser, "instantiate") else parser.instantiate_classes(read)
+        parameters = _create_parser(factory, set())[1]
+        # Arguments that are not passed keep their defaults, so the parser must not require them.
+        parser, _ = _create_parser(factory, {name for name in parameters if name not in names})
+        parsed = parser.parse_args(words)
+        # Older releases of jsonargparse have only `instantiate_classes`.
+        values = parser.instantiate(parsed) if hasattr(parser, "instantiate") else parser.instantiate_classes(parsed)
     except (ArgumentError, ValueError, TypeError) as error:
-        raise WrongCallError(f"--{what} {named.path}: {to_one_line(error)}") from error
-    return {name: found[name] for name in names}
+        raise UsageError(f"--{option} {spec.path}: {to_one_line(error)}") from error
+    return {name: values[name] for name in names}
 
 
-def _parser(maker: Callable[..., Any], skip: set[str]) -> tuple[ArgumentParser, list[str]]:
+def _create_parser(factory: Callable[..., Any], skip: set[str]) -> tuple[ArgumentParser, list[str]]:
+    """Return a parser for the parameters of a factory, except for those in ``skip``, and their names."""
     parser = ArgumentParser(exit_on_error=False)
-    add = parser.add_class_arguments if isinstance(maker, type) else parser.add_function_arguments
-    return parser, list(add(maker, fail_untyped=False, skip=set(skip)))
+    add_arguments = parser.add_class_arguments if isinstance(factory, type) else parser.add_function_arguments
+    return parser, list(add_arguments(factory, fail_untyped=False, skip=set(skip)))

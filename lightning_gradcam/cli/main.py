@@ -1,4 +1,4 @@
-"""Where the command begins and ends: words in, an exit code out, and never a traceback that nobody asked for."""
+"""Entry point of the command: converts results and errors to exit codes and one-line messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lightning_gradcam.cli.errors import WrongCallError, describe_error, to_one_line
+from lightning_gradcam.cli.errors import UsageError, describe_error, to_one_line
 
 if TYPE_CHECKING:
     from lightning_gradcam.cli.parser import ParsedArgs
@@ -17,52 +17,53 @@ USAGE, UNREADABLE, INTERRUPTED = 2, 4, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and say how it ended: see `options.EXITS`.
+    """Run the command and return its exit code, see `parser.EXITS`.
 
     Args:
-        argv: Its words; by default those of the process.
+        argv: The arguments; by default those of the process.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        import jsonargparse  # noqa: F401  an extra: what follows needs it
+        import jsonargparse  # noqa: F401  an optional dependency of the modules imported below
     except ImportError:
-        return _said("the command line needs jsonargparse: pip install 'lightning_gradcam[cli]'", USAGE)
+        return _fail("the command line requires jsonargparse: pip install 'lightning_gradcam[cli]'", USAGE)
     from lightning_gradcam.cli.parser import parse
 
     try:
-        asked = parse(words)
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    except WrongCallError as error:
-        return _said(to_one_line(error), USAGE)
-    sys.path.insert(0, "")  # the models and data of the folder where one stands, as `python -m` finds them
+        args = parse(argv)
+    except SystemExit as error:
+        return int(error.code or 0)
+    except UsageError as error:
+        return _fail(to_one_line(error), USAGE)
+    sys.path.insert(0, "")  # so that modules in the working directory are importable, as with `python -m`
     try:
-        return _run(asked)
-    # What the user's own code raises would end the process with 1, and that means regressed.
+        return _run(args)
+    # An uncaught error in the user's code would end the process with 1, which means "regressed".
     except (Exception, SystemExit) as error:
-        if asked.options.traceback:
+        if args.options.traceback:
             traceback.print_exc()
-        return _said(f"{describe_error(error)} (--traceback shows where)", USAGE)
+        return _fail(f"{describe_error(error)} (use --traceback for details)", USAGE)
     except KeyboardInterrupt:
-        return _said("interrupted", INTERRUPTED)
+        return _fail("interrupted", INTERRUPTED)
     finally:
         sys.path.remove("")
 
 
-def _run(asked: ParsedArgs) -> int:
-    from lightning_gradcam.cli.commands import WORK
+def _run(args: ParsedArgs) -> int:
+    from lightning_gradcam.cli.commands import COMMANDS
     from lightning_gradcam.errors import IncompatibleError, UnreadableError
 
     try:
-        return WORK[asked.command](asked)
-    except WrongCallError as error:
-        return _said(to_one_line(error), USAGE)
+        return COMMANDS[args.command](args)
+    except UsageError as error:
+        return _fail(to_one_line(error), USAGE)
     except UnreadableError as error:
-        return _said(to_one_line(error), UNREADABLE)
+        return _fail(to_one_line(error), UNREADABLE)
     except IncompatibleError as error:
-        return _said(f"incompatible: {to_one_line(error)}", UNREADABLE)
+        return _fail(f"incompatible: {to_one_line(error)}", UNREADABLE)
 
 
-def _said(message: str, code: int) -> int:
+def _fail(message: str, exit_code: int) -> int:
+    """Write an error message and return the exit code."""
     sys.stderr.write(f"lightning-gradcam: {message}\n")
-    return code
+    return exit_code

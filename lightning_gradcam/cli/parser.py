@@ -1,4 +1,4 @@
-"""What the command can be told. PyTorch is not loaded here: help should be there at once."""
+"""The command-line options. PyTorch is not imported here, so that ``--help`` responds immediately."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
-from lightning_gradcam.cli.errors import WrongCallError
+from lightning_gradcam.cli.errors import UsageError
 
-EXITS = "exit codes: 0 pass, 1 regressed, 2 wrong call, 3 inconclusive, 4 incompatible or unreadable baseline"
+EXITS = (
+    "exit codes: 0 pass, 1 regressed, 2 error in the call, model or data, 3 inconclusive, "
+    "4 incompatible or unreadable baseline"
+)
 
-_ABOUT = f"""Pin what a vision model looks at, as its accuracy is pinned, and see it fail when it moved.
+_DESCRIPTION = f"""Test the explanations of a vision model for regressions.
+
+A baseline stores images and their explanations (Grad-CAM). Comparing a later model with it
+shows whether the model still relies on the same evidence.
 
   lightning-gradcam baseline --model my.module.LitNet --ckpt_path a.ckpt --data my.module.Data --out b.safetensors
   lightning-gradcam compare b.safetensors --model my.module.LitNet --ckpt_path new.ckpt --report out.html
@@ -23,15 +29,15 @@ _ABOUT = f"""Pin what a vision model looks at, as its accuracy is pinned, and se
 
 {EXITS}"""
 
-_BASELINE = """Explain images and keep what was found, and by default the images, in one file.
+_BASELINE = """Explain images with a model and record the explanations in a file, by default with the images.
 
   lightning-gradcam baseline --model my.module.LitNet --ckpt_path a.ckpt --data my.module.Data --out b.safetensors
   lightning-gradcam baseline --model torchvision.models.resnet18 --model.weights IMAGENET1K_V1 --data photos/ \\
       --size 224 --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --out b.safetensors
 
-Arguments of the class or function: --model.NAME VALUE, --data.NAME VALUE, as jsonargparse reads them."""
+Pass arguments of the class or function as --model.NAME VALUE and --data.NAME VALUE (parsed by jsonargparse)."""
 
-_COMPARE = f"""Explain the baseline's images with another model, or take another baseline, and judge.
+_COMPARE = f"""Compare a model, or another baseline, with a baseline.
 
   lightning-gradcam compare b.safetensors --model my.module.LitNet --ckpt_path new.ckpt --report out.html out.md
   lightning-gradcam compare b.safetensors candidate.safetensors --profile next-checkpoint --thresholds.mean 0.9
@@ -39,22 +45,22 @@ _COMPARE = f"""Explain the baseline's images with another model, or take another
 
 {EXITS}"""
 
-_REPORT = """Show what a baseline holds, or a comparison that was saved as JSON.
+_REPORT = """Show the contents of a baseline, or a comparison saved as JSON.
 
   lightning-gradcam report b.safetensors --out b.html
   lightning-gradcam report comparison.json --out comparison.md
 
-A comparison's pictures are in the HTML page that `compare --report` writes, not in its JSON."""
+JSON contains no figures: to get them for a comparison, write HTML with `compare --report`."""
 
 
 @dataclass(frozen=True)
 class ImportSpec:
-    """A class or function by its path, with what it is to be called with.
+    """Import path of a class or function, and the arguments to call it with.
 
     Args:
-        path: ``package.module.Name``.
-        arguments: As a configuration file gives them.
-        words: As the command line gives them, ``--name=value``.
+        path: ``package.module.Name``, or a folder of images.
+        arguments: Arguments from a configuration file.
+        words: Arguments from the command line, ``--name=value``.
     """
 
     path: str
@@ -64,13 +70,13 @@ class ImportSpec:
 
 @dataclass(frozen=True)
 class ParsedArgs:
-    """A call of the command.
+    """A parsed command line.
 
     Args:
         command: ``"baseline"``, ``"compare"`` or ``"report"``.
-        options: What it was told, by name.
-        model: What makes the model.
-        data: What makes the data, or a folder.
+        options: Options by name.
+        model: The class or function that creates the model.
+        data: The class or function that creates the data, or a folder.
     """
 
     command: str
@@ -79,128 +85,160 @@ class ParsedArgs:
     data: ImportSpec | None = None
 
 
-class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Keeps the lines of examples."""
+class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """A formatter that keeps the line breaks of examples."""
 
 
 def parse(argv: Sequence[str]) -> ParsedArgs:
-    """Read the words of a call.
+    """Parse the command line.
 
     Raises:
-        SystemExit: Help was asked for (0), or there is no such option (2); both were written.
-        WrongCallError: A model or data without its path.
+        SystemExit: Help was requested (0), or an option is invalid (2); the text was written.
+        UsageError: Arguments for a model or data without its path, or an invalid path.
     """
-    own, inside = _apart(argv)
-    found = _parser().parse_args(own)
-    command = str(found.subcommand)
-    options = found[command]
-    named = {what: _named(what, options.get(what), inside[what]) for what in inside}
-    return ParsedArgs(command, options, **named)
+    words, nested = _split_nested_arguments(argv)
+    parsed = _create_parser().parse_args(words)
+    command = str(parsed.subcommand)
+    options = parsed[command]
+    specs = {option: _create_spec(option, options.get(option), nested[option]) for option in nested}
+    return ParsedArgs(command, options, **specs)
 
 
-def _apart(argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """The command's own words, and those for what makes the model and the data, as ``--name=value``."""
-    own: list[str] = []
-    inside: dict[str, list[str]] = {"model": [], "data": []}
-    words = iter(argv)
-    for word in words:
-        found = re.fullmatch(r"--(model|data)\.(?:init_args\.)?([^=]+)(=.*)?", word, re.DOTALL)
-        if found is None:
-            own.append(word)
+def _split_nested_arguments(argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the command's own words, and the arguments for model and data as ``--name=value``."""
+    words: list[str] = []
+    nested: dict[str, list[str]] = {"model": [], "data": []}
+    remaining = iter(argv)
+    for word in remaining:
+        match = re.fullmatch(r"--(model|data)\.(?:init_args\.)?([^=]+)(=.*)?", word, re.DOTALL)
+        if match is None:
+            words.append(word)
             continue
-        what, name, value = found[1], found[2], found[3] or f"={next(words, '')}"
+        option, name, value = match[1], match[2], match[3] or f"={next(remaining, '')}"
         if name == "class_path":
-            own += [f"--{what}", value[1:]]
+            words += [f"--{option}", value[1:]]
         else:
-            inside[what].append(f"--{name}{value}")
-    return own, inside
+            nested[option].append(f"--{name}{value}")
+    return words, nested
 
 
-def _named(what: str, given: Any, words: Sequence[str]) -> ImportSpec | None:
-    if given is None:
+def _create_spec(option: str, value: Any, words: Sequence[str]) -> ImportSpec | None:
+    if value is None:
         if words:
-            raise WrongCallError(f"{words[0].split('=')[0].replace('--', f'--{what}.')} needs --{what}")
+            raise UsageError(f"{words[0].split('=')[0].replace('--', f'--{option}.')} requires --{option}.")
         return None
-    if isinstance(given, str):
-        return ImportSpec(given, {}, words)
-    if set(given) - {"class_path", "init_args"} or not isinstance(given.get("class_path"), str):
-        raise WrongCallError(f"expected --{what} to be a path, or class_path and init_args, but got {given!r}")
-    return ImportSpec(given["class_path"], given.get("init_args") or {}, words)
+    if isinstance(value, str):
+        return ImportSpec(value, {}, words)
+    if set(value) - {"class_path", "init_args"} or not isinstance(value.get("class_path"), str):
+        raise UsageError(
+            f"Expected --{option} to be a path, or a mapping with class_path and init_args, but got {value!r}."
+        )
+    return ImportSpec(value["class_path"], value.get("init_args") or {}, words)
 
 
-def _parser() -> ArgumentParser:
+def _create_parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="lightning-gradcam", description=_ABOUT, formatter_class=_Help, version=version("lightning_gradcam")
+        prog="lightning-gradcam",
+        description=_DESCRIPTION,
+        formatter_class=_HelpFormatter,
+        version=version("lightning_gradcam"),
     )
     commands = parser.add_subcommands(required=True, metavar="{baseline,compare,report}", title="commands")
-    commands.add_subcommand("baseline", _baseline(), help="explain images and keep what was found")
-    commands.add_subcommand("compare", _compare(), help="whether a model's explanations are still those")
-    commands.add_subcommand("report", _report(), help="show a baseline, or a comparison saved as JSON")
+    commands.add_subcommand("baseline", _create_baseline_parser(), help="record explanations of images")
+    commands.add_subcommand("compare", _create_compare_parser(), help="compare a model or baseline with a baseline")
+    commands.add_subcommand("report", _create_report_parser(), help="show a baseline, or a comparison saved as JSON")
     return parser
 
 
-def _baseline() -> ArgumentParser:
-    parser = ArgumentParser(description=_BASELINE, formatter_class=_Help)
+def _create_baseline_parser() -> ArgumentParser:
+    parser = ArgumentParser(description=_BASELINE, formatter_class=_HelpFormatter)
     add = parser.add_argument
-    add("--out", type=str, required=True, help="the file to write, .safetensors")
-    add("--overwrite", action="store_true", help="also where there is one already")
-    _add_model(parser)
-    _add_data(parser)
-    add("--images", type=int, default=128, help="how many images at most; fewer than 64 make intervals too narrow")
-    add("--layers", type=str, nargs="+", default=["auto"], help="names of layers; auto is one, stages several")
+    add("--out", type=str, required=True, help="file to write, .safetensors")
+    add("--overwrite", action="store_true", help="replace an existing file")
+    _add_model_options(parser)
+    _add_data_options(parser)
+    add(
+        "--images",
+        type=int,
+        default=128,
+        help="number of images, at most; below 64, confidence intervals are too narrow",
+    )
+    add("--layers", type=str, nargs="+", default=["auto"], help="names of layers; auto selects one, stages several")
     add("--method", type=str, nargs="+", default=["gradcam"], help="gradcam, layercam, hirescam, ...")
-    add("--target", type=int | str, default="auto", help="auto (label, else predicted), label, predicted, or a class")
-    add("--like", type=str, help="take layers, methods, classes, and images without --data, from this baseline")
-    add("--store", type=str, default="images", help="images, or hash: then comparing needs --data again")
-    return _with_common(parser)
+    add(
+        "--target",
+        type=int | str,
+        default="auto",
+        help="label, predicted, or the index of a class; auto is label if there are labels, otherwise predicted",
+    )
+    add(
+        "--like",
+        type=str,
+        help="baseline to take layers, methods and classes from, and also images unless --data is given",
+    )
+    add(
+        "--store",
+        type=str,
+        default="images",
+        help="images, or hash to store only the hash of the images; then compare requires --data",
+    )
+    return _add_common_options(parser)
 
 
-def _compare() -> ArgumentParser:
-    parser = ArgumentParser(description=_COMPARE, formatter_class=_Help)
+def _create_compare_parser() -> ArgumentParser:
+    parser = ArgumentParser(description=_COMPARE, formatter_class=_HelpFormatter)
     add = parser.add_argument
-    add("baseline", type=str, help="the file that was recorded")
-    add("candidate", type=str, nargs="?", help="another baseline file, instead of --model")
-    _add_model(parser)
-    _add_data(parser)
+    add("baseline", type=str, help="the baseline file")
+    add("candidate", type=str, nargs="?", help="another baseline file to compare, instead of --model")
+    _add_model_options(parser)
+    _add_data_options(parser)
     add(
         "--profile",
         type=str,
         default="same-weights",
-        help="same-weights (export, refactoring, upgrades), next-checkpoint (more epochs), or retrain",
+        help="same-weights (export, refactoring, upgrades), next-checkpoint (a few more epochs), or retrain",
     )
     add(
-        "--thresholds", type=dict[str, float], help="other ones, one by one: --thresholds.mean 0.95 --thresholds.q10 .8"
+        "--thresholds",
+        type=dict[str, float],
+        help="replace thresholds of the profile, e.g. --thresholds.mean 0.95 --thresholds.q10 0.8",
     )
-    add("--beside", type=str, nargs="+", default=[], help="for retrain: baselines of at least four other trainings")
-    add("--report", type=str, nargs="+", default=[], help="files to write: .html (with pictures), .md, .json or .txt")
-    return _with_common(parser)
+    add(
+        "--beside",
+        type=str,
+        nargs="+",
+        default=[],
+        help="for the profile retrain: baselines of at least four other training runs",
+    )
+    add("--report", type=str, nargs="+", default=[], help="files to write: .html (with figures), .md, .json or .txt")
+    return _add_common_options(parser)
 
 
-def _report() -> ArgumentParser:
-    parser = ArgumentParser(description=_REPORT, formatter_class=_Help)
+def _create_report_parser() -> ArgumentParser:
+    parser = ArgumentParser(description=_REPORT, formatter_class=_HelpFormatter)
     parser.add_argument("file", type=str, help="a baseline, or a comparison saved as .json")
     parser.add_argument("--out", type=str, nargs="+", default=[], help="files to write: .html, .md, .json or .txt")
-    return _with_common(parser)
+    return _add_common_options(parser)
 
 
-def _add_model(parser: ArgumentParser) -> None:
+def _add_model_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", type=str | dict, help="path of a class or function, package.module.Name, that makes an nn.Module")
-    add("--ckpt_path", type=str, help="Lightning's checkpoint, a state_dict, or .safetensors; holds no code")
-    add("--prefix", type=str, default="", help="what the names in the checkpoint begin with, and the model's do not")
-    add("--device", type=str, default="auto", help="cpu, cuda, ...; auto is a GPU where there is one")
+    add("--model", type=str | dict, help="class or function that creates an nn.Module, as package.module.Name")
+    add("--ckpt_path", type=str, help="Lightning checkpoint, state dict or .safetensors; loaded without executing code")
+    add("--prefix", type=str, default="", help="prefix to strip from the keys of the checkpoint, e.g. model.")
+    add("--device", type=str, default="auto", help="cpu, cuda, ...; auto is a GPU if there is one")
 
 
-def _add_data(parser: ArgumentParser) -> None:
+def _add_data_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("--data", type=str | dict, help="path of a LightningDataModule, DataLoader or Dataset; or a folder of images")
-    add("--size", type=int, nargs="+", help="of a folder's images: N, or H W; the middle is cut out")
-    add("--channels", type=int, default=3, help="of a folder's images: 3, or 1 for grey ones")
-    add("--mean", type=float, nargs="+", help="the normalisation's; by default found in the data")
-    add("--std", type=float, nargs="+", help="the normalisation's")
+    add("--data", type=str | dict, help="path of a LightningDataModule, DataLoader or Dataset, or a folder of images")
+    add("--size", type=int, nargs="+", help="for a folder: resize and center-crop images to N, or H W")
+    add("--channels", type=int, default=3, help="for a folder: 3, or 1 for grayscale")
+    add("--mean", type=float, nargs="+", help="mean of the normalization; by default that of the data's transforms")
+    add("--std", type=float, nargs="+", help="standard deviation of the normalization")
 
 
-def _with_common(parser: ArgumentParser) -> ArgumentParser:
-    parser.add_argument("--config", action="config", help="a YAML file with any of these options")
-    parser.add_argument("--traceback", action="store_true", help="show where a model or data failed")
+def _add_common_options(parser: ArgumentParser) -> ArgumentParser:
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of an error in a model or data")
     return parser

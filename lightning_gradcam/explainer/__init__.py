@@ -1,1 +1,1 @@
-"""One call, one result: layers, capture, methods and targets put together."""
+"""Explainer: one call, one result, from layers, capture, methods and targets."""

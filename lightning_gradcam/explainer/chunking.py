@@ -1,4 +1,4 @@
-"""A probe explained in chunks: no more images at once than memory holds."""
+"""Chunks of a probe, as large as memory allows."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from lightning_gradcam.targets import select_rows
 
 
 class _Result(Protocol):
+    """A result per image that can be concatenated."""
+
     @classmethod
     def cat(cls, parts: Sequence[Any]) -> Self: ...
 
@@ -26,11 +28,12 @@ Work: TypeAlias = Callable[[nn.Module, Probe, Sequence[Target]], list[Result]]
 
 @dataclass
 class Chunks:
-    """Runs an explainer over a probe in chunks.
+    """Runs an explainer on a probe in chunks.
 
     Args:
-        size: How many images are explained at once; None is all. Halved where memory runs out, which later calls begin
-            with. No checkpoint holds it: a resumed run may have another machine.
+        size: Number of images explained at once; None for all. It is halved when memory runs out, and later calls start
+            from the smaller size. Checkpoints do not store it, since a resumed run may use another machine.
+        ran_out: Whether memory has run out.
     """
 
     size: int | None = None
@@ -45,40 +48,42 @@ class Chunks:
         rows: slice | None = None,
         may_halve: bool = True,
     ) -> list[Result]:
-        """One result of all rows for each target.
+        """Run ``work`` on all chunks and concatenate its results.
 
         Args:
-            work: What is done with a chunk.
-            model: As ``work`` takes it.
+            work: Explains one chunk.
+            model: The model that ``work`` takes.
             probe: All images.
-            targets: Of all images.
-            rows: Which rows are wanted; None is all.
-            may_halve: Whether to try again with smaller chunks where memory runs out.
+            targets: The targets of all images.
+            rows: The images to explain; None for all.
+            may_halve: Whether to retry with smaller chunks when memory runs out.
+
+        Returns:
+            One result per target.
 
         Raises:
-            NotExplainableError: Memory does not hold a single image; and what ``work`` raises.
+            NotExplainableError: Memory is too small for a single image. Errors of ``work`` pass through.
         """
         rows = slice(0, len(probe)) if rows is None else rows
         while True:
             size = min(self.size or len(probe), rows.stop - rows.start)
             try:
-                parts = [work(model, *part) for part in _cut(probe, targets, rows, size)]
-                return [type(of_one_target[0]).cat(of_one_target) for of_one_target in zip(*parts, strict=True)]
+                results = [work(model, *chunk) for chunk in _split(probe, targets, rows, size)]
+                return [type(per_chunk[0]).cat(per_chunk) for per_chunk in zip(*results, strict=True)]
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or not may_halve:
                     raise
-                problem = str(error)
-            # Outside of the handler: until it ends, the error holds on to the tensors of the pass.
+                message = str(error)
+            # Outside of the handler, because inside it the error keeps the tensors of the pass alive.
             if size == 1:
                 raise NotExplainableError(
-                    f"Memory does not hold one image's explanation ({problem}). Try a later layer."
+                    f"Memory is too small to explain a single image ({message}). Pass a later layer, `layers=`."
                 )
             self.size, self.ran_out = (size + 1) // 2, True
 
 
-def _cut(
-    probe: Probe, targets: Sequence[Target], share: slice, at_once: int
-) -> Iterator[tuple[Probe, Sequence[Target]]]:
-    for start in range(share.start, share.stop, at_once):
-        rows = slice(start, min(start + at_once, share.stop))
-        yield probe[rows], [select_rows(target, rows) for target in targets]
+def _split(probe: Probe, targets: Sequence[Target], rows: slice, size: int) -> Iterator[tuple[Probe, Sequence[Target]]]:
+    """Split these images, with their targets, into chunks of at most ``size``."""
+    for start in range(rows.start, rows.stop, size):
+        chunk = slice(start, min(start + size, rows.stop))
+        yield probe[chunk], [select_rows(target, chunk) for target in targets]

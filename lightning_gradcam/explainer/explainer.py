@@ -1,4 +1,4 @@
-"""What was decided before the first pass, and how it is carried out."""
+"""Explainer: layers, methods and output kind, resolved once for a model and then run on any of its weights."""
 
 from __future__ import annotations
 
@@ -13,116 +13,144 @@ from lightning_gradcam.capture.capture import capture
 from lightning_gradcam.capture.isolation import isolated
 from lightning_gradcam.capture.layer import Layer, LayerRecord, split_layers
 from lightning_gradcam.capture.passes import CapturedPass
-from lightning_gradcam.errors import NotExplainableError
-from lightning_gradcam.explainer.explanation import UNASKED, Explanation, find_status
+from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.fusion import Fuse, add_fused, average_mirrored, sort_by_execution
-from lightning_gradcam.explainer.padding import Share, crop_padding
+from lightning_gradcam.explainer.map_status import MapStatus, find_status
 from lightning_gradcam.layers.checks import add_model_hints
 from lightning_gradcam.methods import is_pass_method
-from lightning_gradcam.methods.apply import apply_methods, uses_gradients
+from lightning_gradcam.methods.apply import apply_method, uses_gradients
 from lightning_gradcam.methods.resolve import Method
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
-from lightning_gradcam.targets import find_logits, split_target
+from lightning_gradcam.targets import split_target
+from lightning_gradcam.targets.classes import ClassTarget
 from lightning_gradcam.targets.embeddings import MutualTarget, compares_images, stack_pairs, with_partners
-from lightning_gradcam.targets.output_kind import Answer, adapt_target, find_choice, find_region, freeze_target_as
+from lightning_gradcam.targets.output_kind import OutputKind
 
 
 @dataclass(frozen=True)
 class Explainer:
-    """What was decided before the first pass, once: where, how, and how the model is called.
+    """A prepared explainer of one model: layers and methods are resolved, and its output kind is known.
 
     Args:
-        layers: Where evidence is read; of methods that need no layer, the place that is none.
-        methods: How it is computed, by name.
-        forward: How the model is called.
-        shapes: The trace that the layers were chosen from.
-        classes: How many classes the model tells apart; None where it returns no logits.
-        fuse: How several layers become one map, where they do.
+        layers: The layers that are explained; methods that need none have a location of another kind.
+        methods: The methods by name.
+        forward: Calls the model.
+        shapes: The trace that the layers were selected from.
+        output_kind: The kind of the model's output, and so the meaning of a class.
+        fuse: The rule that fuses the maps of several layers into one, if any.
         flips: Whether mirrored images are explained, too.
-        note: A sentence where what is explained is not what one would expect, else empty.
-        answer: What kind of answer the model gives, and so what a class means.
-        share: Which part of a layer's grid the image takes; empty for all.
-        named: How many classes may be named: those told apart, of images or of pixels; None where that is not known.
+        note: A sentence for the user if something else is explained than expected, else empty.
     """
 
     layers: tuple[Layer, ...]
     methods: Mapping[str, Method]
     forward: Forward
     shapes: tuple[LayerRecord, ...]
-    classes: int | None
+    output_kind: OutputKind
     fuse: Fuse | None = None
     flips: bool = False
     note: str = ""
-    answer: Answer = "classes"
-    share: Share = ()
-    named: int | None = None
 
     def __call__(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
-        """Explain one forward pass over the probe, once for each target, or for each part of it, see `split_target`."""
-        scores = [adapt_target(score, self.answer) for target in targets for score in split_target(target).values()]
-        with isolated(model):
-            found = self._explain(model, probe, scores)
-            if self.flips:
-                same = [freeze_target_as(score, each.explained) for score, each in zip(scores, found, strict=True)]
-                mirrored = self._explain(model, probe.mirrored(), same)
-                found = [average_mirrored(*pair) for pair in zip(found, mirrored, strict=True)]
-        if self.fuse:
-            order = sort_by_execution(self.layers, self.shapes)
-            found = [add_fused(each, list(self.methods), order, self.fuse) for each in found]
-        if any(compares_images(score, probe) for score in scores):
-            found = [each.sides() for each in found]
-        each = iter(found)
-        return [Explanation.together({part: next(each) for part in split_target(target)}) for target in targets]
+        """Explain the probe from one forward pass, or from two with ``flips``.
 
-    def _explain(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
-        keep = any(is_pass_method(method) for method in self.methods.values())
+        Returns:
+            One explanation per target, with maps for each of its scores, see `split_target`.
+        """
+        scores = [self.output_kind.adapt(score) for target in targets for score in split_target(target).values()]
+        with isolated(model):
+            explanations = self._explain_scores(model, probe, scores)
+            if self.flips:
+                explanations = self._average_with_mirrored(model, probe, scores, explanations)
+        if self.fuse:
+            explanations = self._add_fused(explanations, self.fuse)
+        if any(compares_images(score, probe) for score in scores):
+            explanations = [explanation.split_pairs() for explanation in explanations]
+        return _group_by_target(targets, explanations)
+
+    def _explain_scores(self, model: nn.Module, probe: Probe, scores: Sequence[Target]) -> list[Explanation]:
+        """Explain each score, all from one forward pass."""
+        keep_graph = any(is_pass_method(method) for method in self.methods.values())
         with add_model_hints(model):
-            passes = capture_pairs(model, probe, self.layers, self._run, targets, keep)
+            passes = capture_pairs(model, probe, self.layers, self._run, scores, keep_graph)
         # The caller's autocast is for the model: the equations are float32.
         with torch.autocast(probe.images.device.type, enabled=False):
-            return [self._explanation(each) for each in passes]
+            return [self._explain_pass(captured) for captured in passes]
 
     def _run(self, model: nn.Module, probe: Probe) -> Any:
+        """Call the model, and check that its output still has the same classes."""
         output = self.forward(model, probe)
-        logits = find_logits(output)
-        if self.classes is not None and (logits is None or logits.shape[1] != self.classes):
-            # Found here, since a class that does not exist ends the process on an accelerator.
-            raise NotExplainableError(
-                f"The model told {self.classes} classes apart when it was looked at first, and now puts out "
-                f"{'no logits' if logits is None else logits.shape[1]}. Start another run for another model."
-            )
+        self.output_kind.check_output(output)
         return output
 
-    def _explanation(self, passes: CapturedPass) -> Explanation:
-        evidence: dict[str, Tensor] = {}
-        found: dict[str, Tensor] = {}
-        places: dict[str, Layer] = {}
-        for name, method in self.methods.items():
-            for layer, tensor in apply_methods(method, passes).items():
-                key = layer if len(self.methods) == 1 else f"{layer}/{name}"
-                gradients = passes.gradients[layer] if uses_gradients(method) else None
-                place = passes.locations[layer]
-                tensor = crop_padding(tensor, self.share) if place.is_module else tensor
-                evidence[key], found[key], places[key] = tensor, find_status(tensor, gradients), place
-        logits = None if self.classes is None else find_logits(passes.output)
-        target, output, probe = passes.target, passes.output, passes.probe
-        chosen = find_choice(target, output, probe)
-        classes = None if chosen is None or chosen.dtype == torch.bool or chosen.ndim > 1 else chosen
+    def _explain_pass(self, captured: CapturedPass) -> Explanation:
+        """Apply the methods to a pass."""
+        target, output, probe = captured.target, captured.output, captured.probe
+        evidence, layers, map_status = self._compute_evidence(captured)
+        selected = target.select_classes(output, probe) if isinstance(target, ClassTarget) else None
+        classes = selected if selected is not None and _is_one_per_image(selected) else None
         if classes is not None:
-            found = {key: codes.masked_fill(classes < 0, UNASKED) for key, codes in found.items()}
+            has_none = classes < 0
+            map_status = {key: codes.masked_fill(has_none, MapStatus.NO_LABEL) for key, codes in map_status.items()}
+        logits = self.output_kind.find_logits(output)
         scores = target(output, probe).detach().float()
         return Explanation(
             evidence=evidence,
             logits=probe.images.new_empty(len(probe), 0) if logits is None else logits.detach().float(),
             classes=classes,
             size=probe.size,
-            layers=places,
-            map_status=found,
-            explained={} if chosen is None else {"": chosen},
+            layers=layers,
+            map_status=map_status,
+            explained={} if selected is None else {"": selected},
             scores={"": scores.flatten(1).sum(1) if scores.ndim > 1 else scores},
-            region=find_region(target, output, probe),
+            region=target.find_region(output, probe) if isinstance(target, ClassTarget) else None,
         )
+
+    def _compute_evidence(
+        self, captured: CapturedPass
+    ) -> tuple[dict[str, Tensor], dict[str, Layer], dict[str, Tensor]]:
+        """Compute the evidence, its layer and its map status, by the explanation's keys."""
+        evidence: dict[str, Tensor] = {}
+        layers: dict[str, Layer] = {}
+        map_status: dict[str, Tensor] = {}
+        for name, method in self.methods.items():
+            for layer_key, tensor in apply_method(method, captured).items():
+                key = layer_key if len(self.methods) == 1 else f"{layer_key}/{name}"
+                layers[key] = captured.locations[layer_key]
+                evidence[key] = self.output_kind.locate(tensor) if layers[key].is_module else tensor
+                gradients = captured.gradients[layer_key] if uses_gradients(method) else None
+                map_status[key] = find_status(evidence[key], gradients)
+        return evidence, layers, map_status
+
+    def _average_with_mirrored(
+        self, model: nn.Module, probe: Probe, scores: Sequence[Target], explanations: Sequence[Explanation]
+    ) -> list[Explanation]:
+        """Explain the mirrored images for the same classes, and average the evidence."""
+        frozen = [_freeze(score, straight) for score, straight in zip(scores, explanations, strict=True)]
+        mirrored = self._explain_scores(model, probe.mirror(), frozen)
+        return [average_mirrored(*pair) for pair in zip(explanations, mirrored, strict=True)]
+
+    def _add_fused(self, explanations: Sequence[Explanation], fuse: Fuse) -> list[Explanation]:
+        """Insert the fused maps of all layers."""
+        order = sort_by_execution(self.layers, self.shapes)
+        return [add_fused(explanation, list(self.methods), order, fuse) for explanation in explanations]
+
+
+def _is_one_per_image(classes: Tensor) -> bool:
+    """Return whether a target selected one class per image, not several or a pair."""
+    return classes.dtype != torch.bool and classes.ndim == 1
+
+
+def _freeze(score: Target, explanation: Explanation) -> Target:
+    """Return the score of the classes that were explained; a score of no class as it is."""
+    return score.freeze_to(explanation.explained[""]) if isinstance(score, ClassTarget) else score
+
+
+def _group_by_target(targets: Sequence[Target], explanations: Sequence[Explanation]) -> list[Explanation]:
+    """Merge the explanations of each target's scores, which are in the order of the targets."""
+    remaining = iter(explanations)
+    return [Explanation.merge_scores({name: next(remaining) for name in split_target(target)}) for target in targets]
 
 
 def capture_pairs(
@@ -133,13 +161,25 @@ def capture_pairs(
     targets: Sequence[Target],
     keep: bool = True,
 ) -> list[CapturedPass]:
-    """As `capture`; of pairs of images, one batch of both sides, each with the other's embedding for reference."""
-    modules, others = split_layers(layers)
+    """Capture a pass as `capture` does; both images of a pair run in one batch, each with the other as its reference.
+
+    Args:
+        model: The model, isolated.
+        probe: The images.
+        layers: Layers and locations of other kinds.
+        forward: Calls the model.
+        targets: The scores to explain.
+        keep: Whether the graph is kept after the last target's gradients.
+    """
+    modules, other_locations = split_layers(layers)
     if not any(compares_images(target, probe) for target in targets):
-        found = capture(model, probe, modules, forward, targets, keep)
-        return [replace(each, elsewhere=others) for each in found]
-    found = capture(model, stack_pairs(probe), modules, forward, [MutualTarget(target) for target in targets], keep)
+        passes = capture(model, probe, modules, forward, targets, keep)
+        return [replace(captured, elsewhere=other_locations) for captured in passes]
+    mutual = [MutualTarget(target) for target in targets]
+    passes = capture(model, stack_pairs(probe), modules, forward, mutual, keep)
     return [
-        replace(each, target=target, probe=with_partners(each.output, each.probe), elsewhere=others)
-        for each, target in zip(found, targets, strict=True)
+        replace(
+            captured, target=target, probe=with_partners(captured.output, captured.probe), elsewhere=other_locations
+        )
+        for captured, target in zip(passes, targets, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""One map from several: of several layers, or of an image and its mirror image."""
+"""Fusion of several maps into one: of several layers, or of an image and its mirror image."""
 
 from __future__ import annotations
 
@@ -10,60 +10,74 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.capture.layer import Layer, LayerRecord
-from lightning_gradcam.explainer.explanation import FLAWS, UNASKED, Explanation, find_status
+from lightning_gradcam.explainer.explanation import Explanation
+from lightning_gradcam.explainer.map_status import MapStatus, find_status
 from lightning_gradcam.utils.interpolation import resize
 
 Fuse: TypeAlias = Literal["mean", "max", "weighted"]
 FUSED = "fused"
-"""The key of what several layers say together."""
+"""Key of the map that is fused from several layers."""
 
 _RULES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda maps: maps.mean(1),
     "max": lambda maps: maps.amax(1),
-    "weighted": lambda maps: torch.einsum("nl...,l->n...", maps, _rising(maps)),
+    "weighted": lambda maps: torch.einsum("nl...,l->n...", maps, _get_rising_weights(maps)),
 }
 
 
-def _rising(maps: Tensor) -> Tensor:
+def _get_rising_weights(maps: Tensor) -> Tensor:
+    """Return weights proportional to 1, 2, ... that sum to 1, one per layer of ``(n, layers, *s)``."""
     weights = torch.arange(1, maps.shape[1] + 1, device=maps.device, dtype=maps.dtype)
     return weights / weights.sum()
 
 
-def check_fuse(fuse: str | None, layers: Sequence[Layer] | None = None, at_layers: bool = True) -> None:
-    """Raise a ValueError where there is no such rule, only one layer, or a method whose evidence lies at none."""
+def check_fuse(fuse: str | None, layers: Sequence[Layer] | None = None, uses_layers: bool = True) -> None:
+    """Validate the ``fuse`` argument.
+
+    Args:
+        fuse: As the user passed it.
+        layers: The layers to fuse, once they are known.
+        uses_layers: Whether all methods compute their evidence at layers.
+
+    Raises:
+        ValueError: The rule does not exist, there is only one layer, or a method's evidence is not at a layer.
+    """
     if fuse is not None and fuse not in _RULES:
         raise ValueError(f"Expected `fuse` to be None, {', '.join(map(repr, get_args(Fuse)))}, but got {fuse!r}.")
-    if fuse is not None and not at_layers:
-        raise ValueError(f"Expected methods that are read at layers beside `fuse={fuse!r}`, but one of them is not.")
+    if fuse is not None and not uses_layers:
+        raise ValueError(
+            f"Expected only methods that explain layers with `fuse={fuse!r}`, but got one that does not. Leave out "
+            "`fuse` or that method."
+        )
     if fuse is not None and layers is not None and len(layers) < 2:
         raise ValueError(
-            f"Expected several layers for `fuse={fuse!r}`, but `layers` chose one, {layers[0].key!r}. Pass "
+            f"Expected several layers for `fuse={fuse!r}`, but `layers` selected only {layers[0].key!r}. Pass "
             "`layers='stages'` (the last layer of every resolution), or a list of names."
         )
 
 
 def check_flips(flips: object) -> None:
-    """Raise a TypeError for what is neither True nor False."""
+    """Raise a TypeError unless ``flips`` is a bool."""
     if not isinstance(flips, bool):
         raise TypeError(f"Expected `flips` to be True or False, but got {flips!r}.")
 
 
-def sort_by_execution(layers: Sequence[Layer], shapes: Sequence[LayerRecord]) -> list[Layer]:
-    """The layers in order of execution, as far as the trace has seen them."""
-    ran = {name: i for i, shape in enumerate(shapes) for name in (shape.name, *shape.inner)}
-    ran |= {Layer(shape.name, shape.call).key: i for i, shape in enumerate(shapes)}
-    return sorted(layers, key=lambda layer: ran.get(layer.key, ran.get(layer.name, len(shapes))))
+def sort_by_execution(layers: Sequence[Layer], records: Sequence[LayerRecord]) -> list[Layer]:
+    """Sort layers by their order of execution in the trace; layers that are not in it come last."""
+    positions = {name: i for i, record in enumerate(records) for name in (record.name, *record.inner)}
+    positions |= {Layer(record.name, record.call).key: i for i, record in enumerate(records)}
+    return sorted(layers, key=lambda layer: positions.get(layer.key, positions.get(layer.name, len(records))))
 
 
 def fuse_maps(evidence: Sequence[Tensor], codes: Sequence[Tensor], fuse: Fuse) -> Tensor:
-    r"""One map from those of several layers, on the finest of their grids.
+    r"""Fuse the maps of several layers into one, on the finest of their grids.
 
-    Each layer's :math:`\operatorname{relu}(E_l) / \max_{hw} E_l` is enlarged, and of these the mean is taken, the
-    maximum, or the mean with weights 1, 2, ... from the earliest layer to the deepest.
+    Each layer's :math:`\operatorname{relu}(E_l) / \max_{hw} E_l` is resized. The result is their mean, their maximum,
+    or their mean with weights 1, 2, ... from the earliest layer to the deepest.
 
     Args:
         evidence: ``(N, *s)`` for each layer, in order of execution.
-        codes: ``(N,)`` their map_status; a map that cannot be read counts as zero.
+        codes: ``(N,)`` their map_status; a degenerate map counts as zero.
         fuse: ``"mean"``, ``"max"`` or ``"weighted"``.
 
     Returns:
@@ -76,48 +90,49 @@ def fuse_maps(evidence: Sequence[Tensor], codes: Sequence[Tensor], fuse: Fuse) -
     finest = max(evidence, key=lambda tensor: tensor[0].numel()).shape[1:]
     maps = []
     for tensor, code in zip(evidence, codes, strict=True):
-        spread = (-1, *[1] * (tensor.ndim - 1))
-        positive = torch.where((code == 0).reshape(spread), tensor.relu(), 0)
-        largest = positive.flatten(1).amax(1).reshape(spread)
+        per_image = (-1, *[1] * (tensor.ndim - 1))
+        positive = torch.where((code == 0).reshape(per_image), tensor.relu(), 0)
+        largest = positive.flatten(1).amax(1).reshape(per_image)
         maps.append(resize(positive / torch.where(largest == 0, 1, largest), tuple(finest)))
     return _RULES[fuse](torch.stack(maps, 1))
 
 
 def add_fused(explanation: Explanation, methods: Sequence[str], order: Sequence[Layer], fuse: Fuse) -> Explanation:
-    """The explanation with what its layers say together in front, one map per method.
+    """Insert the fused map of all layers before their maps, one per method.
 
     Args:
-        explanation: Of several layers.
+        explanation: An explanation of several layers.
         methods: The methods' names.
         order: The layers, in order of execution.
         fuse: See `fuse_maps`.
     """
     evidence: dict[str, Tensor] = {}
-    found: dict[str, Tensor] = {}
+    map_status: dict[str, Tensor] = {}
     for name in methods:
-        end = f"/{name}" if len(methods) > 1 else ""
-        keys = [layer.key + end for layer in order if layer.key + end in explanation.evidence]
+        suffix = f"/{name}" if len(methods) > 1 else ""
+        keys = [layer.key + suffix for layer in order if layer.key + suffix in explanation.evidence]
         codes = [explanation.map_status[key] for key in keys]
-        key = FUSED + end
-        evidence[key] = fuse_maps([explanation.evidence[key] for key in keys], codes, fuse)
-        # Where no layer can be read, the deepest one tells why.
-        unread = torch.stack(codes).amin(0) > 0
-        found[key] = torch.where(unread, codes[-1], find_status(evidence[key]))
-    place = Layer(FUSED, reason=f"{fuse} of {', '.join(layer.key for layer in order)}")
+        fused = fuse_maps([explanation.evidence[key] for key in keys], codes, fuse)
+        # If no layer can be read, the deepest one gives the reason.
+        is_degenerate = torch.stack(codes).amin(0) > 0
+        evidence[FUSED + suffix] = fused
+        map_status[FUSED + suffix] = torch.where(is_degenerate, codes[-1], find_status(fused))
+    layer = Layer(FUSED, reason=f"{fuse} of {', '.join(layer.key for layer in order)}")
     return replace(
         explanation,
         evidence={**evidence, **explanation.evidence},
-        map_status={**found, **explanation.map_status},
-        layers={**dict.fromkeys(evidence, place), **explanation.layers},
+        map_status={**map_status, **explanation.map_status},
+        layers={**dict.fromkeys(evidence, layer), **explanation.layers},
     )
 
 
 def average_mirrored(straight: Explanation, mirrored: Explanation) -> Explanation:
-    """The mean of the evidence and that of the mirrored images, mirrored back."""
+    """Average the evidence with the evidence of the mirrored images, mirrored back."""
     evidence = {key: (tensor + mirrored.evidence[key].flip(-1)) / 2 for key, tensor in straight.evidence.items()}
-    dead, found = FLAWS.index("no gradient"), {}
+    map_status = {}
     for key, tensor in evidence.items():
-        both_dead = (straight.map_status[key] == dead) & (mirrored.map_status[key] == dead)
-        stays = both_dead | (straight.map_status[key] == UNASKED)
-        found[key] = torch.where(stays, straight.map_status[key], find_status(tensor))
-    return replace(straight, evidence=evidence, map_status=found)
+        status, mirrored_status = straight.map_status[key], mirrored.map_status[key]
+        has_no_gradient = (status == MapStatus.NO_GRADIENT) & (mirrored_status == MapStatus.NO_GRADIENT)
+        is_kept = has_no_gradient | (status == MapStatus.NO_LABEL)
+        map_status[key] = torch.where(is_kept, status, find_status(tensor))
+    return replace(straight, evidence=evidence, map_status=map_status)

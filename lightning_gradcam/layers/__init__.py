@@ -1,9 +1,10 @@
-"""Where in a model to look."""
+"""Choice of the layers to explain: rules, names, and recommendations."""
 
 from __future__ import annotations
 
+from lightning_gradcam.layers.features import feature_maps
 from lightning_gradcam.layers.resolve import Layers, check_layers, choose_layers, list_non_layers
-from lightning_gradcam.layers.rules import ENOUGH_CELLS, RULES, LayerRule, auto, feature_maps, stages, to_layer
+from lightning_gradcam.layers.rules import ENOUGH_CELLS, RULES, LayerRule, auto, stages, to_layer
 
 __all__ = [
     "ENOUGH_CELLS",

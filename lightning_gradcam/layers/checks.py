@@ -1,4 +1,4 @@
-"""What stands in the way of an explanation, said with its remedy."""
+"""Checks whether a model and its layers can be explained; each error names the remedy."""
 
 from __future__ import annotations
 
@@ -12,80 +12,86 @@ from lightning_gradcam.capture.hooks import named_layers
 from lightning_gradcam.capture.layer import Layer, LayerRecord
 from lightning_gradcam.errors import NotExplainableError
 
+_TORCHSCRIPT = "is a TorchScript module and does not support hooks. Replace it with its eager module."
+
 
 def check_model(model: nn.Module) -> None:
-    """See whether layers of it can be looked at.
+    """Check that the model is a PyTorch module that supports hooks.
 
     Raises:
-        TypeError: It is no module.
-        NotExplainableError: It is TorchScript as a whole.
+        TypeError: It is not a module.
+        NotExplainableError: It is a TorchScript module.
 
     >>> check_model("resnet18")
     Traceback (most recent call last):
-    TypeError: Expected a torch.nn.Module, but got str. Gradients of layers are PyTorch's: ...
+    TypeError: Expected a torch.nn.Module, but got str. Gradients of layers need PyTorch: ...
     """
     if not isinstance(model, nn.Module):
         raise TypeError(
-            f"Expected a torch.nn.Module, but got {type(model).__name__}. Gradients of layers are PyTorch's: of an "
-            "exported model (ONNX, TensorRT, an ExportedProgram), pass the module that it was made from."
+            f"Expected a torch.nn.Module, but got {type(model).__name__}. Gradients of layers need PyTorch: instead of "
+            "an exported model (ONNX, TensorRT, an ExportedProgram), pass the module that was exported."
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise NotExplainableError(
-            f"{type(model).__name__} is a TorchScript module, whose layers take no hooks. Pass the eager model that it "
-            "was made from."
+            f"{type(model).__name__} is a TorchScript module and does not support hooks. Pass the eager model from "
+            "which it was compiled."
         )
 
 
 def check_eager(layers: Sequence[Layer], model: nn.Module) -> None:
-    """Raise where a layer is TorchScript.
+    """Check that no layer is a TorchScript module.
 
     Raises:
-        NotExplainableError: With its name.
+        NotExplainableError: A layer is one.
     """
     modules = named_layers(model)
     for layer in layers:
         if isinstance(modules.get(layer.name), torch.jit.ScriptModule):
-            raise NotExplainableError(f"Layer {layer.name!r} cannot be looked at.")
+            raise NotExplainableError(f"Layer {layer.name!r} {_TORCHSCRIPT}")
 
 
-def check_reach(layers: Sequence[Layer], shapes: Sequence[LayerRecord]) -> None:
-    """Raise where the score's gradient, which the method needs, does not reach a layer.
+def check_reach(layers: Sequence[Layer], records: Sequence[LayerRecord]) -> None:
+    """Check that the score's gradient, which the method needs, reaches every layer.
 
     Raises:
-        NotExplainableError: With the reason.
+        NotExplainableError: It does not reach a layer; the message names the likely reason.
     """
     for layer in layers:
-        at = [s for s in shapes if layer.name in (s.name, *s.inner) and layer.to_grid == s.to_grid]
-        if at and not any(s.reaches for s in at):
-            why = (
-                "its patch tokens: behind it the score reads other tokens only"
-                if at[-1].tokens
+        calls = [r for r in records if layer.name in (r.name, *r.inner) and layer.to_grid == r.to_grid]
+        if calls and not any(r.reaches for r in calls):
+            reason = (
+                "the score depends on other tokens than its patch tokens"
+                if calls[-1].tokens
                 else "a detach, a no_grad, an inference_mode or a step outside of PyTorch cuts it off, or the score is "
                 "computed without it"
             )
             raise NotExplainableError(
-                f"No gradient of the score reaches layer {layer.name!r} ({why}). Choose another with `layers=`: "
-                "`recommended_layers(model, images)` lists the ones that it reaches."
+                f"No gradient of the score reaches layer {layer.name!r} ({reason}). Choose another with `layers=`: "
+                "`recommended_layers(model, images)` lists the layers that it reaches."
             )
 
 
 @contextmanager
 def add_model_hints(model: nn.Module) -> Iterator[None]:
-    """Where the model turns out not to be explainable inside, add which of its parts are known to stand in the way."""
+    """Add a hint to a `NotExplainableError` raised inside: a part of the model that is known to prevent explanations.
+
+    Raises:
+        NotExplainableError: The original error, with the first such part and its remedy.
+    """
     try:
         yield
     except NotExplainableError as error:
-        parts = [(name, _hindrance(module)) for name, module in model.named_modules()]
-        hindering = [(name, why) for name, why in parts if why]
-        if not hindering:
+        hints = ((name, hint) for name, module in model.named_modules() if (hint := _find_hint(module)))
+        name, hint = next(hints, ("", ""))
+        if not hint or hint in str(error):
             raise
-        name, why = hindering[0]
-        raise type(error)(f"{error} In this model, {name or 'all of it'} is {why}") from error
+        raise type(error)(f"{error} In this model, {name or 'the outermost module'} {hint}") from error
 
 
-def _hindrance(module: nn.Module) -> str:
+def _find_hint(module: nn.Module) -> str:
+    """Return why a module prevents explanations, with the remedy; empty if it does not."""
     if isinstance(module, torch.jit.ScriptModule):
-        return "TorchScript, whose layers take no hooks: put the eager module in its place."
+        return _TORCHSCRIPT
     if ".quantized." in f"{type(module).__module__}.":
-        return "quantised, and quantised operations have no gradient: explain the floating-point model."
+        return "is quantized, and quantized operations have no gradient. Explain the floating-point model."
     return ""

@@ -1,4 +1,4 @@
-"""What the modules of a traced pass return, and which of it reaches the score."""
+"""Hooks that record the outputs of modules in a traced pass, and the gradient of the score at each."""
 
 from __future__ import annotations
 
@@ -11,65 +11,82 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.hooks import is_traceable, named_layers, register_hooks
-from lightning_gradcam.capture.layer import Grid, LayerRecord, ToGrid, is_vanishing
+from lightning_gradcam.capture.layer import LayerRecord, is_vanishing
 from lightning_gradcam.capture.outputs import (
     get_version,
     list_float_tensors,
+    replace_inference_arguments,
     replace_tensor,
     with_grad,
-    without_inference_tensors,
 )
-from lightning_gradcam.layers.axis_tracking import AxisTracker, TensorOrigin
-from lightning_gradcam.layers.spatial_grid import GridInference
+from lightning_gradcam.layers.axis_tracking import AxisTracker
+from lightning_gradcam.layers.spatial_grid import GridInference, GridReading
+from lightning_gradcam.layers.tensor_history import TensorOrigin
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward
 
 
 @dataclass
-class _Made:
-    """A tensor that a module made during a trace."""
+class _TracedOutput:
+    """A tensor that a module computed during a trace.
 
-    value: Tensor  # what the gradient is asked for
-    handed: Tensor  # the clone that went on; an in-place operation changes it, and so its version
+    Args:
+        value: The tensor at which the gradient is computed.
+        passed_on: The clone that the next module receives; an in-place operation changes it, and so its version.
+        version: Version of the clone when it was recorded.
+        returned_by: Modules that returned it, the innermost first, each with the number of its call.
+        origin: Maker and inputs.
+    """
+
+    value: Tensor
+    passed_on: Tensor
     version: int
-    returned_by: list[tuple[nn.Module, int]]  # with which call of it; the innermost module first
+    returned_by: list[tuple[nn.Module, int]]
     origin: TensorOrigin
 
 
 @dataclass
-class _Tape:
-    """Hooks that note what the modules of a pass over so many rows make."""
+class _Tracer:
+    """Hooks that record the outputs of modules in a pass over ``batch_size`` images."""
 
-    rows: int
-    made: list[_Made] = field(default_factory=list)
+    batch_size: int
+    outputs: list[_TracedOutput] = field(default_factory=list)
     calls: Counter[nn.Module] = field(default_factory=Counter)
-    running: list[tuple[int, list[tuple[Tensor, int]]]] = field(default_factory=list)
+    open_calls: list[tuple[int, list[tuple[Tensor, int]]]] = field(default_factory=list)
 
-    def enter(self, module: nn.Module, args: Any) -> Any:
-        """Before a module runs."""
-        args = without_inference_tensors(module, args)
-        self.running.append((len(self.made), [(arg, get_version(arg)) for arg in args if isinstance(arg, Tensor)]))
+    def enter_module(self, module: nn.Module, args: Any) -> Any:
+        """Record a module's inputs before it runs (a forward pre-hook)."""
+        args = replace_inference_arguments(module, args)
+        inputs = [(arg, get_version(arg)) for arg in args if isinstance(arg, Tensor)]
+        self.open_calls.append((len(self.outputs), inputs))
         return args
 
-    def leave(self, module: nn.Module, _args: Any, output: Any) -> Any:
-        """After it has run."""
-        first_inside, given = self.running.pop()
+    def leave_module(self, module: nn.Module, _args: Any, output: Any) -> Any:
+        """Record a module's output after it has run, and replace it by a clone with grad (a forward hook)."""
+        first_inner, inputs = self.open_calls.pop()
         call = self.calls[module]
         self.calls[module] += 1
-        tensor, others = next(found := list_float_tensors(output), None), any(True for _ in found)
-        if tensor is None or tensor.ndim < 2 or self.rows not in tensor.shape[: 2 if tensor.ndim == 3 else 1]:
+        tensors = list_float_tensors(output)
+        tensor, has_more_tensors = next(tensors, None), any(True for _ in tensors)
+        if tensor is None or not self._has_batch_axis(tensor):
             return None
-        if any(arg is tensor and came == get_version(tensor) for arg, came in given):
-            return None  # handed through, as dropout does in evaluation
-        for record in self.made[first_inside:]:
-            if record.handed is tensor and record.version == get_version(tensor):
-                if not others:  # else the score may be made of those, and pass by the tensor on its way out
+        if any(arg is tensor and version == get_version(tensor) for arg, version in inputs):
+            return None  # the module returned its input, as dropout does in evaluation
+        for record in self.outputs[first_inner:]:
+            if record.passed_on is tensor and record.version == get_version(tensor):
+                # With more tensors in the output, the score may be computed from those instead.
+                if not has_more_tensors:
                     record.returned_by.append((module, call))
                 return None
-        value, handed = with_grad(tensor)  # also inside a no_grad block of the model's own
-        origin = TensorOrigin(module, tensor, handed, [arg for arg, _ in given], first_inside)
-        self.made.append(_Made(value, handed, handed._version, [(module, call)], origin))
-        return replace_tensor(output, tensor, handed)
+        value, passed_on = with_grad(tensor)  # also inside a no_grad block of the model
+        origin = TensorOrigin(module, tensor, passed_on, [arg for arg, _ in inputs], first_inner)
+        self.outputs.append(_TracedOutput(value, passed_on, passed_on._version, [(module, call)], origin))
+        return replace_tensor(output, tensor, passed_on)
+
+    def _has_batch_axis(self, tensor: Tensor) -> bool:
+        """Return whether images come first, or second in a sequence ``(L, n, C)``."""
+        batch_axes = 2 if tensor.ndim == 3 else 1
+        return tensor.ndim >= 2 and self.batch_size in tensor.shape[:batch_axes]
 
 
 def run_traced(
@@ -78,57 +95,59 @@ def run_traced(
     """Run the model once with grad and list what its modules returned, in order of execution.
 
     Args:
-        model: As it is to be explained, see `isolation.isolated`.
+        model: The model in the state in which it is explained, see `isolation.isolated`.
         probe: A few images.
-        forward: How the model is called.
+        forward: Calls the model.
         score: Turns the model's output into scores ``(n,)`` or ``(n, k)``.
 
     Returns:
-        One `LayerRecord` per distinct tensor with one row per image, and the model's output.
+        One `LayerRecord` per distinct tensor with a batch dimension, and the model's output.
     """
-    tape = _Tape(len(probe))
+    tracer = _Tracer(len(probe))
     names = {module: name for name, module in named_layers(model).items() if is_traceable(name, module)}
-    entering = [(module.register_forward_pre_hook, tape.enter) for module in names]
-    leaving = [(module.register_forward_hook, tape.leave) for module in names]
+    pre_hooks = [(module.register_forward_pre_hook, tracer.enter_module) for module in names]
+    hooks = [(module.register_forward_hook, tracer.leave_module) for module in names]
     with torch.enable_grad():
-        with register_hooks([*entering, *leaving]):  # type: ignore[list-item]  # pre-hooks take no output
+        with register_hooks([*pre_hooks, *hooks]):  # type: ignore[list-item]  # pre-hooks take no output
             output = forward(model, probe)
         scores = score(output)
-        gradients: Sequence[Tensor | None] = [None] * len(tape.made)
-        if tape.made and scores.requires_grad:
-            gradients = torch.autograd.grad(scores.sum(), [r.value for r in tape.made], allow_unused=True)
-    layouts, places = GridInference(probe.size, len(probe)), AxisTracker(probe.images)
-    read = [layouts.follow(record.origin, places) for record in tape.made]
-    shapes = [_shape(r, names, tape.calls, *at, g) for r, at, g in zip(tape.made, read, gradients, strict=True)]
-    if not is_vanishing(shapes):
-        shapes = [replace(s, reaches=s.touched > 0) if s.tokens else s for s in shapes]
-    return tuple(shapes), output
+        gradients: Sequence[Tensor | None] = [None] * len(tracer.outputs)
+        if tracer.outputs and scores.requires_grad:
+            gradients = torch.autograd.grad(scores.sum(), [o.value for o in tracer.outputs], allow_unused=True)
+    inference, tracker = GridInference(probe.size, len(probe)), AxisTracker(probe.images)
+    readings = [inference.read_output(traced.origin, tracker) for traced in tracer.outputs]
+    records = [
+        _to_record(traced, names, tracer.calls, reading, gradient)
+        for traced, reading, gradient in zip(tracer.outputs, readings, gradients, strict=True)
+    ]
+    if not is_vanishing(records):
+        records = [replace(r, reaches=r.touched > 0) if r.tokens else r for r in records]
+    return tuple(records), output
 
 
-def _shape(
-    record: _Made,
+def _to_record(
+    traced: _TracedOutput,
     names: Mapping[nn.Module, str],
     calls: Mapping[nn.Module, int],
-    grid: Grid | None,
-    to_grid: ToGrid,
+    reading: GridReading,
     gradient: Tensor | None,
 ) -> LayerRecord:
-    (maker, _), (outermost, call) = record.returned_by[0], record.returned_by[-1]
+    (maker, _), (outermost, call) = traced.returned_by[0], traced.returned_by[-1]
     return LayerRecord(
         name=names[outermost],
         kind=type(maker).__name__,
-        shape=tuple(record.value.shape),
-        grid=grid,
+        shape=tuple(traced.value.shape),
+        grid=reading.grid,
         call=-1 if call == calls[outermost] - 1 else call,
         reaches=gradient is not None,
-        touched=0.0 if gradient is None else _touched(to_grid(gradient)),
-        to_grid=to_grid,
-        inner=tuple(names[module] for module, _ in record.returned_by[:-1]),
+        touched=0.0 if gradient is None else _measure_reach(reading.to_grid(gradient)),
+        to_grid=reading.to_grid,
+        inner=tuple(names[module] for module, _ in traced.returned_by[:-1]),
     )
 
 
-def _touched(gradient: Tensor) -> float:
-    """The share of places in ``(n, C, *s)`` with a gradient in some image and channel."""
-    return (
-        float((gradient != 0).flatten(2).any(1).any(0).float().mean()) if gradient.ndim > 2 else float(gradient.any())
-    )
+def _measure_reach(gradient: Tensor) -> float:
+    """Return the fraction of positions in ``(n, C, *s)`` with a gradient in some image and channel."""
+    if gradient.ndim <= 2:
+        return float(gradient.any())
+    return float((gradient != 0).flatten(2).any(1).any(0).float().mean())

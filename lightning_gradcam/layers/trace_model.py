@@ -1,12 +1,12 @@
-"""What the layers of a model return, and which of them its answer depends on: a pass over the first images, traced."""
+"""Trace of a model: what its layers return for the first images, and which of them its score depends on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_gradcam.capture.isolation import fill_zero_parameters, isolated
 from lightning_gradcam.capture.layer import LayerRecord
@@ -14,51 +14,69 @@ from lightning_gradcam.layers.trace_hooks import run_traced
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.targets import list_class_scores
-from lightning_gradcam.targets.detection import BoxScore, score_largest_box, score_smallest_box
+from lightning_gradcam.targets.detection import BoxScore
 from lightning_gradcam.targets.embeddings import MutualTarget, compares_images, stack_pairs
-from lightning_gradcam.targets.output_kind import Answer, find_output_kind, mark_outputs, sum_logits
+from lightning_gradcam.targets.output_kind import OutputKind, find_output_kind
 
-TRACED_ROWS = 2
-"""A trace looks at shapes and reach only; two images, since models that squeeze a batch of one exist."""
+TRACED_IMAGES = 2
+"""Number of images in a trace, which reads shapes and reach only; two, since some models squeeze a batch of one."""
 
 
-def trace_model(
-    model: nn.Module, probe: Probe, forward: Forward, target: Target
-) -> tuple[tuple[LayerRecord, ...], Any, Answer]:
-    """What the model's layers return for the first images and which of them reach the score, and the model's output."""
-    single = len(probe) == 1
-    pairs = compares_images(target, probe)
-    rows = probe[[0, 0]] if single else probe[:TRACED_ROWS]  # what has one row may be no feature of the one image
+class ModelTrace(NamedTuple):
+    """Result of a traced pass.
+
+    Args:
+        records: What each layer returned, in order of execution, and whether the score depends on it.
+        output: What the model returned.
+        output_kind: The kind of the output.
+    """
+
+    records: tuple[LayerRecord, ...]
+    output: Any
+    output_kind: OutputKind
+
+
+def trace_model(model: nn.Module, probe: Probe, forward: Forward, target: Target) -> ModelTrace:
+    """Trace the model on the first images; a single image is doubled, unless the model takes only one."""
+    if len(probe) > 1:
+        return _trace(model, probe[:TRACED_IMAGES], forward, target)
     try:
-        return _traced(model, stack_pairs(rows) if pairs else rows, forward, MutualTarget(target) if pairs else target)
+        return _trace(model, probe[[0, 0]], forward, target)  # a tensor of one row may not belong to the one image
     except Exception:
-        if not single:
-            raise
-        rows = stack_pairs(probe) if pairs else probe  # the model, or the target, is made for one image
-        return _traced(model, rows, forward, MutualTarget(target) if pairs else target)
+        return _trace(model, probe, forward, target)  # the model, or the target, takes one image only
 
 
-def _traced(
-    model: nn.Module, rows: Probe, forward: Forward, target: Target
-) -> tuple[tuple[LayerRecord, ...], Any, Answer]:
-    # All classes show what the gradient reaches: a label may be out of range, which is checked later.
-    of_class = bool(list_class_scores(target)) or isinstance(target, BoxScore)
-    score = sum_logits if of_class else target
+def _trace(model: nn.Module, images: Probe, forward: Forward, target: Target) -> ModelTrace:
+    """Trace the model on these images."""
+    if compares_images(target, images):
+        images, target = stack_pairs(images), MutualTarget(target)
+    # For classes, the trace's score includes all of them. A label that is out of range raises later.
+    explains_class = bool(list_class_scores(target)) or isinstance(target, BoxScore)
+
+    def score(output: Any, probe: Probe) -> Tensor:
+        return find_output_kind(output, probe).trace_score(output, probe)
+
     with isolated(model), fill_zero_parameters(model):
-        shapes, output = run_traced(model, rows, forward, lambda output: score(output, rows))
-        answer = find_output_kind(output, rows)
-        if answer == "boxes" and of_class:
-            small, _ = run_traced(model, rows, forward, lambda output: score_smallest_box(output, rows))
-            large, _ = run_traced(model, rows, forward, lambda output: score_largest_box(output, rows))
-            shapes = merge_traces([shapes, small, large])
-    return mark_outputs(shapes, output, rows), output, answer
+        records, output = _run(model, images, forward, score if explains_class else target)
+        kind = find_output_kind(output, images).for_model(model, images)
+        if explains_class and kind.refining_scores:
+            refined = [_run(model, images, forward, refining_score)[0] for refining_score in kind.refining_scores]
+            records = merge_traces([records, *refined])
+    return ModelTrace(kind.mark_outputs(records, output, images), output, kind)
+
+
+def _run(model: nn.Module, images: Probe, forward: Forward, score: Target) -> tuple[tuple[LayerRecord, ...], Any]:
+    """Run one traced pass and return its records and the output."""
+    return run_traced(model, images, forward, lambda output: score(output, images))
 
 
 def merge_traces(traces: Sequence[Sequence[LayerRecord]]) -> tuple[LayerRecord, ...]:
-    """One trace of several scores: it reaches what the first does, as far as the one that reaches least of it.
+    """Merge the traces of several scores: the first one's records, with the smallest reach of all.
 
-    >>> one, other = (LayerRecord("a", "ReLU", (1, 4, 8, 8), (8, 8), touched=t) for t in (0.5, 0.25))
-    >>> merge_traces([[one], [other]])[0].touched
+    >>> first, second = (LayerRecord("a", "ReLU", (1, 4, 8, 8), (8, 8), touched=t) for t in (0.5, 0.25))
+    >>> merge_traces([[first], [second]])[0].touched
     0.25
     """
-    return tuple(replace(same[0], touched=min(s.touched for s in same)) for same in zip(*traces, strict=True))
+    return tuple(
+        replace(records[0], touched=min(record.touched for record in records)) for records in zip(*traces, strict=True)
+    )

@@ -1,19 +1,21 @@
-"""How evidence is computed: equations on a layer's activations and gradients, and what takes more than those."""
+"""Explanation methods: CAM equations on a layer's activations and gradients, and methods on whole passes."""
 
 from __future__ import annotations
 
 from lightning_gradcam.methods.cam import cam, eigencam, eigengradcam, gradcam, project_principal
 
 # isort: split
-# The equations are registered first.
+# Equations come first in the registry.
 from lightning_gradcam.methods.attention import AttentionRelevance, Rollout
 from lightning_gradcam.methods.base import (
     METHODS,
+    BasePassMethod,
     LayerMethod,
     PassMethod,
-    check_extra,
+    check_requirement,
     count_arguments,
     get_location,
+    get_neuron,
     is_pass_method,
 )
 from lightning_gradcam.methods.gradient_free import AblationCAM, ScoreCAM
@@ -23,13 +25,14 @@ from lightning_gradcam.methods.saliency import IntegratedGradients, Saliency, Sm
 from lightning_gradcam.methods.surrogates import KernelShap, Lime
 
 EQUATIONS = tuple(name for name, method in METHODS.items() if not is_pass_method(method))
-"""The names of the methods of (activations, gradients)."""
+"""Names of the methods of (activations, gradients)."""
 
 __all__ = [
     "EQUATIONS",
     "METHODS",
     "AblationCAM",
     "AttentionRelevance",
+    "BasePassMethod",
     "Deconvolution",
     "GuidedBackprop",
     "GuidedGradCAM",
@@ -44,11 +47,12 @@ __all__ = [
     "ScoreCAM",
     "SmoothGrad",
     "cam",
-    "check_extra",
+    "check_requirement",
     "count_arguments",
     "eigencam",
     "eigengradcam",
     "get_location",
+    "get_neuron",
     "gradcam",
     "is_pass_method",
     "project_principal",

@@ -1,4 +1,4 @@
-"""Methods of all attention of a pass: what reaches the token that the score is read from."""
+"""Methods on all attention matrices of a pass: attention rollout and gradient-weighted attention relevance."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from torch import Tensor
 from lightning_gradcam.capture.layer import ATTENTION, Tokens
 from lightning_gradcam.capture.passes import AttentionMap, CapturedPass
 from lightning_gradcam.errors import NotExplainableError
-from lightning_gradcam.methods.base import METHODS
+from lightning_gradcam.methods.base import METHODS, BasePassMethod
 
-_FUSIONS = {"mean": lambda a: a.mean(1), "max": lambda a: a.amax(1), "min": lambda a: a.amin(1)}
+_HEAD_FUSIONS = {"mean": lambda a: a.mean(1), "max": lambda a: a.amax(1), "min": lambda a: a.amin(1)}
 
 
 @dataclass(frozen=True)
-class Rollout:
-    r"""Attention rollout: how much of each patch reaches the token that the score is read from; for any class the same.
+class Rollout(BasePassMethod):
+    r"""Attention rollout: how much of each patch reaches the token that the classifier reads.
 
     .. math:: R = \hat A_L \cdots \hat A_1, \qquad \hat A = \operatorname{rows}\big(\operatorname{fuse}_h A_h + I\big)
 
-    Abnar and Zuidema 2020, arXiv:2005.00928. Rows are divided by their sums; the identity is the residual connection.
-    One more forward pass, which no gradient is asked of.
+    Abnar and Zuidema 2020, arXiv:2005.00928. Rows are normalized to sum up to 1; the identity stands for the residual
+    connection. The map is the same for every class. Costs one more forward pass, without gradients.
 
     Args:
-        head_fusion: One matrix of several heads: their ``"mean"`` (the paper's), ``"max"`` or ``"min"``.
-        discard_ratio: The share of a matrix's entries, the smallest, that count as zero, in [0, 1).
-        reader: The token that the score is read from: ``"class"``, the first; ``"mean"`` of all patches; or ``"auto"``,
-            the class token where there are tokens that are no patches.
+        head_fusion: How the heads are fused: ``"mean"`` (as in the paper), ``"max"`` or ``"min"``.
+        discard_ratio: The fraction of each matrix's entries that are set to zero, the smallest first, in [0, 1).
+        reader: The token that the classifier reads: ``"class"``, the first token; ``"mean"``, the mean of all patch
+            tokens; or ``"auto"``, the class token if there are tokens other than patches.
 
     Raises:
-        ValueError: A choice is unknown, or the ratio out of range.
+        ValueError: An option is unknown, or the ratio is out of range.
 
     >>> Rollout("max", discard_ratio=0.9).name
     'rollout, max of heads, 0.9 discarded'
     """
 
-    place: ClassVar[str] = ATTENTION
+    location: ClassVar[str] = ATTENTION
 
     head_fusion: Literal["mean", "max", "min"] = "mean"
     discard_ratio: float = 0.0
     reader: Literal["auto", "class", "mean"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.head_fusion not in _FUSIONS:
+        if self.head_fusion not in _HEAD_FUSIONS:
             raise ValueError(f"Expected `head_fusion` to be 'mean', 'max' or 'min', but got {self.head_fusion!r}.")
         if not 0 <= self.discard_ratio < 1:
             raise ValueError(f"Expected `discard_ratio` in [0, 1), but got {self.discard_ratio!r}.")
@@ -55,40 +55,40 @@ class Rollout:
 
     @property
     def name(self) -> str:
-        """How pictures and keys name it."""
+        """The name in figures and keys, with the options that differ from their defaults."""
         heads = "" if self.head_fusion == "mean" else f", {self.head_fusion} of heads"
         discarded = f", {self.discard_ratio:g} discarded" if self.discard_ratio else ""
         return "rollout" + heads + discarded + ("" if self.reader == "auto" else f", {self.reader}")
 
     def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
-        """Evidence ``(n, *grid)``, never negative."""
-        tokens = _tokens(passes)
-        attention = _checked(passes.attention(), len(passes.probe), tokens)
-        fused = [_FUSIONS[self.head_fusion](each.weights) for each in attention]
-        return {
-            ATTENTION: read_attention(
-                rollout([discard_smallest(each, self.discard_ratio) for each in fused]), tokens, self.reader
-            )
-        }
+        """Return non-negative evidence ``(n, *grid)``."""
+        tokens = _get_tokens(passes)
+        attention_maps = passes.attention()
+        check_global_attention(attention_maps, len(passes.probe), tokens)
+        matrices = [
+            discard_smallest(_HEAD_FUSIONS[self.head_fusion](attention.weights), self.discard_ratio)
+            for attention in attention_maps
+        ]
+        return {ATTENTION: read_attention(compute_rollout(matrices), tokens, self.reader)}
 
 
 @dataclass(frozen=True)
-class AttentionRelevance:
-    r"""Attention weighted by the gradient: what of each patch, on its way to the last token, speaks for the score.
+class AttentionRelevance(BasePassMethod):
+    r"""Attention relevance: attention weighted by its positive gradients, propagated to the token of the classifier.
 
     .. math:: R \leftarrow R + \operatorname{mean}_h \operatorname{relu}(\nabla A_h \odot A_h)\, R, \qquad R_0 = I
 
-    The rule for self-attention of Chefer et al. 2021, arXiv:2103.15679 (equations 5 and 6). One more forward pass and a
-    whole backward pass, for which all behind the first attention is kept.
+    Chefer et al. 2021, arXiv:2103.15679, the rule for self-attention (equations 5 and 6). Costs one more forward pass
+    and a full backward pass, which keeps all tensors after the first attention in memory.
 
     Args:
-        reader: The token that the score is read from, see `Rollout`.
+        reader: The token that the classifier reads, see `Rollout`.
 
     Raises:
-        ValueError: The choice is unknown.
+        ValueError: The option is unknown.
     """
 
-    place: ClassVar[str] = ATTENTION
+    location: ClassVar[str] = ATTENTION
 
     reader: Literal["auto", "class", "mean"] = "auto"
 
@@ -97,35 +97,34 @@ class AttentionRelevance:
 
     @property
     def name(self) -> str:
-        """How pictures and keys name it."""
+        """The name in figures and keys, with the options that differ from their defaults."""
         return "attention_relevance" + ("" if self.reader == "auto" else f", {self.reader}")
 
     def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
-        """Evidence ``(n, *grid)``, never negative."""
-        tokens = _tokens(passes)
-        return {
-            ATTENTION: read_attention(
-                relevance(_checked(passes.attention(gradients=True), len(passes.probe), tokens)), tokens, self.reader
-            )
-        }
+        """Return non-negative evidence ``(n, *grid)``."""
+        tokens = _get_tokens(passes)
+        attention_maps = passes.attention(gradients=True)
+        check_global_attention(attention_maps, len(passes.probe), tokens)
+        return {ATTENTION: read_attention(compute_relevance(attention_maps), tokens, self.reader)}
 
 
-def rollout(attention: Sequence[Tensor]) -> Tensor:
-    """The product ``(n, L, L)`` of matrices of that shape, the first on the right, each with the identity, normalised.
+def compute_rollout(matrices: Sequence[Tensor]) -> Tensor:
+    """Multiply attention matrices ``(n, L, L)``, each plus the identity and row-normalized, the first rightmost.
 
-    >>> rollout([torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])] * 2)
+    >>> compute_rollout([torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])] * 2)
     tensor([[[0.2500, 0.7500],
              [0.0000, 1.0000]]])
     """
-    total = torch.eye(attention[0].shape[-1], dtype=attention[0].dtype, device=attention[0].device)
-    for each in attention:
-        mixed = each + torch.eye(each.shape[-1], dtype=each.dtype, device=each.device)
-        total = mixed / mixed.sum(-1, keepdim=True) @ total
-    return total
+    first = matrices[0]
+    identity = product = torch.eye(first.shape[-1], dtype=first.dtype, device=first.device)
+    for matrix in matrices:
+        residual = matrix + identity
+        product = residual / residual.sum(-1, keepdim=True) @ product
+    return product
 
 
 def discard_smallest(attention: Tensor, ratio: float) -> Tensor:
-    """Matrices ``(n, L, L)``, in each of which the smallest entries, that share of all, are zero.
+    """Set a fraction of the entries of each matrix ``(n, L, L)`` to zero, the smallest first.
 
     >>> discard_smallest(torch.tensor([[[0.1, 0.9], [0.4, 0.6]]]), 0.5)
     tensor([[[0.0000, 0.9000],
@@ -136,24 +135,29 @@ def discard_smallest(attention: Tensor, ratio: float) -> Tensor:
     return flat.scatter(1, smallest, 0).reshape(attention.shape)
 
 
-def relevance(attention: Sequence[AttentionMap]) -> Tensor:
-    """What `AttentionRelevance` sums up, ``(n, L, L)``."""
-    first = attention[0].weights
+def compute_relevance(attention_maps: Sequence[AttentionMap]) -> Tensor:
+    """Compute the relevance ``(n, L, L)`` of each token (last dimension) for each token, see `AttentionRelevance`."""
+    first = attention_maps[0].weights
     total = torch.eye(first.shape[-1], dtype=first.dtype, device=first.device).expand(len(first), -1, -1)
-    for each in attention:
-        assert each.gradient is not None
-        total = total + (each.gradient * each.weights).relu().mean(1) @ total
+    for attention in attention_maps:
+        assert attention.gradient is not None
+        total = total + (attention.gradient * attention.weights).relu().mean(1) @ total
     return total
 
 
 def read_attention(matrix: Tensor, tokens: Tokens, reader: str) -> Tensor:
-    """The patches' part ``(n, *grid)`` of what reaches the token that the score is read from.
+    """Return the row of the token that the classifier reads, on the grid of patches ``(n, *grid)``.
+
+    Args:
+        matrix: ``(n, L, L)``, from each token (last dimension) to each token.
+        tokens: The layout of the tokens.
+        reader: ``"class"``, ``"mean"`` or ``"auto"``, see `Rollout`.
 
     >>> read_attention(torch.arange(9.0).reshape(1, 3, 3), Tokens((2,), extra=1), "auto")
     tensor([[1., 2.]])
     """
-    from_class = reader == "class" or (reader == "auto" and tokens.extra > 0)
-    row = matrix[:, 0] if from_class else matrix[:, tokens.extra :].mean(1)
+    has_class_token = reader == "class" or (reader == "auto" and tokens.extra > 0)
+    row = matrix[:, 0] if has_class_token else matrix[:, tokens.extra :].mean(1)
     return replace(tokens, rows=0)(row[..., None])[:, 0]
 
 
@@ -162,35 +166,39 @@ def _check_reader(reader: str) -> None:
         raise ValueError(f"Expected `reader` to be 'auto', 'class' or 'mean', but got {reader!r}.")
 
 
-def _tokens(passes: CapturedPass) -> Tokens:
+def _get_tokens(passes: CapturedPass) -> Tokens:
     tokens = passes.elsewhere[ATTENTION].to_grid
     assert isinstance(tokens, Tokens)
     return tokens
 
 
-def _checked(attention: Sequence[AttentionMap], rows: int, tokens: Tokens) -> Sequence[AttentionMap]:
-    """All attention, where it is that of all tokens to all tokens.
+def check_global_attention(attention_maps: Sequence[AttentionMap], images: int, tokens: Tokens) -> None:
+    """Check that every attention matrix is over all tokens of an image, so that the matrices can be multiplied.
+
+    Args:
+        attention_maps: All attention of a pass.
+        images: The number of images in the pass.
+        tokens: The layout of the tokens.
 
     Raises:
-        NotExplainableError: With the reason.
+        NotExplainableError: An attention is windowed, not square, or over another number of tokens.
     """
     length = tokens.extra + math.prod(tokens.grid)
-    for each in attention:
-        n, _, receivers, senders = each.weights.shape
-        shape = tuple(each.weights.shape)
-        if n != rows:
-            why = f"of shape {shape} for {rows} images is attention inside of windows, as Swin has it"
-        elif receivers != senders:
-            why = f"of shape {shape} is not square: queries are other tokens than keys"
-        elif receivers != length:
-            why = f"is over {receivers} tokens, where {length} ({tokens.extra} and a grid of {tokens.grid}) are read"
+    for attention in attention_maps:
+        shape = tuple(attention.weights.shape)
+        n, _, queries, keys = shape
+        if n != images:
+            reason = f"of shape {shape} for {images} images, which is windowed attention, as in Swin"
+        elif queries != keys:
+            reason = f"of shape {shape}, which is not square: queries and keys are different tokens"
+        elif queries != length:
+            reason = f"over {queries} tokens instead of {length} ({tokens.extra} and a grid of {tokens.grid})"
         else:
             continue
         raise NotExplainableError(
-            f"Expected attention of all tokens to all tokens, layer after layer, but one {why}: there is no product of "
-            "these. Choose a method that is read at layers, 'gradcam' or 'layercam' say."
+            f"Expected attention over all tokens in every layer, but got one {reason}. Use a method that is computed "
+            "at layers, for example `method='gradcam'` or `method='layercam'`."
         )
-    return attention
 
 
 METHODS.register("rollout")(Rollout())

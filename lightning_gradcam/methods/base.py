@@ -1,11 +1,12 @@
-"""The two kinds of methods, and their names."""
+"""Types of explanation methods, and the registry of their names."""
 
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from torch import Tensor
 
@@ -16,38 +17,81 @@ LayerMethod: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """``(activations, gradients)``, both ``(n, C, *s)``, to signed evidence ``(n, *s)``, without a final ReLU."""
 
 PassMethod: TypeAlias = Callable[[CapturedPass], Mapping[str, Tensor]]
-"""What a layer method cannot say: from a pass and the means for more to signed evidence ``(n, *s)`` per key.
+"""``(passes)`` to signed evidence ``(n, *s)`` per key, for methods that need more than one layer's tensors.
 
-Keys are those of `CapturedPass.layers`. Where evidence lies elsewhere, the method has an attribute ``place``:
-`layer.PIXELS` or `layer.ATTENTION`, which is its only key then; it needs no layer.
+Keys are those of `CapturedPass.layers`. A method whose evidence is not at a layer has an attribute ``location``. Any
+function of one argument is a pass method; `BasePassMethod` documents all attributes that this package reads.
 """
 
 METHODS = Registry[LayerMethod | PassMethod]("method")
 """Methods by name; ``@METHODS.register("name")`` adds one."""
 
 
+class BasePassMethod(ABC):
+    """Base class of the pass methods of this package.
+
+    Subclasses are frozen dataclasses whose fields are the method's options, so that they compare, print and load from
+    YAML. A plain function of one argument needs no base class; it may have the attribute ``location``.
+    """
+
+    requires: ClassVar[str | None] = None
+    """The optional package that the method imports, which is also the name of the extra that installs it."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name in figures and keys."""
+
+    @property
+    def location(self) -> str | None:
+        """The key of evidence that is not at a layer: `layer.PIXELS` or `layer.ATTENTION`; None for layers."""
+        return None
+
+    @property
+    def neuron(self) -> tuple[int, ...] | None:
+        """The neuron that is explained instead of the target, ``(channel, i, j)``; None for the target."""
+        return None
+
+    @abstractmethod
+    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
+        """Return signed evidence ``(n, *s)`` per layer key, or under `location`."""
+
+
 def is_pass_method(method: LayerMethod | PassMethod) -> bool:
-    """Whether it is a `PassMethod`, which may do anything with the graph; else a `LayerMethod`."""
+    """Return whether a method is a `PassMethod`, which may use the whole graph, and not a `LayerMethod`."""
     return count_arguments(method) == 1
 
 
 def get_location(method: LayerMethod | PassMethod) -> str | None:
-    """Where its evidence lies, if not at layers."""
-    return getattr(method, "place", None)
+    """Return the key of a method's evidence if it is not at a layer."""
+    return getattr(method, "location", None)
 
 
-def check_extra(method: LayerMethod | PassMethod) -> None:
-    """Raise a ValueError where a method needs an extra of this package that is not installed; nothing is imported."""
-    extra = getattr(method, "extra", None)
-    if extra is not None and find_spec(extra) is None:
+def get_neuron(method: LayerMethod | PassMethod) -> tuple[int, ...] | None:
+    """Return the neuron that a method explains instead of the target."""
+    return getattr(method, "neuron", None)
+
+
+def check_requirement(method: LayerMethod | PassMethod) -> None:
+    """Check that the optional package of a method is installed, without importing it.
+
+    Raises:
+        ValueError: The package is missing.
+    """
+    package = getattr(method, "requires", None)
+    if package is not None and find_spec(package) is None:
         raise ValueError(
-            f"Expected {extra} to be installed, which the method {getattr(method, 'name', method)!r} calls: "
-            f"pip install 'lightning_gradcam[{extra}]'"
+            f"Expected {package} to be installed, which the method {getattr(method, 'name', method)!r} requires. "
+            f"Run: pip install 'lightning_gradcam[{package}]'"
         )
 
 
 def count_arguments(function: Callable[..., object]) -> int:
-    """How many arguments it wants by position."""
+    """Count the positional arguments without a default.
+
+    >>> count_arguments(lambda activations, gradients, scale=1: activations)
+    2
+    """
     parameters = inspect.signature(function).parameters.values()
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(p.kind in positional and p.default is p.empty for p in parameters)

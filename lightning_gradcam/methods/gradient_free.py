@@ -1,9 +1,9 @@
-"""Methods of forward passes only: how much the score hangs on each channel of a layer."""
+"""CAM methods without gradients: Score-CAM and Ablation-CAM weight channels by forward passes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -13,31 +13,66 @@ from torch.nn import functional as F
 
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.capture.passes import CapturedPass
-from lightning_gradcam.methods.base import METHODS
+from lightning_gradcam.methods.base import METHODS, BasePassMethod
 from lightning_gradcam.methods.cam import sum_weighted
+from lightning_gradcam.methods.progress import show_progress
 
-PATIENCE = 2.0
-"""Seconds after which a bar says how far a method is."""
+PROGRESS_DELAY = 2.0
+"""Seconds until a progress bar appears."""
 
-_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+_INTERPOLATION_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
-class ScoreCAM:
-    r"""Score-CAM: channels weighted by the score of the image of which only their part is left.
+class ChannelMethod(BasePassMethod):
+    """Base class of the methods that run one forward pass per channel and image.
+
+    Args:
+        chunk: How many images run through the model at once.
+
+    Raises:
+        ValueError: ``chunk`` is not a positive integer.
+    """
+
+    chunk: int = 32
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.chunk, int) or self.chunk < 1:
+            raise ValueError(f"Expected `chunk` to be a positive integer, but got {self.chunk!r}.")
+
+    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
+        """Return evidence ``(n, *s)`` per layer."""
+        total = sum(activations.shape[0] * activations.shape[1] for activations in passes.activations.values())
+        with show_progress(self.name, total, "pass", PROGRESS_DELAY) as advance:
+            return {
+                key: sum_weighted(self._compute_weights(passes, key, advance), activations)
+                for key, activations in passes.activations.items()
+            }
+
+    @abstractmethod
+    def _compute_weights(self, passes: CapturedPass, key: str, advance: Callable[[int], object]) -> Tensor:
+        """Compute the channels' weights ``(n, C)`` at one layer; ``advance`` takes the number of finished passes."""
+
+
+@dataclass(frozen=True)
+class ScoreCAM(ChannelMethod):
+    r"""Score-CAM: channels weighted by the score of the image masked by the channel.
 
     .. math:: \sum_k \operatorname{softmax}_k\big(S(x \cdot m_k)\big) A_k, \qquad
         m_k = \operatorname{minmax}\big(\operatorname{up}(A_k)\big)
 
-    Wang et al. 2020, arXiv:1910.01279, with the score as the target says it (for classes, the logit), as in
-    pytorch-grad-cam. As there, channels are enlarged with their corners on those of the image, and masks multiply what
-    the model takes: of normalised images, what is masked becomes the mean colour, not black. The softmax is over the
-    channels of one image. A channel that is the same everywhere masks all of the image.
+    Wang et al. 2020, arXiv:1910.01279. The score is that of the target (the logit, for classes), channels are upsampled
+    with aligned corners, and masks multiply the model's input, all as in pytorch-grad-cam: masked pixels of normalized
+    images become the mean color, not black. The softmax is over the channels of one image. A constant channel masks
+    the whole image.
 
-    One forward pass for each channel and image.
+    Costs one forward pass per channel and image.
 
     Args:
-        chunk: How many masked images are put through the model at once.
+        chunk: How many masked images run through the model at once.
+
+    Raises:
+        ValueError: ``chunk`` is not a positive integer.
 
     >>> ScoreCAM(chunk=64)
     ScoreCAM(chunk=64)
@@ -45,51 +80,39 @@ class ScoreCAM:
 
     name: ClassVar[str] = "scorecam"
 
-    chunk: int = 32
-
-    def __post_init__(self) -> None:
-        _check_chunk(self.chunk)
-
-    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
-        """Evidence ``(n, *s)`` per layer."""
-        evidence = {}
-        with _bar(self.name, passes) as done:
-            for key, activations in passes.activations.items():
-                scores = self._scores(passes, activations, done)
-                evidence[key] = sum_weighted(scores.softmax(1), activations)
-        return evidence
-
-    def _scores(self, passes: CapturedPass, activations: Tensor, done: Callable[[int], object]) -> Tensor:
-        """``(n, C)``, of the images masked by each channel."""
-        images, channels = activations.shape[:2]
-        pairs = [(row, channel) for row in range(images) for channel in range(channels)]
-        found = []
-        for at in range(0, len(pairs), self.chunk):
-            rows, numbers = zip(*pairs[at : at + self.chunk], strict=True)
-            probe = passes.probe[rows]
-            masked = (
-                make_masks(activations[list(rows), list(numbers)], passes.probe.size).to(probe.images.dtype)
-                * probe.images
-            )
-            found.append(_total(passes.scores(replace(probe, images=masked), rows)))
-            done(len(rows))
-        return torch.cat(found).reshape(images, channels)
+    def _compute_weights(self, passes: CapturedPass, key: str, advance: Callable[[int], object]) -> Tensor:
+        activations = passes.activations[key]
+        count, channels = activations.shape[:2]
+        pairs = [(sample, channel) for sample in range(count) for channel in range(channels)]
+        scores = []
+        for start in range(0, len(pairs), self.chunk):
+            sample_indices, channel_indices = zip(*pairs[start : start + self.chunk], strict=True)
+            probe = passes.probe[sample_indices]
+            masks = make_masks(activations[list(sample_indices), list(channel_indices)], passes.probe.size)
+            masked = replace(probe, images=masks.to(probe.images.dtype) * probe.images)
+            scores.append(sum_scores(passes.scores(masked, sample_indices)))
+            advance(len(sample_indices))
+        return torch.cat(scores).reshape(count, channels).softmax(1)
 
 
 @dataclass(frozen=True)
-class AblationCAM:
-    r"""Ablation-CAM: channels weighted by the share of the score that is lost without them.
+class AblationCAM(ChannelMethod):
+    r"""Ablation-CAM: channels weighted by the fraction of the score that is lost without them.
 
     .. math:: \sum_k \frac{S - S_k}{|S|}\, A_k, \qquad S_k = S \text{ with } A_k = 0
 
-    Desai and Ramaswamy 2020, doi:10.1109/WACV45572.2020.9093360; there the score has no bars, which turns the map over
-    where it is negative. Channels are set to zero, as in the paper; pytorch-grad-cam sets them to minus ten million
-    where no activation of the layer is zero. Of tokens, those of patches are.
+    Desai and Ramaswamy 2020, doi:10.1109/WACV45572.2020.9093360. The paper divides by :math:`S`, which inverts the map
+    of a negative score; here it is :math:`|S|`. Channels are set to zero, as in the paper; pytorch-grad-cam sets them
+    to -10,000,000 where no activation of the layer is zero. Of tokens, only patch tokens are ablated.
 
-    One pass for each channel and image, from the layer on: what comes before runs once (see `passes.ForwardFromLayer`).
+    Costs one pass per channel and image, from the layer on: the modules before the layer run once, see
+    `passes.ForwardFromLayer`.
 
     Args:
-        chunk: How many passes are made at once.
+        chunk: How many passes run at once.
+
+    Raises:
+        ValueError: ``chunk`` is not a positive integer.
 
     >>> AblationCAM(chunk=8)
     AblationCAM(chunk=8)
@@ -97,41 +120,31 @@ class AblationCAM:
 
     name: ClassVar[str] = "ablationcam"
 
-    chunk: int = 32
+    def _compute_weights(self, passes: CapturedPass, key: str, advance: Callable[[int], object]) -> Tensor:
+        count = len(passes.activations[key])
+        return torch.stack([self._compute_loss_fractions(passes, key, sample, advance) for sample in range(count)])
 
-    def __post_init__(self) -> None:
-        _check_chunk(self.chunk)
-
-    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
-        """Evidence ``(n, *s)`` per layer."""
-        evidence = {}
-        with _bar(self.name, passes) as done:
-            for key, activations in passes.activations.items():
-                rows = range(len(activations))
-                lost = torch.stack([self._lost(passes, key, row, activations.shape[1], done) for row in rows])
-                evidence[key] = sum_weighted(lost, activations)
-        return evidence
-
-    def _lost(self, passes: CapturedPass, key: str, row: int, channels: int, done: Callable[[int], object]) -> Tensor:
-        """``(C,)``: the share of one image's score that is lost without each channel."""
-        scores, found = passes.scores_from_layer(key, row), []
-        everyone = [None, *range(channels)]  # the whole comes first
-        for at in range(0, len(everyone), self.chunk):
-            some = everyone[at : at + self.chunk]
-            found.append(_total(scores(len(some), Ablation(some, passes.layers[key]))))
-            done(len(some) - (at == 0))
-        left = torch.cat(found)
-        whole = left[0]
-        return (whole - left[1:]) / torch.where(whole == 0, 1, whole.abs())
+    def _compute_loss_fractions(
+        self, passes: CapturedPass, key: str, sample: int, advance: Callable[[int], object]
+    ) -> Tensor:
+        """Compute the fraction ``(C,)`` of one image's score that is lost without each channel."""
+        score_from_layer, scores = passes.scores_from_layer(key, sample), []
+        ablations = [None, *range(passes.activations[key].shape[1])]  # the unchanged output comes first
+        for start in range(0, len(ablations), self.chunk):
+            channels = ablations[start : start + self.chunk]
+            scores.append(sum_scores(score_from_layer(len(channels), Ablation(channels, passes.layers[key]))))
+            advance(len(channels) - (start == 0))
+        unchanged, ablated = torch.cat(scores).tensor_split([1])
+        return (unchanged - ablated) / torch.where(unchanged == 0, 1, unchanged.abs())
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """Sets a channel of each row of a layer's output to zero, wherever it lies there.
+    """Ablation of one channel per sample in a layer's output, in any tensor layout.
 
     Args:
-        channels: One per row; None leaves it as it is.
-        layer: Whose output it is.
+        channels: The channel of each sample that becomes zero; None leaves the sample unchanged.
+        layer: The layer of the output.
 
     >>> Ablation([1, None], Layer("conv"))(torch.ones(2, 3, 1))[..., 0]
     tensor([[1., 0., 1.],
@@ -142,51 +155,41 @@ class Ablation:
     layer: Layer
 
     def __call__(self, output: Tensor) -> Tensor:
-        """The output without them."""
-        gone = [(row, channel) for row, channel in enumerate(self.channels) if channel is not None]
-        if not gone:
+        """Return the output with the channels set to zero."""
+        pairs = [(sample, channel) for sample, channel in enumerate(self.channels) if channel is not None]
+        if not pairs:
             return output
         with torch.enable_grad():
-            # What a channel of the grid is made of has a gradient there, whatever the layout.
+            # The gradient of a grid channel marks the entries of the output that it consists of, whatever the layout.
             leaf = output.detach().clone().requires_grad_()
-            rows, channels = map(list, zip(*gone, strict=True))
-            [there] = torch.autograd.grad(self.layer.to_grid(leaf)[rows, channels].sum(), leaf)
-        return output.masked_fill(there != 0, 0)
+            samples, channels = map(list, zip(*pairs, strict=True))
+            [entries] = torch.autograd.grad(self.layer.to_grid(leaf)[samples, channels].sum(), leaf)
+        return output.masked_fill(entries != 0, 0)
 
 
 def make_masks(channels: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Channels ``(m, *s)`` enlarged to ``size``, each from 0 to 1, as ``(m, 1, *size)``; zero where one is constant.
+    """Upsample channels ``(m, *s)`` to ``size`` and scale each to [0, 1], as ``(m, 1, *size)``; constant ones are zero.
 
     >>> make_masks(torch.tensor([[1.0, 3.0], [2.0, 2.0]]), (3,))[:, 0]
     tensor([[0.0000, 0.5000, 1.0000],
             [0.0000, 0.0000, 0.0000]])
     """
-    large = F.interpolate(channels[:, None], size, mode=_MODES[len(size)], align_corners=True)
-    low, high = (end.reshape(-1, *[1] * (large.ndim - 1)) for end in large.flatten(1).aminmax(dim=1))
-    low_before, high_before = channels.flatten(1).aminmax(dim=1)
-    constant = (low_before == high_before).reshape(low.shape) | (low == high)  # enlarged, it is so up to rounding
-    return torch.where(constant, 0, (large - low) / torch.where(constant, 1, high - low))
+    upsampled = F.interpolate(channels[:, None], size, mode=_INTERPOLATION_MODES[len(size)], align_corners=True)
+    low, high = (end.reshape(-1, *[1] * (upsampled.ndim - 1)) for end in upsampled.flatten(1).aminmax(dim=1))
+    channel_low, channel_high = channels.flatten(1).aminmax(dim=1)
+    # Upsampling makes a constant channel constant only up to rounding, so the channel itself is compared as well.
+    is_constant = (channel_low == channel_high).reshape(low.shape) | (low == high)
+    return torch.where(is_constant, 0, (upsampled - low) / torch.where(is_constant, 1, high - low))
 
 
-def _check_chunk(chunk: int) -> None:
-    if not isinstance(chunk, int) or chunk < 1:
-        raise ValueError(f"Expected `chunk` to be a number of passes from 1, but got {chunk!r}.")
+def sum_scores(scores: Tensor) -> Tensor:
+    """Sum scores ``(m,)`` or ``(m, k)`` to ``(m,)``, in at least float32.
 
-
-def _total(scores: Tensor) -> Tensor:
-    """Scores ``(m,)``, or ``(m, k)`` that are explained together, as ``(m,)`` in at least float32."""
+    >>> sum_scores(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    tensor([3., 7.])
+    """
     total = scores.detach().reshape(len(scores), -1).sum(1)
     return total if total.dtype == torch.float64 else total.float()
-
-
-@contextmanager
-def _bar(name: str, passes: CapturedPass) -> Iterator[Callable[[int], object]]:
-    """A bar on a terminal where it takes long; what is yielded takes how many passes more are done."""
-    from tqdm import tqdm  # not needed by who asks for other methods
-
-    total = sum(activations.shape[0] * activations.shape[1] for activations in passes.activations.values())
-    with tqdm(desc=name, total=total, unit="pass", delay=PATIENCE, leave=False, disable=None) as bar:
-        yield bar.update
 
 
 METHODS.register("scorecam")(ScoreCAM())

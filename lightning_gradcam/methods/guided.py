@@ -1,4 +1,4 @@
-"""Gradients at the pixels that ReLUs let back only where they are positive: sharp, but hardly of the class."""
+"""Modified backpropagation through ReLUs: guided backpropagation, deconvolution and Guided Grad-CAM."""
 
 from __future__ import annotations
 
@@ -11,118 +11,98 @@ from torch import Tensor
 from lightning_gradcam.capture.layer import PIXELS
 from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.errors import NotExplainableError
-from lightning_gradcam.methods.base import METHODS, LayerMethod
+from lightning_gradcam.methods.base import METHODS, BasePassMethod, LayerMethod
 from lightning_gradcam.methods.cam import gradcam
-from lightning_gradcam.methods.captum_adapter import max_over_channels
-from lightning_gradcam.methods.neuron import Neuron, name_method, to_neuron
+from lightning_gradcam.methods.neuron import Neuron
+from lightning_gradcam.methods.pixels import max_over_channels
 from lightning_gradcam.methods.relu_rules import ReLURules, Rule
-from lightning_gradcam.methods.saliency import compute_input_gradients
+from lightning_gradcam.methods.saliency import InputGradientMethod, compute_input_gradients
 from lightning_gradcam.utils.interpolation import resize
 
 
 @dataclass(frozen=True)
-class GuidedBackprop:
-    """The gradient at the pixels, where ReLUs let back what is positive and came through them; the largest of channels.
+class GuidedBackprop(InputGradientMethod):
+    """Guided backpropagation: saliency whose ReLUs pass back positive gradients of active units only.
 
-    Springenberg et al. 2014, arXiv:1412.6806. It draws edges that the network sees, and changes little with the class
-    or with the weights of the last layers (Adebayo et al. 2018, arXiv:1810.03292): no proof of what a model has learnt.
+    Springenberg et al. 2014, arXiv:1412.6806. The map shows edges that the network detects. It depends little on the
+    class or on the weights of the last layers (Adebayo et al. 2018, arXiv:1810.03292), so it does not prove what a
+    model has learned.
 
     Args:
-        neuron: ``(channel, i, j)`` of each layer explained, instead of the target; evidence has the layer's key then.
+        neuron: ``(channel, i, j)`` of each explained layer, instead of the target; evidence then has the layer's key.
 
     Raises:
-        TypeError: The neuron is no sequence of integers.
-        ValueError: It has no place, or one under 0.
+        TypeError: The neuron is not a sequence of integers.
+        ValueError: The neuron has no position, or a negative number.
 
     >>> GuidedBackprop(neuron=[5, 2, 2])
     GuidedBackprop(neuron=(5, 2, 2))
     """
 
-    neuron: Neuron | None = None
-    extra: ClassVar[str] = "captum"
+    base_name: ClassVar[str] = "guided_backprop"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "neuron", to_neuron(self.neuron))
-
-    @property
-    def name(self) -> str:
-        """How pictures and keys name it."""
-        return name_method("guided_backprop", self.neuron)
-
-    @property
-    def place(self) -> str | None:
-        """Of the class at the pixels; a neuron has a layer."""
-        return PIXELS if self.neuron is None else None
-
-    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
-        """Evidence ``(n, *spatial)`` at the pixels, never negative."""
-        return _rectified(passes, self.name, "guided", self.neuron)
+    def _compute_gradients(self, passes: CapturedPass) -> Mapping[str, Tensor]:
+        return compute_gradients_by_rule(passes, self.name, "guided", self.neuron)
 
 
 @dataclass(frozen=True)
-class Deconvolution:
-    """The gradient at the pixels, where ReLUs let back what is positive; the largest of channels.
+class Deconvolution(InputGradientMethod):
+    """Deconvolution: saliency whose ReLUs pass back positive gradients only, of active and inactive units.
 
-    Zeiler and Fergus 2013, arXiv:1311.2901, section 2.1. As `GuidedBackprop`, it shows the image more than the class.
+    Zeiler and Fergus 2013, arXiv:1311.2901, section 2.1. Like `GuidedBackprop`, the map depends more on the image than
+    on the class.
 
     Args:
-        neuron: As for `GuidedBackprop`.
+        neuron: ``(channel, i, j)`` of each explained layer, instead of the target; evidence then has the layer's key.
 
     Raises:
-        TypeError: The neuron is no sequence of integers.
-        ValueError: It has no place, or one under 0.
+        TypeError: The neuron is not a sequence of integers.
+        ValueError: The neuron has no position, or a negative number.
     """
 
-    neuron: Neuron | None = None
-    extra: ClassVar[str] = "captum"
+    base_name: ClassVar[str] = "deconvolution"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "neuron", to_neuron(self.neuron))
-
-    @property
-    def name(self) -> str:
-        """How pictures and keys name it."""
-        return name_method("deconvolution", self.neuron)
-
-    @property
-    def place(self) -> str | None:
-        """Of the class at the pixels; a neuron has a layer."""
-        return PIXELS if self.neuron is None else None
-
-    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
-        """Evidence ``(n, *spatial)`` at the pixels, never negative."""
-        return _rectified(passes, self.name, "deconvolution", self.neuron)
+    def _compute_gradients(self, passes: CapturedPass) -> Mapping[str, Tensor]:
+        return compute_gradients_by_rule(passes, self.name, "deconvolution", self.neuron)
 
 
 @dataclass(frozen=True)
-class GuidedGradCAM:
-    r"""Grad-CAM's positive part, enlarged to the image, times guided backpropagation: sharp, and of the class.
+class GuidedGradCAM(BasePassMethod):
+    r"""Guided Grad-CAM: the upsampled positive part of Grad-CAM times guided backpropagation.
 
     .. math:: \operatorname{up}\big(\operatorname{relu}(\text{Grad-CAM})\big) \cdot \max_c |\text{guided}_c|
 
-    Selvaraju et al. 2017, arXiv:1610.02391, section 3.2. Evidence is that of a layer, at the size of the image.
+    Selvaraju et al. 2017, arXiv:1610.02391, section 3.2. The map is as fine as guided backpropagation and
+    class-discriminative like Grad-CAM. Evidence has a layer's key and the image's size.
     """
 
-    extra: ClassVar[str] = "captum"
+    requires: ClassVar[str] = "captum"
     name: ClassVar[str] = "guided_gradcam"
 
     def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
-        """Evidence ``(n, *spatial)`` per layer, never negative."""
-        fine = _rectified(passes, self.name, "guided", None)[PIXELS]
+        """Return non-negative evidence ``(n, *spatial)`` per layer."""
+        guided = max_over_channels(compute_gradients_by_rule(passes, self.name, "guided")[PIXELS])
         equation = cast(LayerMethod, gradcam)
-        coarse = {key: equation(a, passes.gradients[key]).relu() for key, a in passes.activations.items()}
-        return {key: resize(evidence, passes.probe.size) * fine for key, evidence in coarse.items()}
+        maps = {key: equation(a, passes.gradients[key]).relu() for key, a in passes.activations.items()}
+        return {key: resize(evidence, passes.probe.size) * guided for key, evidence in maps.items()}
 
 
-def _rectified(passes: CapturedPass, name: str, rule: Rule, neuron: Neuron | None) -> Mapping[str, Tensor]:
-    with ReLURules(rule) as met:
-        found = compute_input_gradients(passes, name, neuron)
-    if not met.calls:
+def compute_gradients_by_rule(
+    passes: CapturedPass, name: str, rule: Rule, neuron: Neuron | None = None
+) -> Mapping[str, Tensor]:
+    """Compute the gradients ``(n, C, *spatial)`` at the pixels with another backward rule for ReLUs.
+
+    Raises:
+        NotExplainableError: No ReLU ran.
+    """
+    with ReLURules(rule) as relu_rules:
+        gradients = compute_input_gradients(passes, name, neuron)
+    if not relu_rules.calls:
         raise NotExplainableError(
-            f"No ReLU ran on the way from the images to the score, so that {name!r} would be the plain gradient: "
-            "activations of other kinds (GELU, SiLU, ...) have no such rule. Use `method='saliency'` or 'smoothgrad'."
+            f"No ReLU ran on the way from the images to the score, so {name!r} would be the plain gradient; other "
+            "activations (GELU, SiLU, ...) have no such rule. Use `method='saliency'` or `method='smoothgrad'`."
         )
-    return {key: max_over_channels(gradients) for key, gradients in found.items()}
+    return gradients
 
 
 METHODS.register("guided_backprop")(GuidedBackprop())

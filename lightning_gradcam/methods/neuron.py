@@ -1,4 +1,4 @@
-"""Single neurons in the place of a class: what makes a channel of a layer fire at one of its places."""
+"""Single neurons as targets: explanations of the activation of one channel at one position of a layer."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from lightning_gradcam.methods.captum_adapter import Score
 from lightning_gradcam.probe.probe import Probe
 
 Neuron: TypeAlias = tuple[int, ...]
-"""A channel of a layer and its place on the layer's grid: ``(channel, i, j)`` of images."""
+"""A channel of a layer and a position on the layer's grid: ``(channel, i, j)`` for images."""
 
 
 def to_neuron(neuron: object) -> Neuron | None:
-    """A neuron as a tuple, whatever sequence it came as.
+    """Convert any sequence of integers to a neuron.
 
     Raises:
-        TypeError: It is no sequence of integers.
-        ValueError: One of them is under 0, or there is a channel only.
+        TypeError: The value is not a sequence of integers.
+        ValueError: An integer is negative, or the position is missing.
 
     >>> to_neuron([5, 2, 2])
     (5, 2, 2)
@@ -31,14 +31,16 @@ def to_neuron(neuron: object) -> Neuron | None:
         return None
     numbers = tuple(neuron) if isinstance(neuron, Sequence) and not isinstance(neuron, str) else ()
     if not numbers or any(not isinstance(number, int) or isinstance(number, bool) for number in numbers):
-        raise TypeError(f"Expected `neuron` to be a channel and a place, (channel, i, j), but got {neuron!r}.")
+        raise TypeError(f"Expected `neuron` to be a channel and a position, (channel, i, j), but got {neuron!r}.")
     if len(numbers) < 2 or min(numbers) < 0:
-        raise ValueError(f"Expected a channel and a place of at least 0, (channel, i, j), but got {neuron!r}.")
+        raise ValueError(
+            f"Expected `neuron` to be a channel and a position of at least 0, (channel, i, j), but got {neuron!r}."
+        )
     return numbers
 
 
 def name_method(method: str, neuron: Neuron | None) -> str:
-    """How pictures and keys name a method of a neuron, or of the target.
+    """Append the neuron, if there is one, to a method's name.
 
     >>> name_method("saliency", (5, 2, 2)), name_method("saliency", None)
     ('saliency of neuron 5 at 2, 2', 'saliency')
@@ -47,28 +49,30 @@ def name_method(method: str, neuron: Neuron | None) -> str:
 
 
 def score_neuron(passes: CapturedPass, key: str, neuron: Neuron) -> Score:
-    """What a neuron of the layer puts out for other images.
+    """Return the score that is a neuron's activation at the layer of that key.
 
     Raises:
-        ValueError: The layer has no such neuron.
+        ValueError: The layer does not have this neuron.
     """
     shape = tuple(passes.activations[key].shape[1:])
-    if len(shape) != len(neuron) or any(at >= size for at, size in zip(neuron, shape, strict=False)):
+    if len(shape) != len(neuron) or any(index >= size for index, size in zip(neuron, shape, strict=False)):
         raise ValueError(
-            f"Expected `neuron` to be a channel and a place in layer {key!r}, whose output is {shape} (channels, then "
-            f"places), but got {neuron}."
+            f"Expected `neuron` to be a channel and a position in layer {key!r}, whose output has shape {shape} "
+            f"(channels first), but got {neuron}."
         )
 
     def forward(_model: Any, probe: Probe) -> Any:
         return passes.run(probe)
 
-    def score(probe: Probe, _rows: Sequence[int]) -> Tensor:
-        layer = passes.layers[key]
-        targets = [
-            lambda output, _probe: next(list_float_tensors(output))
-        ]  # of no interest: the pass ends at the neuron
-        [found] = capture(passes.model, probe, [layer], forward, targets, differentiable=True)
-        at: Any = (slice(None), *neuron)
-        return found.activations[key][at]
+    def take_first_tensor(output: Any, _probe: Probe) -> Tensor:
+        # `capture` needs a target, but this pass is only read at the layer.
+        return next(list_float_tensors(output))
+
+    def score(probe: Probe, _indices: Sequence[int]) -> Tensor:
+        [neuron_pass] = capture(
+            passes.model, probe, [passes.layers[key]], forward, [take_first_tensor], differentiable=True
+        )
+        index: Any = (slice(None), *neuron)
+        return neuron_pass.activations[key][index]
 
     return score

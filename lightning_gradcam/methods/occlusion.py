@@ -1,4 +1,4 @@
-"""What a score loses where a window of the image is hidden; without a gradient."""
+"""Occlusion sensitivity: how much the score drops while a window of the image is hidden."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from torch import Tensor
 from lightning_gradcam.capture.layer import PIXELS
 from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.methods.base import METHODS
-from lightning_gradcam.methods.captum_adapter import AT_ONCE, adapt_for_captum, describe_method
+from lightning_gradcam.methods.captum_adapter import BATCH_SIZE, adapt_for_captum
+from lightning_gradcam.methods.pixels import PixelMethod
 from lightning_gradcam.methods.segments import Fill, check_fill, make_fill
 
 
 @dataclass(frozen=True)
-class Occlusion:
-    """How much the score falls where a window of the image is hidden; the mean over the windows that cover a pixel.
+class Occlusion(PixelMethod):
+    """Occlusion: the drop of the score when a window is hidden, averaged over the windows that cover a pixel.
 
-    Zeiler and Fergus 2013, arXiv:1311.2901, section 4.2.
+    Zeiler and Fergus 2013, arXiv:1311.2901, section 4.2. Needs forward passes only.
 
     Args:
-        window: Its sides in pixels; None is a fifth of each of the image's.
-        stride: From one window to the next; None is half a window.
-        fill: What is seen in its place.
+        window: The window's sides in pixels; by default a fifth of each side of the image.
+        stride: The step from one window to the next, in pixels; by default half a window.
+        fill: The value that replaces hidden pixels.
 
     Raises:
-        ValueError: A number is not over 0, or ``fill`` is of no known kind.
+        ValueError: A number is not positive, or ``fill`` is neither a number nor ``"mean"``.
     """
 
     window: int | tuple[int, ...] | None = None
     stride: int | tuple[int, ...] | None = None
     fill: Fill = "mean"
-    extra: ClassVar[str] = "captum"
-    place: ClassVar[str] = PIXELS
+    base_name: ClassVar[str] = "occlusion"
 
     def __post_init__(self) -> None:
         for name in ("window", "stride"):
@@ -47,42 +47,43 @@ class Occlusion:
             object.__setattr__(self, name, sides if isinstance(value, (list, tuple)) else value)
         check_fill(self.fill)
 
-    @property
-    def name(self) -> str:
-        """How pictures and keys name it."""
-        return describe_method("occlusion", self)
-
-    def _sides(self, size: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        window = _along(self.window or tuple(max(1, side // 5) for side in size), size, "window")
-        window = tuple(min(pair) for pair in zip(window, size, strict=True))
-        stride = _along(self.stride or tuple(max(1, side // 2) for side in window), size, "stride")
-        return window, tuple(min(pair) for pair in zip(stride, window, strict=True))  # no place is left out
-
     def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
-        """Signed evidence ``(n, *spatial)`` at the pixels."""
+        """Return signed evidence ``(n, *spatial)`` at the pixels."""
         from captum import attr
 
         count, channels, *size = passes.probe.images.shape
-        window, stride = self._sides(tuple(size))
+        window, stride = self._resolve_sides(tuple(size))
         windows = math.prod(
-            1 + math.ceil((side - wide) / step) for side, wide, step in zip(size, window, stride, strict=True)
+            1 + math.ceil((side - extent) / step) for side, extent, step in zip(size, window, stride, strict=True)
         )
         with adapt_for_captum(passes, self.name, count * (1 + windows)) as score:
-            found = [
+            batches = [
                 attr.Occlusion(score).attribute(
                     images,
                     (channels, *window),
                     (channels, *stride),
                     make_fill(images, self.fill),
-                    additional_forward_args=(rows,),
-                    perturbations_per_eval=max(1, AT_ONCE // len(images)),
+                    additional_forward_args=(indices,),
+                    perturbations_per_eval=max(1, BATCH_SIZE // len(images)),
                 )
-                for images, rows in score.portions()
+                for images, indices in score.iterate_batches()
             ]
-        return {PIXELS: torch.cat(found)[:, 0]}  # the same in all channels
+        return {PIXELS: torch.cat(batches)[:, 0]}  # all channels are hidden together and have the same value
+
+    def _resolve_sides(self, size: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return window and stride for images of a size; a stride never exceeds the window, so no pixel is skipped."""
+        window = _expand_sides(self.window or tuple(max(1, side // 5) for side in size), size, "window")
+        window = tuple(min(pair) for pair in zip(window, size, strict=True))
+        stride = _expand_sides(self.stride or tuple(max(1, side // 2) for side in window), size, "stride")
+        return window, tuple(min(pair) for pair in zip(stride, window, strict=True))
 
 
-def _along(value: int | tuple[int, ...], size: tuple[int, ...], name: str) -> tuple[int, ...]:
+def _expand_sides(value: int | tuple[int, ...], size: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """Return one number per spatial dimension.
+
+    Raises:
+        ValueError: The count of numbers is neither one nor the number of dimensions.
+    """
     sides = (value,) * len(size) if isinstance(value, int) else value
     if len(sides) != len(size):
         raise ValueError(f"Expected `{name}` of one or {len(size)} numbers for images of {size}, but got {value!r}.")

@@ -1,4 +1,4 @@
-"""Other gradients of ReLUs, whether modules or functions, in place or not, for one pass."""
+"""Alternative backward rules of ReLUs for one pass, for modules and functions, in place or not."""
 
 from __future__ import annotations
 
@@ -13,64 +13,74 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 Rule: TypeAlias = Literal["guided", "deconvolution"]
-"""What goes back through a ReLU: positive gradients where it was active, or positive gradients."""
+"""The gradients that a ReLU passes back: positive ones of active units (``guided``), or all positive ones."""
 
 
 class ReLURules(TorchFunctionMode):
-    """Inside, gradients go back through ReLU and ReLU6 by another rule.
+    """Context in which ReLU and ReLU6 use another backward rule.
 
-    Calls are taken over, so that no module is hooked or changed: functions, modules that run several times, and those
-    that work in place are all the same. TorchScript is not seen, and what is not a ReLU (GELU, say) keeps its gradient.
+    The context intercepts function calls, so no module is hooked or changed; functions, modules that run several times
+    and in-place ReLUs all work. TorchScript is not intercepted, and other activations, such as GELU, keep their
+    gradient.
 
     Args:
         rule: ``"guided"`` or ``"deconvolution"``.
 
+    Attributes:
+        calls: How many ReLUs have run.
+
     >>> x = torch.tensor([-1.0, 1.0, 1.0], requires_grad=True)
-    >>> with ReLURules("deconvolution") as found:
+    >>> with ReLURules("deconvolution") as relu_rules:
     ...     gradient = torch.autograd.grad((x.relu() * torch.tensor([2.0, 2.0, -2.0])).sum(), x)
-    >>> gradient, found.calls
+    >>> gradient, relu_rules.calls
     ((tensor([2., 2., 0.]),), 1)
     """
 
     def __init__(self, rule: Rule) -> None:
         super().__init__()
-        self.guided, self.calls = rule == "guided", 0
+        self.is_guided, self.calls = rule == "guided", 0
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        found = _CALLS[func](*args, **kwargs) if func in _CALLS else None
-        if found is None:
+        relu_call = _PARSERS[func](*args, **kwargs) if func in _PARSERS else None
+        if relu_call is None:
             return func(*args, **kwargs)
         self.calls += 1
-        return _Rectified.apply(*found, self.guided)
+        return _ReLUWithRule.apply(*relu_call, self.is_guided)
 
 
-_Call: TypeAlias = tuple[Tensor, float, bool]  # what is rectified, the largest value, and whether in place
+_ReLUCall: TypeAlias = tuple[Tensor, float, bool]  # the input, the upper bound, and whether it runs in place
 
 
-def _relu(input: Tensor, inplace: bool = False, *, upper: float = math.inf) -> _Call:  # noqa: A002  # as PyTorch's own
+def _parse_relu(input: Tensor, inplace: bool = False, *, upper: float = math.inf) -> _ReLUCall:  # noqa: A002  # PyTorch's
     return input, upper, inplace
 
 
-def _hardtanh(input: Tensor, min_val: float = -1, max_val: float = 1, inplace: bool = False) -> _Call | None:  # noqa: A002
-    return (input, max_val, inplace) if min_val == 0 else None  # nn.ReLU6 is one
+def _parse_hardtanh(
+    input: Tensor,  # noqa: A002  # PyTorch's name
+    min_val: float = -1,
+    max_val: float = 1,
+    inplace: bool = False,
+) -> _ReLUCall | None:
+    """Return the call of a bounded ReLU, such as `nn.ReLU6`; None if the lower bound is not 0."""
+    return (input, max_val, inplace) if min_val == 0 else None
 
 
-_CALLS: dict[Callable[..., Any], Callable[..., _Call | None]] = {
-    **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
-    **dict.fromkeys((torch.relu_, Tensor.relu_), partial(_relu, inplace=True)),
-    F.relu6: partial(_relu, upper=6.0),
-    F.hardtanh: _hardtanh,
+_PARSERS: dict[Callable[..., Any], Callable[..., _ReLUCall | None]] = {
+    **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _parse_relu),
+    **dict.fromkeys((torch.relu_, Tensor.relu_), partial(_parse_relu, inplace=True)),
+    F.relu6: partial(_parse_relu, upper=6.0),
+    F.hardtanh: _parse_hardtanh,
 }
 
 
-class _Rectified(torch.autograd.Function):
+class _ReLUWithRule(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, upper: float, inplace: bool, guided: bool) -> Tensor:
+    def forward(ctx: Any, tensor: Tensor, upper: float, inplace: bool, is_guided: bool) -> Tensor:
         active = (tensor > 0) & (tensor < upper)
-        ctx.save_for_backward(*[active] * guided)
+        ctx.save_for_backward(*[active] * is_guided)
         if inplace:
             ctx.mark_dirty(tensor)
             return tensor.clamp_(0, upper)

@@ -1,64 +1,67 @@
-"""Resolve."""
+"""Resolution of the argument ``method``: names and callables to methods by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from lightning_gradcam.methods import METHODS, LayerMethod, PassMethod, check_extra, count_arguments
+from lightning_gradcam.methods import METHODS, LayerMethod, PassMethod, check_requirement, count_arguments, get_neuron
 
 Method: TypeAlias = LayerMethod | PassMethod
 Methods: TypeAlias = str | Method | Sequence[str | Method]
 
 
 def coerce_methods(methods: Methods) -> dict[str, Method]:
-    """One method or several, by name.
+    """Convert one method or several to a mapping by name; a repeated name gets a number.
 
     Raises:
-        ValueError: There is none, or no method has that name.
-        TypeError: One is neither a name nor a callable of one or two arguments.
+        ValueError: The list is empty, a name is unknown, or an optional package is missing.
+        TypeError: An item is neither a name nor a callable of one or two arguments.
+
+    >>> list(coerce_methods(["gradcam", "gradcam"]))
+    ['gradcam', 'gradcam 2']
     """
-    several = [methods] if isinstance(methods, str) or not isinstance(methods, Sequence) else list(methods)
-    if not several:
-        raise ValueError("Expected at least one method, but got an empty list.")
-    named: dict[str, Method] = {}
-    seen: list[str] = []
-    for method in several:
-        name = get_method_name(method)
-        twins = seen.count(name)
-        seen.append(name)
-        named[f"{name} {twins + 1}" if twins else name] = coerce_method(method)
-    return named
+    items = [methods] if isinstance(methods, str) or not isinstance(methods, Sequence) else list(methods)
+    if not items:
+        raise ValueError("Expected `method` to contain at least one method, but got an empty list.")
+    method_by_name: dict[str, Method] = {}
+    names: list[str] = []
+    for item in items:
+        name = get_method_name(item)
+        duplicates = names.count(name)
+        names.append(name)
+        method_by_name[f"{name} {duplicates + 1}" if duplicates else name] = coerce_method(item)
+    return method_by_name
 
 
 def coerce_method(method: str | Method) -> Method:
-    """The method of that name, or the callable itself.
+    """Return the registered method of a name, or the callable itself.
 
     Raises:
-        ValueError: No method has that name, or it needs an extra that is not installed.
-        TypeError: It is neither a name nor a callable of one or two arguments.
+        ValueError: The name is unknown, or the method's optional package is missing.
+        TypeError: The method is neither a name nor a callable of one or two arguments.
     """
-    found = METHODS.named(method) if isinstance(method, str) else method
-    if not callable(found) or count_arguments(found) not in (1, 2):
+    function = METHODS.resolve(method) if isinstance(method, str) else method
+    if not callable(function) or count_arguments(function) not in (1, 2):
         raise TypeError(
-            "Expected a method's name, a callable of (activations, gradients), or one of (passes), but got "
-            f"{found!r}. Names: {', '.join(METHODS)}."
+            "Expected `method` to be a name, a callable of (activations, gradients), or a callable of (passes), but "
+            f"got {function!r}. Names: {', '.join(METHODS)}."
         )
-    check_extra(found)
-    return found
+    check_requirement(function)
+    return function
 
 
 def describe_target(methods: Mapping[str, Method], target: str) -> str:
-    """How titles go on after the methods' names; a method of a neuron has said what it explains.
+    """Return what follows the methods' names in titles: the target, unless a method's name already has a neuron.
 
     >>> describe_target({"gradcam": METHODS["gradcam"]}, "label")
     ' of the label'
     """
-    return "" if any(getattr(method, "neuron", None) for method in methods.values()) else f" of the {target}"
+    return "" if any(get_neuron(method) for method in methods.values()) else f" of the {target}"
 
 
 def get_method_name(method: str | Method) -> str:
-    """How pictures and keys name a method.
+    """Return a method's name in figures and keys.
 
     >>> get_method_name("gradcam"), get_method_name(METHODS["gradcam"]), get_method_name(METHODS["gradcam++"])
     ('gradcam', 'gradcam', 'gradcam++')

@@ -1,4 +1,4 @@
-"""Which pixels a score hangs on, by its gradient there: saliency, and what makes it calmer."""
+"""Gradients of the score at the pixels: saliency, SmoothGrad and integrated gradients."""
 
 from __future__ import annotations
 
@@ -12,179 +12,184 @@ from torch import Tensor
 from lightning_gradcam.capture.isolation import reseed
 from lightning_gradcam.capture.layer import PIXELS
 from lightning_gradcam.capture.passes import CapturedPass
-from lightning_gradcam.methods.base import METHODS
-from lightning_gradcam.methods.captum_adapter import (
-    AT_ONCE,
-    adapt_for_captum,
-    describe_method,
-    make_gradient_func,
-    max_over_channels,
-)
+from lightning_gradcam.methods.base import METHODS, BasePassMethod
+from lightning_gradcam.methods.captum_adapter import BATCH_SIZE, adapt_for_captum, compute_image_gradients
 from lightning_gradcam.methods.neuron import Neuron, name_method, score_neuron, to_neuron
+from lightning_gradcam.methods.pixels import PixelMethod, max_over_channels
 
 
 @dataclass(frozen=True)
-class Saliency:
-    r"""The gradient at the pixels: how much the score changes with each of them.
-
-    .. math:: \max_c |\partial S / \partial x_c|
-
-    Simonyan et al. 2014, arXiv:1312.6034.
+class InputGradientMethod(BasePassMethod):
+    """Base class of the methods that map a gradient at the pixels, of the target or of a single neuron.
 
     Args:
-        neuron: ``(channel, i, j)`` of each layer explained, instead of the target; evidence has the layer's key then.
+        neuron: ``(channel, i, j)`` of each explained layer, instead of the target; evidence then has the layer's key.
 
     Raises:
-        TypeError: The neuron is no sequence of integers.
-        ValueError: It has no place, or one under 0.
-
-    >>> Saliency(), Saliency(neuron=(5, 2, 2)).name
-    (Saliency(neuron=None), 'saliency of neuron 5 at 2, 2')
+        TypeError: The neuron is not a sequence of integers.
+        ValueError: The neuron has no position, or a negative number.
     """
 
     neuron: Neuron | None = None
-    extra: ClassVar[str] = "captum"
+    requires: ClassVar[str] = "captum"
+    base_name: ClassVar[str]
+    """The registered name, to which `name` adds the neuron."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "neuron", to_neuron(self.neuron))
 
     @property
     def name(self) -> str:
-        """How pictures and keys name it."""
-        return name_method("saliency", self.neuron)
+        """The name in figures and keys."""
+        return name_method(self.base_name, self.neuron)
 
     @property
-    def place(self) -> str | None:
-        """Of the class at the pixels; a neuron has a layer."""
+    def location(self) -> str | None:
+        """The pixels for the target; None for a neuron, whose evidence has its layer's key."""
         return PIXELS if self.neuron is None else None
 
     def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
-        """Evidence ``(n, *spatial)`` at the pixels, never negative."""
-        found = compute_input_gradients(passes, self.name, self.neuron)
-        return {key: max_over_channels(gradients) for key, gradients in found.items()}
+        """Return non-negative evidence ``(n, *spatial)`` at the pixels."""
+        gradients_by_key = self._compute_gradients(passes)
+        return {key: max_over_channels(gradients) for key, gradients in gradients_by_key.items()}
 
-
-def compute_input_gradients(passes: CapturedPass, name: str, neuron: Neuron | None = None) -> Mapping[str, Tensor]:
-    """The gradients ``(n, C, *spatial)`` of the target at the pixels; or per layer, those of its neuron."""
-    from captum import attr
-
-    scores = {PIXELS: None} if neuron is None else {key: score_neuron(passes, key, neuron) for key in passes.layers}
-    found: dict[str, Tensor] = {}
-    for key, score in scores.items():
-        with adapt_for_captum(passes, name, len(passes.probe), score) as counted:
-            engine = attr.Saliency(counted)
-            engine.gradient_func = make_gradient_func
-            parts = [
-                engine.attribute(images.clone().requires_grad_(), abs=False, additional_forward_args=(rows,))
-                for images, rows in counted.portions()
-            ]
-        found[key] = torch.cat(parts)
-    return found
+    def _compute_gradients(self, passes: CapturedPass) -> Mapping[str, Tensor]:
+        """Compute the gradients ``(n, C, *spatial)`` per key; subclasses change the backward pass here."""
+        return compute_input_gradients(passes, self.name, self.neuron)
 
 
 @dataclass(frozen=True)
-class SmoothGrad:
-    r"""Saliency of the mean gradient over noisy copies of the image.
+class Saliency(InputGradientMethod):
+    r"""Saliency map: the largest absolute gradient of the score over the channels of each pixel.
+
+    .. math:: \max_c |\partial S / \partial x_c|
+
+    Simonyan et al. 2014, arXiv:1312.6034.
+
+    Args:
+        neuron: ``(channel, i, j)`` of each explained layer, instead of the target; evidence then has the layer's key.
+
+    Raises:
+        TypeError: The neuron is not a sequence of integers.
+        ValueError: The neuron has no position, or a negative number.
+
+    >>> Saliency(), Saliency(neuron=(5, 2, 2)).name
+    (Saliency(neuron=None), 'saliency of neuron 5 at 2, 2')
+    """
+
+    base_name: ClassVar[str] = "saliency"
+
+
+def compute_input_gradients(passes: CapturedPass, name: str, neuron: Neuron | None = None) -> Mapping[str, Tensor]:
+    """Compute the gradients ``(n, C, *spatial)`` at the pixels, of the target or of each layer's neuron."""
+    from captum import attr
+
+    scores = {PIXELS: None} if neuron is None else {key: score_neuron(passes, key, neuron) for key in passes.layers}
+    gradients: dict[str, Tensor] = {}
+    for key, score in scores.items():
+        with adapt_for_captum(passes, name, len(passes.probe), score) as captum_score:
+            attribution = attr.Saliency(captum_score)
+            attribution.gradient_func = compute_image_gradients
+            batches = [
+                attribution.attribute(images.clone().requires_grad_(), abs=False, additional_forward_args=(indices,))
+                for images, indices in captum_score.iterate_batches()
+            ]
+        gradients[key] = torch.cat(batches)
+    return gradients
+
+
+@dataclass(frozen=True)
+class SmoothGrad(PixelMethod):
+    r"""SmoothGrad: the saliency map of the mean gradient over noisy copies of the image.
 
     .. math:: \max_c \Big|\frac{1}{n} \sum_i \partial S(x + \varepsilon_i) / \partial x_c\Big|, \qquad
         \varepsilon_i \sim \mathcal N\big(0, (\text{noise} \cdot (\max x - \min x))^2\big)
 
-    Smilkov et al. 2017, arXiv:1706.03825. The noise is the same for each image and in each look.
+    Smilkov et al. 2017, arXiv:1706.03825. The noise is the same for each image and in each snapshot.
 
     Args:
-        samples: How many noisy copies of an image.
-        noise: Standard deviation, as a share of the image's range.
+        samples: The number of noisy copies per image.
+        noise: The standard deviation, as a fraction of the image's range.
 
     Raises:
-        ValueError: There are no samples, or the noise is not over 0.
+        ValueError: ``samples`` is less than 1, or ``noise`` is not positive.
     """
 
     samples: int = 50
     noise: float = 0.15
-    extra: ClassVar[str] = "captum"
-    place: ClassVar[str] = PIXELS
+    base_name: ClassVar[str] = "smoothgrad"
 
     def __post_init__(self) -> None:
         if self.samples < 1 or not self.noise > 0:
             raise ValueError(f"Expected `samples` of at least 1 and `noise` over 0, but got {self!r}.")
 
-    @property
-    def name(self) -> str:
-        """How pictures and keys name it."""
-        return describe_method("smoothgrad", self)
-
     def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
-        """Evidence ``(n, *spatial)`` at the pixels, never negative."""
+        """Return non-negative evidence ``(n, *spatial)`` at the pixels."""
         from captum import attr
 
-        found = []
+        gradients = []
         with adapt_for_captum(passes, self.name, len(passes.probe) * self.samples) as score:
-            engine = attr.Saliency(score)
-            engine.gradient_func = make_gradient_func
-            for image, row in score.portions(1):  # one by one, so that no image's noise hangs on its neighbours
+            attribution = attr.Saliency(score)
+            attribution.gradient_func = compute_image_gradients
+            for image, index in score.iterate_batches(1):  # one by one: the noise must not depend on the batch
                 reseed(image.device)
-                found += [
-                    attr.NoiseTunnel(engine).attribute(
+                gradients += [
+                    attr.NoiseTunnel(attribution).attribute(
                         image,
                         nt_samples=self.samples,
-                        nt_samples_batch_size=min(AT_ONCE, self.samples),
+                        nt_samples_batch_size=min(BATCH_SIZE, self.samples),
                         stdevs=self.noise * float(image.max() - image.min()),
                         abs=False,
-                        additional_forward_args=(row,),
+                        additional_forward_args=(index,),
                     )
                 ]
-        return {PIXELS: max_over_channels(torch.cat(found))}
+        return {PIXELS: max_over_channels(torch.cat(gradients))}
 
 
 @dataclass(frozen=True)
-class IntegratedGradients:
-    r"""What each pixel adds to the score on the straight way from a baseline: the sum over all is the difference.
+class IntegratedGradients(PixelMethod):
+    r"""Integrated gradients: the gradient along the line from a baseline to the image, times their difference.
 
     .. math:: \sum_c (x_c - b) \int_0^1 \partial S(b + \alpha (x - b)) / \partial x_c \, d\alpha
 
-    Sundararajan et al. 2017, arXiv:1703.01365.
+    Sundararajan et al. 2017, arXiv:1703.01365. The method is complete: evidence sums up to the score of the image minus
+    the score of the baseline.
 
     Args:
-        steps: Of the integral, by the rule of Gauss and Legendre.
-        baseline: The value, as the model takes it, of an image that says nothing: 0 is the mean colour of normalised
-            images, and black of others.
+        steps: The number of steps of the integral, by Gauss-Legendre quadrature.
+        baseline: The pixel value, as the model takes it, of an image without information: 0 is the mean color of
+            normalized images, and black otherwise.
 
     Raises:
-        ValueError: There are no steps.
+        ValueError: ``steps`` is less than 1.
     """
 
     steps: int = 50
     baseline: float = 0.0
-    extra: ClassVar[str] = "captum"
-    place: ClassVar[str] = PIXELS
+    base_name: ClassVar[str] = "integrated_gradients"
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"Expected `steps` of at least 1, but got {self!r}.")
 
-    @property
-    def name(self) -> str:
-        """How pictures and keys name it."""
-        return describe_method("integrated_gradients", self)
-
     def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
-        """Signed evidence ``(n, *spatial)`` at the pixels."""
+        """Return signed evidence ``(n, *spatial)`` at the pixels."""
         from captum import attr
 
         with adapt_for_captum(passes, self.name, len(passes.probe) * self.steps) as score:
-            engine = attr.IntegratedGradients(score)
-            engine.gradient_func = make_gradient_func
-            found = [
-                engine.attribute(
+            attribution = attr.IntegratedGradients(score)
+            attribution.gradient_func = compute_image_gradients
+            batches = [
+                attribution.attribute(
                     images,
                     self.baseline,
-                    additional_forward_args=(rows,),
+                    additional_forward_args=(indices,),
                     n_steps=self.steps,
-                    internal_batch_size=AT_ONCE,
+                    internal_batch_size=BATCH_SIZE,
                 )
-                for images, rows in score.portions()
+                for images, indices in score.iterate_batches()
             ]
-        return {PIXELS: torch.cat(found).sum(1)}
+        return {PIXELS: torch.cat(batches).sum(1)}
 
 
 METHODS.register("saliency")(Saliency())

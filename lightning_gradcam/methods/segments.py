@@ -1,4 +1,4 @@
-"""Parts of an image, and what is seen where they are hidden."""
+"""Segmentation of an image into superpixels, and the fill that replaces hidden segments."""
 
 from __future__ import annotations
 
@@ -11,20 +11,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Fill: TypeAlias = float | Literal["mean"]
-"""What hides a place: one value as the model takes it, or each image's mean colour."""
+"""The replacement of hidden pixels: one value as the model takes it, or each image's mean color."""
 
 Segments: TypeAlias = int | Callable[[Tensor], Tensor]
-"""How an image is cut: cells along its longest side, or from ``(1, C, *s)`` to ``(1, *s)`` numbers."""
+"""Segments of an image: the number of cells along its longest side, or a function of an image.
+
+The function takes an image ``(1, C, *s)`` and returns the segment's number of each pixel, ``(1, *s)``.
+"""
 
 
 def check_fill(fill: object) -> None:
-    """Raise a ValueError where it is neither a number nor ``"mean"``."""
+    """Check that a fill is a number or ``"mean"``.
+
+    Raises:
+        ValueError: The fill is neither.
+    """
     if fill != "mean" and (isinstance(fill, bool) or not isinstance(fill, (int, float))):
         raise ValueError(f"Expected `fill` to be 'mean' or a number, but got {fill!r}.")
 
 
 def make_fill(images: Tensor, fill: Fill) -> Tensor:
-    """What is seen where images ``(n, C, *s)`` are hidden, of the same shape.
+    """Return the replacement of hidden pixels for images ``(n, C, *s)``, in the same shape.
 
     >>> make_fill(torch.tensor([[[1.0, 3.0]]]), "mean")
     tensor([[[2., 2.]]])
@@ -35,10 +42,10 @@ def make_fill(images: Tensor, fill: Fill) -> Tensor:
 
 
 def segment_image(image: Tensor, segments: Segments) -> Tensor:
-    """The number of its segment for each place of an image ``(1, C, *s)``: ``(1, 1, *s)`` int64, from 0 on.
+    """Return the segment number of each pixel of an image ``(1, C, *s)``, as ``(1, 1, *s)`` int64 from 0 on.
 
     Raises:
-        ValueError: A callable returned something else.
+        ValueError: A callable returned another shape, or floating-point numbers.
 
     >>> segment_image(torch.zeros(1, 3, 2, 4), 2)
     tensor([[[[0, 0, 1, 1],

@@ -1,9 +1,10 @@
-"""Linear models of what segments of an image do to its score: LIME and Kernel SHAP."""
+"""Surrogate models of the score over segments of an image: LIME and Kernel SHAP."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,106 +15,134 @@ from lightning_gradcam.capture.isolation import reseed
 from lightning_gradcam.capture.layer import PIXELS
 from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.methods.base import METHODS
-from lightning_gradcam.methods.captum_adapter import AT_ONCE, adapt_for_captum, describe_method
+from lightning_gradcam.methods.captum_adapter import BATCH_SIZE, CaptumScore, adapt_for_captum
+from lightning_gradcam.methods.pixels import PixelMethod
 from lightning_gradcam.methods.segments import Fill, Segments, check_fill, make_fill, segment_image
 
 
+class SurrogateMethod(PixelMethod):
+    """Base class of the methods that fit a linear surrogate model to images with random segments hidden.
+
+    Subclasses are dataclasses that declare these fields with their defaults.
+
+    Attributes:
+        samples: The number of perturbed images, at least 2.
+        segments: The segmentation of the image.
+        fill: The value that replaces hidden segments.
+    """
+
+    samples: int
+    segments: Segments
+    fill: Fill
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.samples, int) or self.samples < 2:
+            raise ValueError(f"Expected `samples` of at least 2, but got {self.samples!r}.")
+        if not callable(self.segments) and (not isinstance(self.segments, int) or self.segments < 1):
+            raise ValueError(
+                f"Expected `segments` to be at least 1 cell, or a callable of images, but got {self.segments!r}."
+            )
+        check_fill(self.fill)
+
+    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
+        """Return signed evidence ``(n, *spatial)`` at the pixels."""
+        weights = []
+        with adapt_for_captum(passes, self.name, len(passes.probe) * self.samples) as score:
+            for image, index in score.iterate_batches(1):  # one by one: samples must not depend on the batch
+                reseed(image.device)
+                weights += [
+                    self._create_attribution(score).attribute(
+                        image,
+                        make_fill(image, self.fill),
+                        additional_forward_args=(index,),
+                        feature_mask=segment_image(image, self.segments),
+                        n_samples=self.samples,
+                        perturbations_per_eval=BATCH_SIZE,
+                    )
+                ]
+        return {PIXELS: torch.cat(weights)[:, 0]}  # all channels of a segment have the same weight
+
+    @abstractmethod
+    def _create_attribution(self, score: CaptumScore) -> Any:
+        """Create the Captum attribution that fits the surrogate model."""
+
+
 @dataclass(frozen=True)
-class Lime:
-    r"""The weights of a linear model that says which segments raise the score, fitted near the image.
+class Lime(SurrogateMethod):
+    r"""LIME: the weights of a linear model of the score over segments, fitted in the neighborhood of the image.
 
     .. math:: \min_w \sum_z \pi(z)\, \big(S(z) - w_0 - w \cdot z\big)^2 + \lVert w \rVert^2, \qquad
         \pi(z) = e^{-d(z)^2 / (2 \cdot \text{width}^2)}, \quad d(z) = 1 - \sqrt{\operatorname{mean}(z)}
 
     Ribeiro et al. 2016, arXiv:1602.04938, with the distance and the ridge of the authors' own code for images. Segments
-    are kept or hidden at random, the same way for each image; each pixel has the weight of its segment.
+    are kept or hidden at random, in the same way for each image; each pixel has the weight of its segment.
 
     Args:
-        samples: How many images with parts hidden.
-        segments: How the image is cut.
-        width: Of the kernel: how near is near.
-        fill: What is seen in the place of a segment.
+        samples: The number of perturbed images, at least 2.
+        segments: The segmentation of the image.
+        width: The width of the proximity kernel.
+        fill: The value that replaces hidden segments.
 
     Raises:
-        ValueError: A number is not over 0, or ``fill`` is of no known kind.
+        ValueError: A number is out of range, or ``fill`` is neither a number nor ``"mean"``.
     """
 
     samples: int = 500
     segments: Segments = 7
     width: float = 0.25
     fill: Fill = "mean"
-    extra: ClassVar[str] = "captum"
-    place: ClassVar[str] = PIXELS
+    base_name: ClassVar[str] = "lime"
 
     def __post_init__(self) -> None:
-        _check_surrogate(self.samples, self.segments, self.fill)
+        super().__post_init__()
         if not self.width > 0:
             raise ValueError(f"Expected `width` over 0, but got {self.width!r}.")
 
-    @property
-    def name(self) -> str:
-        """How pictures and keys name it."""
-        return describe_method("lime", self)
-
-    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
-        """Signed evidence ``(n, *spatial)`` at the pixels."""
+    def _create_attribution(self, score: CaptumScore) -> Any:
         from captum import attr
 
-        def near(_image: Tensor, _changed: Tensor, kept: Tensor, **_about: Any) -> Tensor:
-            distance = 1 - kept.float().mean().sqrt()
+        def compute_proximity(_image: Tensor, _perturbed: Tensor, visible: Tensor, **_kwargs: Any) -> Tensor:
+            distance = 1 - visible.float().mean().sqrt()
             return torch.exp(-(distance**2) / (2 * self.width**2))
 
-        return _fitted(passes, self, lambda score: attr.Lime(score, LinearModel(ridge=1.0), near))
+        return attr.Lime(score, LinearModel(ridge=1.0), compute_proximity)
 
 
 @dataclass(frozen=True)
-class KernelShap:
-    """Shapley values of segments: what each adds to the score, in the mean over all orders in which they appear.
+class KernelShap(SurrogateMethod):
+    """Kernel SHAP: Shapley values of segments, the mean contribution to the score over all orders of appearance.
 
-    Lundberg and Lee 2017, arXiv:1705.07874: a linear model fitted to random sets of segments, which are drawn by
-    Shapley's kernel, the same ones for each image. The sum over segments is the score less that of the hidden image;
-    each pixel has the value of its segment.
+    Lundberg and Lee 2017, arXiv:1705.07874: the weights of a linear model fitted to random coalitions of segments,
+    drawn by the Shapley kernel, the same for each image. The values of the segments sum up to the score minus that of
+    the image with all segments hidden; each pixel has the value of its segment.
 
     Args:
-        samples: How many images with parts hidden.
-        segments: How the image is cut.
-        fill: What is seen in the place of a segment.
+        samples: The number of perturbed images, at least 2.
+        segments: The segmentation of the image.
+        fill: The value that replaces hidden segments.
 
     Raises:
-        ValueError: A number is not over 0, or ``fill`` is of no known kind.
+        ValueError: A number is out of range, or ``fill`` is neither a number nor ``"mean"``.
     """
 
     samples: int = 500
     segments: Segments = 7
     fill: Fill = "mean"
-    extra: ClassVar[str] = "captum"
-    place: ClassVar[str] = PIXELS
+    base_name: ClassVar[str] = "kernel_shap"
 
-    def __post_init__(self) -> None:
-        _check_surrogate(self.samples, self.segments, self.fill)
-
-    @property
-    def name(self) -> str:
-        """How pictures and keys name it."""
-        return describe_method("kernel_shap", self)
-
-    def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
-        """Signed evidence ``(n, *spatial)`` at the pixels."""
+    def _create_attribution(self, score: CaptumScore) -> Any:
         from captum import attr
 
-        def engine(score: Any) -> Any:
-            made = attr.KernelShap(score)
-            made.interpretable_model = LinearModel()  # captum's own needs scikit-learn
-            return made
-
-        return _fitted(passes, self, engine)
+        attribution = attr.KernelShap(score)
+        attribution.interpretable_model = LinearModel()  # Captum's default needs scikit-learn
+        return attribution
 
 
 class LinearModel:
-    """The linear model that captum fits to samples: weighted least squares, with an intercept, in float64.
+    """Weighted least squares with an intercept, in float64: the interpretable model that Captum fits.
 
     Args:
-        ridge: Factor of the squared weights that is added to the loss; the intercept is free.
+        ridge: The factor of the squared weights in the loss; the intercept is not penalized.
     """
 
     def __init__(self, ridge: float = 0.0) -> None:
@@ -121,43 +150,17 @@ class LinearModel:
         self._weights = torch.zeros(1)
 
     def fit(self, batches: Any, **_options: Any) -> None:
-        """Fit to one batch of inputs ``(n, m)``, outputs ``(n,)`` and weights ``(n,)``."""
-        [(inputs, outputs, weights)] = [[part.double().cpu() for part in batch] for batch in batches]
+        """Fit the model to one batch of inputs ``(n, m)``, outputs ``(n,)`` and sample weights ``(n,)``."""
+        [(inputs, outputs, weights)] = [[tensor.double().cpu() for tensor in batch] for batch in batches]
         root = weights.sqrt()[:, None]
-        table = torch.cat([inputs, torch.ones(len(inputs), 1, dtype=torch.float64)], 1) * root
-        free = math.sqrt(self.ridge) * torch.eye(table.shape[1], dtype=torch.float64)[:-1]
-        wanted = torch.cat([outputs[:, None] * root, free.new_zeros(len(free), 1)])
-        self._weights = torch.linalg.lstsq(torch.cat([table, free]), wanted, driver="gelsd").solution[:-1, 0]
+        design = torch.cat([inputs, torch.ones(len(inputs), 1, dtype=torch.float64)], 1) * root
+        penalty = math.sqrt(self.ridge) * torch.eye(design.shape[1], dtype=torch.float64)[:-1]
+        response = torch.cat([outputs[:, None] * root, penalty.new_zeros(len(penalty), 1)])
+        self._weights = torch.linalg.lstsq(torch.cat([design, penalty]), response, driver="gelsd").solution[:-1, 0]
 
     def representation(self) -> Tensor:
-        """The weights ``(m,)``, without the intercept."""
+        """Return the weights ``(m,)``, without the intercept; Captum expects this name."""
         return self._weights
-
-
-def _fitted(passes: CapturedPass, method: Lime | KernelShap, engine: Callable[[Any], Any]) -> Mapping[str, Tensor]:
-    found = []
-    with adapt_for_captum(passes, method.name, len(passes.probe) * method.samples) as score:
-        for image, row in score.portions(1):  # one by one, so that no image's samples hang on its neighbours
-            reseed(image.device)
-            found += [
-                engine(score).attribute(
-                    image,
-                    make_fill(image, method.fill),
-                    additional_forward_args=(row,),
-                    feature_mask=segment_image(image, method.segments),
-                    n_samples=method.samples,
-                    perturbations_per_eval=AT_ONCE,
-                )
-            ]
-    return {PIXELS: torch.cat(found)[:, 0]}  # the same in all channels
-
-
-def _check_surrogate(samples: object, segments: object, fill: object) -> None:
-    if not isinstance(samples, int) or samples < 2:
-        raise ValueError(f"Expected `samples` of at least 2, but got {samples!r}.")
-    if not callable(segments) and (not isinstance(segments, int) or segments < 1):
-        raise ValueError(f"Expected `segments` to be at least 1 cell, or a callable of images, but got {segments!r}.")
-    check_fill(fill)
 
 
 METHODS.register("lime")(Lime())

@@ -1,4 +1,7 @@
-"""The processes of a run: what one decides all do, and where one fails all fail, so that none waits for ever."""
+"""Collectives for multi-process runs.
+
+Rank zero decides; an error on any rank is raised on all ranks, so that none of them deadlocks.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,18 @@ from lightning_gradcam.monitor.adversarial import AttackedExplanation
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward
 
-Made = TypeVar("Made")
-Rows = TypeVar("Rows", Explanation, AttackedExplanation)
+Value = TypeVar("Value")
+Result = TypeVar("Result", Explanation, AttackedExplanation)
 
 _REPLICAS = ("SingleDevice", "DDP")
 _SHARDS = ("FSDP", "ModelParallel")
-_KINDS = (TypeError, ValueError, ForwardError, NotExplainableError)
-_Told = tuple[type[Exception], str]
+_ERROR_TYPES = (TypeError, ValueError, ForwardError, NotExplainableError)
+_ErrorMessage = tuple[type[Exception], str]
 
 
-def _is(strategy: Any, names: tuple[str, ...]) -> bool:
-    return any(c.__name__.startswith(names) for c in type(strategy).__mro__)
+def _is_instance(strategy: Any, prefixes: tuple[str, ...]) -> bool:
+    """Return whether the name of the strategy's class, or of a base class, has one of the prefixes."""
+    return any(base.__name__.startswith(prefixes) for base in type(strategy).__mro__)
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,9 @@ class Ranks:
     """All processes of a run, seen from one of them.
 
     Args:
-        strategy: Lightning's, whose collectives are used.
-        index: Which process this is.
-        count: How many there are.
+        strategy: Lightning's strategy, whose collectives are used.
+        index: The rank of this process.
+        count: The number of processes.
     """
 
     strategy: Any = None
@@ -46,8 +50,8 @@ class Ranks:
     count: int = 1
 
     @staticmethod
-    def of(trainer: Any) -> Ranks:
-        """The processes of that Trainer's run."""
+    def from_trainer(trainer: Any) -> Ranks:
+        """Return the processes of a Trainer's run."""
         return Ranks(trainer.strategy, int(trainer.global_rank), int(trainer.world_size))
 
     @property
@@ -56,103 +60,106 @@ class Ranks:
         return self.index == 0
 
     @property
-    def sharded(self) -> bool:
-        """Whether no process has the whole model, so that all have to run it together."""
-        return _is(self.strategy, _SHARDS)
+    def is_sharded(self) -> bool:
+        """Whether no process has the whole model, so that all must run it together."""
+        return _is_instance(self.strategy, _SHARDS)
 
     @property
     def is_supported(self) -> bool:
-        """Whether it is known how to look under this strategy."""
-        known = self.sharded or self.count == 1 or _is(self.strategy, _REPLICAS)
-        return known and not _is(self.strategy, ("DeepSpeed",))  # whose class is one of the DDP strategies
+        """Whether models can be explained under this strategy."""
+        is_known = self.is_sharded or self.count == 1 or _is_instance(self.strategy, _REPLICAS)
+        return is_known and not _is_instance(self.strategy, ("DeepSpeed",))  # a subclass of the DDP strategy
 
     @property
     def is_ready(self) -> bool:
-        """Whether a look can be taken before the first step: FSDP sets itself up in a pass of the user's, not ours."""
+        """Whether the model can run before the first step; FSDP must initialize in the run's own first pass."""
         return getattr(getattr(self.strategy, "model", None), "_is_root", True) is not None
 
-    def broadcast_from_rank_zero(self, make: Callable[[], Made]) -> Made:
-        """What the first process makes, in every process; what it raises is raised in all of them."""
+    def broadcast_from_rank_zero(self, compute: Callable[[], Value]) -> Value:
+        """Run a function on rank zero, and return its result, or raise its error, on all ranks."""
         if self.count == 1:
-            return make()
-        made, problem = _tried(make) if self.is_rank_zero else (None, None)
-        answer: Made
-        answer, told = self.strategy.broadcast((made, _tell(problem)))
-        _raise(problem, told, 0)
-        return answer
+            return compute()
+        local, error = _try(compute) if self.is_rank_zero else (None, None)
+        result: Value
+        result, message = self.strategy.broadcast((local, _encode_error(error)))
+        _raise(error, message, 0)
+        return result
 
-    def run_on_all_ranks(self, make: Callable[[], Made]) -> Made:
-        """What this process makes; what any of them raises is raised in all of them.
+    def run_on_all_ranks(self, compute: Callable[[], Value]) -> Value:
+        """Run a function on all ranks, return this rank's result, and raise on all ranks if any of them fails.
 
-        But where a sharded model's pass runs out of memory in one process, the run ends: the others wait inside of it.
+        If memory runs out on one rank inside the pass of a sharded model, the run ends, because the other ranks wait
+        inside that pass.
         """
         if self.count == 1:
-            return make()
-        made, problem = _tried(make)
-        if problem is not None and self.sharded and is_out_of_memory(problem):
-            # The others wait inside the pass for parts that will not come: what is left is to say so.
-            problem.add_note("A process left a pass that all have to make. Pass GradCAMCallback a smaller `probe`.")
-            raise problem
-        if not self.strategy.reduce_boolean_decision(problem is None):
-            # Everyone hears everyone before anyone raises.
-            told = [self.strategy.broadcast(_tell(problem), src=index) for index in range(self.count)]
-            for index, what in enumerate(told):
-                _raise(problem, what, index)
-        return made  # type: ignore[return-value]  # None stands for a problem, which has been raised
+            return compute()
+        result, error = _try(compute)
+        if error is not None and self.is_sharded and is_out_of_memory(error):
+            # The other ranks wait inside the pass for shards that never arrive, so only this error can tell.
+            error.add_note(
+                "A process left a pass that all processes must run. Pass `GradCAMCallback` a smaller `probe`."
+            )
+            raise error
+        if not self.strategy.reduce_boolean_decision(error is None):
+            # All ranks receive all errors before any of them raises.
+            messages = [self.strategy.broadcast(_encode_error(error), src=index) for index in range(self.count)]
+            for index, message in enumerate(messages):
+                _raise(error, message, index)
+        return result  # type: ignore[return-value]  # None stands for an error, which has been raised
 
-    def rows(self, count: int) -> slice:
-        """The rows that this process explains, of as many; each explains as many, so the last ones may overlap."""
-        return self._share(self.index, count)
+    def get_shard(self, count: int) -> slice:
+        """Return which of ``count`` images this process explains; shards have one size, so the last may overlap."""
+        return self._get_shard_of(self.index, count)
 
-    def gather_rows(self, mine: Rows, count: int) -> Rows:
-        """What was found in all ``count`` rows, from those that each process has made of its own `rows`."""
-        if self.count == 1 or self.sharded:
-            return mine
-        # One collective for each tensor, of the same shape in all processes.
-        gathered = mine.map(self._gather)
-        shares: list[slice] = [self._share(index, count) for index in range(self.count)]
-        ends = [0, *(share.stop for share in shares)]
+    def gather_shards(self, shard: Result, count: int) -> Result:
+        """Return the result for all ``count`` images, from the shards of all processes."""
+        if self.count == 1 or self.is_sharded:
+            return shard
+        # One collective for each tensor, which has the same shape in all processes.
+        gathered = shard.map(self._gather)
+        shards: list[slice] = [self._get_shard_of(index, count) for index in range(self.count)]
+        stops = [0, *(rows.stop for rows in shards)]
         parts = [
-            gathered.map(partial(_rows_of, index=index, new=ends[index] - share.start))
-            for index, share in enumerate(shares)
+            gathered.map(partial(_select_new, index=index, new=stops[index] - rows.start))
+            for index, rows in enumerate(shards)
         ]
-        return type(mine).cat(parts)
+        return type(shard).cat(parts)
 
-    def _share(self, index: int, count: int) -> slice:
-        if self.sharded:
+    def _get_shard_of(self, index: int, count: int) -> slice:
+        if self.is_sharded:
             return slice(0, count)
-        each = -(-count // self.count)
-        start = min(index * each, count - each)
-        return slice(start, start + each)
+        size = -(-count // self.count)
+        start = min(index * size, count - size)
+        return slice(start, start + size)
 
     def _gather(self, tensor: Tensor) -> Tensor:
         if not tensor.numel():
             return tensor.new_empty(self.count, *tensor.shape)
-        every: Tensor = self.strategy.all_gather(tensor)
-        return every
+        gathered: Tensor = self.strategy.all_gather(tensor)
+        return gathered
 
     def broadcast_buffers(self, model: nn.Module) -> Mapping[str, Tensor]:
-        """The first process's buffers by name: BatchNorm's statistics differ between processes while they train."""
+        """Return rank zero's buffers by name: the statistics of BatchNorm differ between ranks during training."""
         if self.count == 1:
             return {}
-        mine = {name: buffer for name, buffer in model.named_buffers() if not isinstance(buffer, DTensor)}
-        if not mine:
+        buffers = {name: buffer for name, buffer in model.named_buffers() if not isinstance(buffer, DTensor)}
+        if not buffers:
             return {}
-        # As bytes, so that one collective carries them all, whatever their kinds.
+        # As bytes, so that one collective carries buffers of all dtypes.
         flat = self.run_on_all_ranks(
-            lambda: torch.cat([_bytes(b).to(self.strategy.root_device) for b in mine.values()])
+            lambda: torch.cat([_to_bytes(buffer).to(self.strategy.root_device) for buffer in buffers.values()])
         )
         distributed.broadcast(flat, src=0)
-        return self.run_on_all_ranks(lambda: dict(zip(mine, _unpacked(flat, list(mine.values())), strict=True)))
+        return self.run_on_all_ranks(lambda: dict(zip(buffers, _from_bytes(flat, list(buffers.values())), strict=True)))
 
-    def through(self, forward: Forward) -> Forward:
-        """The same forward pass; where the strategy wraps the model to gather its shards, through the wrapper."""
-        return _Through(forward, self.strategy.model) if self.sharded else forward
+    def wrap_forward(self, forward: Forward) -> Forward:
+        """Return a forward pass through the strategy's wrapper if that gathers the shards, else the same pass."""
+        return _ForwardThroughWrapper(forward, self.strategy.model) if self.is_sharded else forward
 
 
 @dataclass(frozen=True)
-class _Through:
-    """Calls the wrapper, whose inner call of the model's ``forward`` is led to the forward pass that is wanted."""
+class _ForwardThroughWrapper:
+    """Calls the wrapper, and redirects its inner call of the model's ``forward`` to the requested pass."""
 
     forward: Forward
     wrapper: nn.Module
@@ -160,49 +167,51 @@ class _Through:
     def __call__(self, model: nn.Module, probe: Probe) -> Any:
         if self.wrapper is model:
             return self.forward(model, probe)
-        own = model.forward
+        original_forward = model.forward
 
-        def led(images: Tensor) -> Any:
-            vars(model)["forward"] = own  # which the pass itself may call
+        def redirect(images: Tensor) -> Any:
+            vars(model)["forward"] = original_forward  # which the pass itself may call
             return self.forward(model, replace(probe, images=images))  # as the wrapper casts them
 
-        vars(model)["forward"] = led  # isolation puts attributes back
+        vars(model)["forward"] = redirect  # isolation restores the attribute
         return self.wrapper(probe.images)
 
 
-def _rows_of(every: Tensor, index: int, new: int) -> Tensor:
-    """What one process has added to the rows of those before it."""
-    rows: Tensor = every[index][new:]
+def _select_new(gathered: Tensor, index: int, new: int) -> Tensor:
+    """Return the images that one process explained and those before it did not."""
+    rows: Tensor = gathered[index][new:]
     return rows
 
 
-def _bytes(buffer: Tensor) -> Tensor:
+def _to_bytes(buffer: Tensor) -> Tensor:
     return buffer.detach().contiguous().view(-1).view(torch.uint8)
 
 
-def _unpacked(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    parts = torch.split(flat, [buffer.nbytes for buffer in like])
-    # A clone starts where its kind may start; a part of the bytes does not.
-    return [part.clone().view(b.dtype).view(b.shape).to(b.device) for part, b in zip(parts, like, strict=True)]
+def _from_bytes(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    slices = torch.split(flat, [buffer.nbytes for buffer in like])
+    # A clone is aligned for its dtype; a slice of the bytes may not be.
+    return [raw.clone().view(b.dtype).view(b.shape).to(b.device) for raw, b in zip(slices, like, strict=True)]
 
 
-def _tried(make: Callable[[], Made]) -> tuple[Made | None, Exception | None]:
+def _try(compute: Callable[[], Value]) -> tuple[Value | None, Exception | None]:
     try:
-        return make(), None
-    except Exception as error:  # raised again, once all processes know of it
+        return compute(), None
+    except Exception as error:  # raised again, once all ranks know of it
         return None, error
 
 
-def _tell(problem: Exception | None) -> _Told | None:
-    if problem is None:
+def _encode_error(error: Exception | None) -> _ErrorMessage | None:
+    """Return an error's type and message, which can be sent; other types become a RuntimeError."""
+    if error is None:
         return None
-    kind = next((kind for kind in _KINDS if isinstance(problem, kind)), None)
-    return (kind, str(problem)) if kind else (RuntimeError, f"{type(problem).__name__}: {problem}")
+    error_type = next((error_type for error_type in _ERROR_TYPES if isinstance(error, error_type)), None)
+    return (error_type, str(error)) if error_type else (RuntimeError, f"{type(error).__name__}: {error}")
 
 
-def _raise(own: Exception | None, told: _Told | None, index: int) -> None:
-    if own is not None:
-        raise own
-    if told is not None:
-        kind, message = told
-        raise kind(f"{message} (In process {index}.)")
+def _raise(error: Exception | None, message: _ErrorMessage | None, index: int) -> None:
+    """Raise this rank's error, else the one received from another rank, if there is one."""
+    if error is not None:
+        raise error
+    if message is not None:
+        error_type, text = message
+        raise error_type(f"{text} (In process {index}.)")

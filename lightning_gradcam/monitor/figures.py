@@ -1,9 +1,9 @@
-"""The pictures of one probe, look after look, and what they have in common: photos, colours, scales."""
+"""The figures of one probe, snapshot after snapshot, with the images, colors and scales that they share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.explainer.explainer import Explainer
-from lightning_gradcam.explainer.explanation import REFERENCE, UNASKED, Explanation
+from lightning_gradcam.explainer.explanation import REFERENCE, Explanation
+from lightning_gradcam.explainer.map_status import MapStatus
 from lightning_gradcam.methods.resolve import describe_target
 from lightning_gradcam.monitor.adversarial import AttackedExplanation
 from lightning_gradcam.monitor.display import DisplayConfig
@@ -19,7 +20,7 @@ from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.render.attack_sheet import AttackSheet
 from lightning_gradcam.render.canvas import restore_images
-from lightning_gradcam.render.filmstrip import Film
+from lightning_gradcam.render.filmstrip import Film, Frame
 from lightning_gradcam.render.multi_map_sheet import MapRow, arrange_with_names, draw_rows
 from lightning_gradcam.render.sheet import Sheet
 from lightning_gradcam.stability import spearman
@@ -27,172 +28,210 @@ from lightning_gradcam.targets import split_target, target_name
 from lightning_gradcam.targets.embeddings import compares_images
 
 
-def name_rows(plan: Explainer, target: Target, probe: Probe) -> list[str]:
-    """What stands beside the overlays of an image: methods, scores and sides, as far as there are several."""
+@dataclass(frozen=True)
+class Caption:
+    """The facts in a figure's caption.
+
+    Args:
+        moment: The title of the snapshot: "epoch 3 · step 120".
+        measured: The numbers of the snapshot, see `DriftTracker.measured`.
+        is_first: Whether there is no earlier snapshot to compare with.
+    """
+
+    moment: str
+    measured: Mapping[str, Tensor]
+    is_first: bool = False
+
+
+def name_rows(explainer: Explainer, target: Target, probe: Probe) -> list[str]:
+    """Return the names of an image's overlays, by method, score and side, as far as there are several of each."""
+    methods = list(explainer.methods) if len(explainer.methods) > 1 else [""]
     sides = ["image", REFERENCE] if compares_images(target, probe) else [""]
-    methods = list(plan.methods) if len(plan.methods) > 1 else [""]
-    ways = product(methods, split_target(target), sides)
-    return ["/".join(name for name in way if name) for way in ways]
+    return ["/".join(filter(None, names)) for names in product(methods, split_target(target), sides)]
 
 
 class FigureBuilder:
-    """Draws looks, and remembers what the next ones need: the largest evidence so far.
+    """Draws snapshots, and keeps what later ones need: the largest evidence so far, and the frames of the film.
 
     Args:
-        probe: The images; their labels are shown.
-        names: What the classes are called, one for each.
-        plan: How they are explained.
-        target: What is explained.
-        display: How it is shown.
-        attack: Whether attacked images are shown beside the clean ones, where they are photos.
+        probe: The images; their labels and normalization are used.
+        class_names: The names of the classes, one for each.
+        explainer: The prepared explainer.
+        target: The score that is explained.
+        display: Options of the figures.
+        is_attacked: Whether attacked images are drawn next to the clean ones, if they are photos.
     """
 
     def __init__(
-        self, probe: Probe, names: Sequence[str], plan: Explainer, target: Target, display: DisplayConfig, attack: bool
+        self,
+        probe: Probe,
+        class_names: Sequence[str],
+        explainer: Explainer,
+        target: Target,
+        display: DisplayConfig,
+        is_attacked: bool,
     ) -> None:
-        self.probe, self.names, self.plan, self.target, self.display = probe, names, plan, target, display
-        self.photos, self.note = restore_images(probe.images, display.pixels or probe.pixels)
-        self.duel: AttackSheet | None = None
-        if attack and len(probe.size) == 2:
-            self.duel = AttackSheet.of(probe, self.photos, names, display.colormap, display.interpolation)
-        names_of_rows = name_rows(plan, target, probe)
-        several = arrange_with_names(names_of_rows, self.photos) if len(names_of_rows) > 1 else None
-        self.sheet = Sheet.of(probe, self.photos, names, display.colormap, several, display.interpolation)
+        self.probe, self.class_names, self.display = probe, class_names, display
+        self._methods, self._of_target = explainer.methods, describe_target(explainer.methods, target_name(target))
+        self.photos, self.note = restore_images(probe.images, probe.pixels)
+        self.film = Film(max(display.film, 2))
+        self.attack_sheet: AttackSheet | None = None
+        if is_attacked and len(probe.size) == 2:
+            self.attack_sheet = AttackSheet.of(probe, self.photos, class_names, display.colormap, display.interpolation)
+        row_names = name_rows(explainer, target, probe)
+        self._arrangement = arrange_with_names(row_names, self.photos) if len(row_names) > 1 else None
+        self.sheet = self._build_sheet(self.photos)
         self.references: Sheet | None = None
         if compares_images(target, probe) and probe.references is not None:
-            theirs = restore_images(probe.references, display.pixels or probe.pixels)[0]
-            self.references = Sheet.of(probe, theirs, names, display.colormap, several, display.interpolation)
+            self.references = self._build_sheet(restore_images(probe.references, probe.pixels)[0])
         self._largest: dict[str, Tensor] = {}
 
+    def _build_sheet(self, photos: Tensor) -> Sheet:
+        colormap, interpolation = self.display.colormap, self.display.interpolation
+        return Sheet.of(self.probe, photos, self.class_names, colormap, self._arrangement, interpolation)
+
     def draw(
-        self,
-        drawn: Explanation,
-        found: Mapping[str, Tensor],
-        moment: str,
-        first: bool,
-        attacked: AttackedExplanation | None,
+        self, explanation: Explanation, caption: Caption, attacked: AttackedExplanation | None
     ) -> dict[str, Tensor]:
-        """A picture ``(3, height, width)`` uint8 for each layer, of all its methods; with an attack, for each map.
+        """Draw a figure ``(3, height, width)`` uint8 for each layer, of all its methods; with an attack, for each map.
 
         Args:
-            drawn: What the look found.
-            found: Its numbers, see `DriftTracker.found`.
-            moment: What the picture calls it: "epoch 3 · step 120".
-            first: Whether there is no look to compare with.
-            attacked: The same of attacked images.
+            explanation: The explanation of the snapshot.
+            caption: The facts in the caption.
+            attacked: The attacked images and their explanation, if there is an attack.
         """
-        for key, evidence in drawn.evidence.items():
+        for key, evidence in explanation.evidence.items():
             magnitude = evidence.relu().nan_to_num(0, 0, 0).max()
             self._largest[key] = torch.maximum(self._largest.get(key, magnitude), magnitude)
-        if attacked is not None and self.duel is not None:
-            return {key: self._draw_duel(drawn, key, found, moment, first, attacked) for key in drawn.evidence}
-        shown: dict[str, list[str]] = {}
-        for key in drawn.evidence:
-            shown.setdefault(drawn.layers[key].key, []).append(key)
-        return {layer: self._draw_sheet(drawn, keys, found, moment, first) for layer, keys in shown.items()}
+        if attacked is not None and self.attack_sheet is not None:
+            return {
+                key: self._draw_attacked(self.attack_sheet, explanation, key, caption, attacked)
+                for key in explanation.evidence
+            }
+        keys_by_layer: dict[str, list[str]] = {}
+        for key in explanation.evidence:
+            keys_by_layer.setdefault(explanation.layers[key].key, []).append(key)
+        return {layer: self._draw_layer(explanation, keys, caption) for layer, keys in keys_by_layer.items()}
 
-    def _draw_duel(
+    def _draw_attacked(
         self,
-        drawn: Explanation,
+        sheet: AttackSheet,
+        explanation: Explanation,
         key: str,
-        found: Mapping[str, Tensor],
-        moment: str,
-        first: bool,
+        caption: Caption,
         attacked: AttackedExplanation,
     ) -> Tensor:
-        assert self.duel is not None
-        facts = self._facts(drawn, [key], found, moment, first)
-        pixels = self.display.pixels or self.probe.pixels
-        images = attacked.images if pixels is None else pixels.restore(attacked.images)
-        title = self._title(drawn, key, key[len(drawn.layers[key].key) + 1 :])
-        both = (drawn, attacked.explanation)
-        agree = spearman(drawn.maps[key], attacked.explanation.maps[key])
-        return self.duel.draw(both, key, images, agree, title=title, facts=facts, scale=self.scale(key))
+        """Draw one map of the clean and of the attacked images."""
+        normalization = self.probe.pixels
+        images = attacked.images if normalization is None else normalization.restore(attacked.images)
+        return sheet.draw(
+            (explanation, attacked.explanation),
+            key,
+            images,
+            spearman(explanation.maps[key], attacked.explanation.maps[key]),
+            title=self._write_title(explanation, key, _get_row_name(explanation, key)),
+            facts=self._encode_facts(explanation, [key], caption),
+            scale=self.get_scale(key),
+        )
 
-    def _draw_sheet(
-        self, drawn: Explanation, keys: Sequence[str], found: Mapping[str, Tensor], moment: str, first: bool
-    ) -> Tensor:
+    def _draw_layer(self, explanation: Explanation, keys: Sequence[str], caption: Caption) -> Tensor:
+        """Draw all maps of one layer."""
         key, sheet = keys[0], self.sheet
-        if drawn.region is not None and drawn.classes is not None:
-            sheet = replace(sheet, region=(drawn.region, drawn.classes))
-        facts = self._facts(drawn, keys, found, moment, first)
-        title = self._title(drawn, key)
-        scores = next(iter(drawn.scores.values()), None)
-        said: Mapping[str, Any] = {"title": title, "facts": facts, "scores": scores}
+        if explanation.region is not None and explanation.classes is not None:
+            sheet = replace(sheet, region=(explanation.region, explanation.classes))
+        texts: Mapping[str, Any] = {
+            "title": self._write_title(explanation, key),
+            "facts": self._encode_facts(explanation, keys, caption),
+            "scores": next(iter(explanation.scores.values()), None),
+        }
         if len(keys) == 1:
-            return sheet.draw(drawn.evidence[key], drawn.map_status[key], drawn.logits, scale=self.scale(key), **said)
-        rows = [self._row(drawn, each) for each in keys]
-        return draw_rows(sheet, rows, drawn.logits, own_scales=self.display.scale == "shared", **said)
+            evidence, map_status = explanation.evidence[key], explanation.map_status[key]
+            return sheet.draw(evidence, map_status, explanation.logits, scale=self.get_scale(key), **texts)
+        rows = [self._build_row(explanation, key) for key in keys]
+        return draw_rows(sheet, rows, explanation.logits, own_scales=self.display.scale == "shared", **texts)
 
-    def _row(self, drawn: Explanation, key: str) -> MapRow:
-        name, part = key[len(drawn.layers[key].key) + 1 :], drawn.part(key)
+    def _build_row(self, explanation: Explanation, key: str) -> MapRow:
+        name, score = _get_row_name(explanation, key), explanation.find_score_name(key)
         return MapRow(
             name or "image",
-            drawn.evidence[key],
-            drawn.map_status[key],
-            self.scale(key),
-            classes=drawn.explained.get(part) if part else None,
+            explanation.evidence[key],
+            explanation.map_status[key],
+            self.get_scale(key),
+            classes=explanation.explained.get(score) if score else None,
             sheet=self.references if name.endswith(REFERENCE) else None,
         )
 
-    def _facts(
-        self, drawn: Explanation, keys: Sequence[str], found: Mapping[str, Tensor], moment: str, first: bool
-    ) -> list[str | Tensor]:
-        map_status, font = torch.cat([drawn.map_status[each] for each in keys]), self.sheet.font
-        degenerate = (map_status > 0) & (map_status != UNASKED)
-        suffix = "" if keys[0] == next(iter(drawn.evidence)) else f"/{keys[0]}"
+    def _encode_facts(self, explanation: Explanation, keys: Sequence[str], caption: Caption) -> list[str | Tensor]:
+        """Return the line below the title: the moment, the drift and the number of degenerate maps."""
+        map_status, font = torch.cat([explanation.map_status[key] for key in keys]), self.sheet.font
+        is_degenerate = (map_status > 0) & (map_status != MapStatus.NO_LABEL)
         facts: list[str | Tensor]
-        if first:
-            facts = [font.once(f"{moment} · first look")]
+        if caption.is_first:
+            facts = [font.once(f"{caption.moment} · first snapshot")]
         else:
-            drift, error = found[f"drift{suffix}"], found[f"drift_error{suffix}"]
-            facts = [font.once(f"{moment} · drift "), font.fixed(drift, 1, 2), " ± ", font.fixed(error, 1, 2)]
-        if drawn.region is not None and drawn.region.ndim == 3:
+            suffix = "" if keys[0] == next(iter(explanation.evidence)) else f"/{keys[0]}"
+            drift, error = caption.measured[f"drift{suffix}"], caption.measured[f"drift_error{suffix}"]
+            facts = [font.once(f"{caption.moment} · drift "), font.fixed(drift, 1, 2), " ± ", font.fixed(error, 1, 2)]
+        if explanation.region is not None and explanation.region.ndim == 3:
             facts.append(" · outlined: the pixels of the class")
         counts = font.encode([f" · {i} of {len(map_status)} maps degenerate" for i in range(len(map_status) + 1)])
-        # Plain indexing by a number on the device would wait for it.
-        facts.append(counts.index_select(0, degenerate.sum().reshape(1))[0])
+        # Indexing with a number on the device would wait for it; `index_select` does not.
+        facts.append(counts.index_select(0, is_degenerate.sum().reshape(1))[0])
         return facts
 
-    def _title(self, drawn: Explanation, key: str, row: str = "") -> str:
-        layer = drawn.layers[key].key
-        grid = "×".join(map(str, drawn.evidence[key].shape[1:])) + " cells" * (drawn.evidence[key].ndim == 2)
-        methods, of_what = self.plan.methods, describe_target(self.plan.methods, target_name(self.target))
-        if len(methods) > 1 and not row:
-            return f"{layer} · {grid} · {len(methods)} methods" + (f", each{of_what}" if of_what else "")
-        method = row if len(methods) > 1 else next(iter(methods))
-        which = f" · {row}" if row and len(methods) == 1 else ""
-        return f"{layer} · {grid} · {method}{of_what}{which}"
+    def _write_title(self, explanation: Explanation, key: str, row_name: str = "") -> str:
+        """Return the title: the layer, the size of its maps, the methods and the target."""
+        evidence, layer = explanation.evidence[key], explanation.layers[key].key
+        grid = "×".join(map(str, evidence.shape[1:])) + " cells" * (evidence.ndim == 2)
+        if len(self._methods) > 1 and not row_name:
+            of_target = f", each{self._of_target}" if self._of_target else ""
+            return f"{layer} · {grid} · {len(self._methods)} methods{of_target}"
+        method = row_name if len(self._methods) > 1 else next(iter(self._methods))
+        suffix = f" · {row_name}" if row_name and len(self._methods) == 1 else ""
+        return f"{layer} · {grid} · {method}{self._of_target}{suffix}"
 
-    def scale(self, key: str) -> Tensor | None:
-        """The evidence that has the last colour; None where every image is scaled by itself."""
+    def get_scale(self, key: str) -> Tensor | None:
+        """Return the evidence that has the last color; None if every image is scaled by itself."""
         if self.display.scale == "image":
             return None
         largest = self._largest[key]
         return largest if self.display.scale == "shared" else torch.full_like(largest, self.display.scale)
 
-    def draw_film(self, film: Film) -> Tensor | None:
-        """The picture of the run so far, looks across and images down; None where there is none to draw."""
-        if not self.display.film or not film.frames:
+    def add_to_film(self, explanation: Explanation, moment: str) -> None:
+        """Add a snapshot to the film, if there is one."""
+        if self.display.film:
+            key = next(iter(explanation.evidence))
+            name = moment.split(" · ")[0]
+            self.film.add(Frame(name, explanation.evidence[key], explanation.map_status[key], explanation.logits))
+
+    def draw_film(self) -> Tensor | None:
+        """Draw the run so far, snapshots across and images down; return None if there is nothing to draw."""
+        frames = self.film.frames
+        if not self.display.film or not frames:
             return None
         key = next(iter(self._largest))
-        first, last = film.frames[0].name, film.frames[-1].name
-        of_what = describe_target(self.plan.methods, target_name(self.target))
-        title = f"{key} · {next(iter(self.plan.methods))}{of_what} · {first} to {last}"
-        return film.draw(
+        method = next(iter(self._methods))
+        return self.film.draw(
             self.probe,
             self.photos,
-            self.names,
+            self.class_names,
             self.display.colormap,
-            title=title,
-            scale=self.scale(key),
+            title=f"{key} · {method}{self._of_target} · {frames[0].name} to {frames[-1].name}",
+            scale=self.get_scale(key),
             interpolation=self.display.interpolation,
         )
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The largest evidence of each map so far, on the CPU."""
-        return {key: value.cpu() for key, value in self._largest.items()}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the largest evidence of each map and the film so far, on the CPU."""
+        return {"largest": {key: value.cpu() for key, value in self._largest.items()}, "film": self.film.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `state_dict`."""
-        self._largest = {key: value.to(self.probe.images.device) for key, value in state.items()}
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        device = self.probe.images.device
+        self._largest = {key: value.to(device) for key, value in state["largest"].items()}
+        self.film.load_state_dict(state["film"], device)
+
+
+def _get_row_name(explanation: Explanation, key: str) -> str:
+    """Return the part of a map's key that follows the layer."""
+    return key[len(explanation.layers[key].key) + 1 :]

@@ -1,17 +1,18 @@
-"""One probe, looked at again and again while a model trains: pictures and numbers, no Lightning."""
+"""A monitor of one probe, which it explains again and again while a model trains, without Lightning."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_gradcam.attacks import Attack, check_range, restore_pixels
+from lightning_gradcam.attacks import Attack
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.explainer.explainer import Explainer
-from lightning_gradcam.explainer.explanation import FLAWS, UNASKED, Explanation
+from lightning_gradcam.explainer.explanation import Explanation
+from lightning_gradcam.explainer.map_status import MapStatus
 from lightning_gradcam.monitor.adversarial import (
     AttackedExplanation,
     freeze_to_clean,
@@ -19,216 +20,200 @@ from lightning_gradcam.monitor.adversarial import (
     with_attack_labels,
 )
 from lightning_gradcam.monitor.display import DisplayConfig
-from lightning_gradcam.monitor.figures import FigureBuilder
+from lightning_gradcam.monitor.figures import Caption, FigureBuilder
+from lightning_gradcam.monitor.reference import ReferenceMaps
 from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
-from lightning_gradcam.render.filmstrip import Film, Frame
-from lightning_gradcam.stability import mean_and_error, spearman
 from lightning_gradcam.stability.alarm import DriftAlarm
 from lightning_gradcam.stability.drift import DriftTracker
-from lightning_gradcam.targets import TARGETS, check_classes, is_dynamic, list_class_scores, target_name, with_labels
+from lightning_gradcam.targets import TARGETS, is_dynamic, list_class_scores, target_name, with_labels
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one look found.
+    """The results of explaining the probe once.
 
     Args:
-        explanation: As drawn.
-        numbers: 0-dimensional tensors on the probe's device.
-        pictures: Per layer ``(3, height, width)`` uint8 on the probe's device; empty where another process draws.
-        attacked: What was found in attacked images, where there was an attack.
-        moment: What pictures call it.
+        explanation: The explanation that the figures show.
+        numbers: 0-dimensional tensors on the probe's device, by curve.
+        figures: Per layer ``(3, height, width)`` uint8 on the probe's device; empty if another process draws.
+        attacked: The attacked images and their explanation, if there is an attack.
+        moment: The title of the snapshot: "epoch 3 · step 120".
     """
 
     explanation: Explanation
     numbers: Mapping[str, Tensor]
-    pictures: Mapping[str, Tensor]
+    figures: Mapping[str, Tensor]
     attacked: AttackedExplanation | None = None
     moment: str = ""
 
 
 class ProbeMonitor:
-    """Explains the same images at every look and remembers what comparing needs.
+    """Explains the same images in every snapshot, and measures how their maps change.
 
     Args:
-        probe: The images, on the model's device.
-        portions: Where and how to look, and how many images at once.
-        target: What is explained.
-        display: How it is shown.
-        draws: Whether pictures are made; of several processes one makes them.
-        attack: What the images are attacked with, where they are; see `pairs.agreement`.
-        reference_maps: Earlier maps of the same images by key, a baseline's, where those are compared with.
-
-    Raises:
-        ValueError: The images are not finite, a label is not one of the model's classes, there are fewer names than
-            classes, or the normalisation has another number of channels; for an attack, they are not pixels in [0, 1].
+        probe: The images, on the model's device, with their normalization if it is known.
+        sharded_explainer: The prepared explainer, and the processes that share its work.
+        target: The score that is explained.
+        display: Options of the figures.
+        class_names: The names of the classes; their numbers if None.
+        draws: Whether this process draws the figures; only one of several does.
+        attack: An attack on the images; None for no attack.
+        reference_maps: A baseline's maps of the same images by key, to compare with.
     """
 
     def __init__(
         self,
         probe: Probe,
-        portions: ShardedExplainer,
+        sharded_explainer: ShardedExplainer,
         target: Target,
         display: DisplayConfig,
         *,
+        class_names: Sequence[str] | None = None,
         draws: bool = True,
         attack: Attack | None = None,
         reference_maps: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.probe, self.portions, self.target, self.display = probe, portions, target, display
-        plan = self.plan = portions.plan
-        self.labels = probe.classes if plan.classes else None
-        self.multilabel = probe.multilabel and probe.labels is not None and probe.labels.shape[1] == plan.classes
-        self.attack, self.alarm = attack, DriftAlarm()
-        self._near: dict[str, Tensor] = {}  # similarities to the baseline's maps
-        self.reference_maps = {k: maps.to(probe.images.device) for k, maps in (reference_maps or {}).items()}
-        self._check()
-        self.names = list(display.names or map(str, range(plan.named or 1)))
-        self.track = DriftTracker(target, self.multilabel)
-        self.film = Film(max(display.film, 2))
-        self._shown = replace(
-            probe, labels=probe.labels if self.multilabel else self.labels, pixels=display.pixels or probe.pixels
-        )
-        self.figures = (
-            FigureBuilder(self._shown, self.names, plan, target, display, attack is not None) if draws else None
-        )
+        self.probe, self.sharded_explainer, self.target, self.attack = probe, sharded_explainer, target, attack
+        explainer = sharded_explainer.explainer
+        self.labels = probe.classes if explainer.output_kind.num_logits else None
+        self.is_multilabel = has_multilabels(probe, explainer)
+        self.class_names = list(class_names or map(str, range(explainer.output_kind.num_classes or 1)))
+        self.tracker, self.alarm = DriftTracker(target, self.is_multilabel), DriftAlarm()
+        self.reference = ReferenceMaps({k: m.to(probe.images.device) for k, m in (reference_maps or {}).items()})
+        self.figures: FigureBuilder | None = None
+        if draws:
+            # Figures show labels only if they are classes of the model.
+            drawn = replace(probe, labels=probe.labels if self.is_multilabel else self.labels)
+            self.figures = FigureBuilder(drawn, self.class_names, explainer, target, display, attack is not None)
 
-    def _check(self) -> None:
-        if not bool(self.probe.images.isfinite().all()):
-            raise ValueError("Expected finite images in the probe, but some pixels are NaN or infinite.")
-        if self.labels is not None and self.plan.classes:
-            check_classes(self.labels, self.plan.classes)
-        self.display.check(self.plan.classes, self.probe.images.shape[1])
-        grids = {shape.name: shape.grid for shape in self.plan.shapes}
-        for layer in self.plan.layers:
-            kept = next((maps for key, maps in self.reference_maps.items() if key.split("/")[0] == layer.key), None)
-            if kept is not None and grids.get(layer.name, tuple(kept.shape[1:])) != tuple(kept.shape[1:]):
-                raise ValueError(
-                    f"Expected maps of {tuple(kept.shape[1:])} at layer {layer.key!r}, as in the baseline, but this "
-                    f"model has {grids[layer.name]} there: record the baseline anew."
-                )
-        if self.attack is not None:
-            check_attackable(self.plan)
-            check_range(restore_pixels(replace(self.probe, pixels=self.display.pixels or self.probe.pixels)))
+    @property
+    def explainer(self) -> Explainer:
+        """The prepared explainer."""
+        return self.sharded_explainer.explainer
 
-    def look(self, model: nn.Module, moment: str) -> Snapshot:
-        """Explain, attack where that is wanted, measure and draw.
+    def take_snapshot(self, model: nn.Module, moment: str) -> Snapshot:
+        """Explain the probe, attack it if there is an attack, measure and draw.
 
         Args:
-            model: With the weights of the moment.
-            moment: What the picture calls it: "epoch 3 · step 120".
+            model: The model with its current weights.
+            moment: The title of the snapshot in figures: "epoch 3 · step 120".
         """
-        explanations = self.portions(model, self.probe, self.track.targets())
-        drawn, attacked = explanations[0], None
+        explanations = self.sharded_explainer(model, self.probe, self.tracker.list_targets())
+        clean, attacked = explanations[0], None
         if self.attack is not None:
-            target = freeze_to_clean(self.target, drawn)
-            attacked = self.portions.attacked(model, with_attack_labels(self._shown, drawn), target, self.attack)
-        first = self.track.previous is None
+            target = freeze_to_clean(self.target, clean)
+            attack_probe = with_attack_labels(self.probe, clean)
+            attacked = self.sharded_explainer.explain_attacked(model, attack_probe, target, self.attack)
+        is_first = self.tracker.previous is None
 
         def measure() -> Mapping[str, Tensor]:
-            beside = measure_attack(drawn, attacked.explanation, self.labels) if attacked else {}
-            beside |= self._beside_baseline(drawn)
-            return self.track.measure(explanations, self.labels, beside)
+            further = measure_attack(clean, attacked.explanation, self.labels) if attacked else {}
+            further |= self.reference.measure(clean)
+            return self.tracker.measure(explanations, self.labels, further)
 
-        # What one process could not measure, it would not compare with at the next look: its passes would differ.
-        numbers = self.portions.ranks.run_on_all_ranks(measure)
-        pictures = self.figures.draw(drawn, self.track.found, moment, first, attacked) if self.figures else {}
-        if self.display.film:
-            key = next(iter(drawn.evidence))
-            self.film.add(Frame(moment.split(" · ")[0], drawn.evidence[key], drawn.map_status[key], drawn.logits))
-        return Snapshot(drawn, numbers, pictures, attacked, moment)
-
-    def _beside_baseline(self, drawn: Explanation) -> dict[str, Tensor]:
-        numbers = {}
-        for i, (key, maps) in enumerate(drawn.maps.items()):
-            if key in self.reference_maps:
-                suffix = f"/{key}" if i else ""
-                self._near[key] = spearman(self.reference_maps[key], maps)
-                numbers[f"baseline_similarity{suffix}"] = mean_and_error(self._near[key])[0]
-        return numbers
+        # A process that failed to measure would compare with other maps in the next snapshot, and run other passes.
+        numbers = self.sharded_explainer.ranks.run_on_all_ranks(measure)
+        figures: Mapping[str, Tensor] = {}
+        if self.figures:
+            figures = self.figures.draw(clean, Caption(moment, self.tracker.measured, is_first), attacked)
+            self.figures.add_to_film(clean, moment)
+        return Snapshot(clean, numbers, figures, attacked, moment)
 
     def draw_film(self) -> Tensor | None:
-        """The picture of the run so far, looks across and images down; None where there is none to draw."""
-        return self.figures.draw_film(self.film) if self.figures else None
+        """Draw the run so far, snapshots across and images down; return None if there is nothing to draw."""
+        return self.figures.draw_film() if self.figures else None
 
-    def complaints(self, look: Snapshot) -> Iterator[str]:
-        """A sentence for everything that a look shows to be wrong. (Waits for the device.)"""
-        logits = look.explanation.logits
+    def find_problems(self, snapshot: Snapshot) -> Iterator[str]:
+        """Yield a message for each problem that a snapshot shows. (Waits for the device.)"""
+        logits = snapshot.explanation.logits
         if logits.numel() and not bool(logits.isfinite().all()):
             yield (
-                "The model puts out NaN or infinite numbers for the probe, so its weights or its activations are not "
-                "finite: lower the learning rate, clip gradients, or look for the first bad step with "
-                "`Trainer(detect_anomaly=True)`. Looks go on, and name these maps."
+                "The model returns NaN or infinite values for the probe, so its weights or its activations are not "
+                "finite. Lower the learning rate, clip gradients, or find the first bad step with "
+                "`Trainer(detect_anomaly=True)`. Snapshots continue, and their figures mark these maps."
             )
-        elif self.track.looks > 2:  # an untrained model may well have nothing to say
-            for key, map_status in look.explanation.map_status.items():
-                codes = [code for code in map_status.tolist() if code != UNASKED]
-                if 0 not in codes and 2 * len(codes) > len(map_status):  # of few images, that may well be
-                    why = " and ".join(sorted(str(FLAWS[code]) for code in set(codes)))
-                    yield f"All maps of layer {key!r} are degenerate: {why}. Another layer may serve: `layers=`."
-        yield from self._sudden(look)
+        elif self.tracker.snapshots > 2:  # the maps of an untrained model may well be empty
+            yield from find_degenerate_layers(snapshot.explanation)
+        yield from self._find_sudden_drift(snapshot)
 
-    def _sudden(self, look: Snapshot) -> Iterator[str]:
-        compared = {
-            f"with the previous look's at layer {key!r}": (key, values) for key, values in self.track.agree.items()
-        }
-        for key, values in self._near.items():
-            compared[f"with the baseline's at layer {key!r}"] = key, values
-        for what, (key, values) in compared.items():
-            said = self.alarm.notice(what, values)
-            if said:
-                picture = look.explanation.layers[key].key
+    def _find_sudden_drift(self, snapshot: Snapshot) -> Iterator[str]:
+        """Yield a message for each layer whose maps suddenly changed more than in earlier snapshots."""
+        # The alarm's keys are stored in checkpoints.
+        compared = [
+            (f"with the previous look's at layer {key!r}", key, "the previous snapshot's", similarities)
+            for key, similarities in self.tracker.similarities.items()
+        ]
+        compared += [
+            (f"with the baseline's at layer {key!r}", key, "the baseline's", similarities)
+            for key, similarities in self.reference.similarities.items()
+        ]
+        for alarm_key, key, reference, similarities in compared:
+            finding = self.alarm.update(alarm_key, similarities)
+            if finding:
+                figure = snapshot.explanation.layers[key].key
                 yield (
-                    f"{look.moment}: maps compared {what} {said}. See the picture {picture!r}. A step of the learning "
-                    "rate or of the data explains that; else something has changed in what the model looks at."
+                    f"{snapshot.moment}: the maps of layer {key!r} suddenly differ from {reference}: {finding}. See "
+                    f"the figure {figure!r}. Expect this after a step of the learning rate or a change of the data; "
+                    "otherwise check what changed in the model or its input."
                 )
 
     @property
     def signature(self) -> dict[str, Any]:
-        """What looks must have in common to be compared."""
-        layers = [layer.key for layer in self.plan.layers]
+        """What two runs must have in common for their snapshots to be compared."""
+        explainer = self.explainer
         target: list[Any] = [target_name(self.target)]
-        if not is_dynamic(self.target) and not (self.plan.answer == "pixels" and self.probe.has_masks):
-            logits = self.probe.images.new_empty(len(self.probe), self.plan.classes or 1)
-            target += [part.choose(logits, self.probe).tolist() for part in list_class_scores(self.target)]
-        how = {"methods": list(self.plan.methods), "fuse": self.plan.fuse, "flips": self.plan.flips}
-        return {"layers": layers, **how, "target": target}
+        if not is_dynamic(self.target) and not explainer.output_kind.reads_masks(self.probe):
+            logits = self.probe.images.new_empty(len(self.probe), explainer.output_kind.num_logits or 1)
+            target += [score.choose(logits, self.probe).tolist() for score in list_class_scores(self.target)]
+        return {
+            "layers": [layer.key for layer in explainer.layers],
+            "methods": list(explainer.methods),
+            "fuse": explainer.fuse,
+            "flips": explainer.flips,
+            "target": target,
+        }
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to go on as if never interrupted: plain containers of CPU tensors."""
+        """Return what a resumed run needs to continue as if never interrupted: plain containers of CPU tensors."""
         return {
             "signature": self.signature,
-            "track": self.track.state_dict(),
-            "largest": self.figures.state_dict() if self.figures else {},
-            "film": self.film.state_dict(),
+            "track": self.tracker.state_dict(),
+            **(self.figures.state_dict() if self.figures else {}),
             "alarm": self.alarm.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`."""
-        device = self.probe.images.device
-        self.track.load_state_dict(state["track"], device)
+        """Continue from `state_dict`."""
+        self.tracker.load_state_dict(state["track"], self.probe.images.device)
         if self.figures:
-            self.figures.load_state_dict(state["largest"])
-        self.film.load_state_dict(state["film"], device)
+            self.figures.load_state_dict(state)
         self.alarm.load_state_dict(state.get("alarm", {"seen": {}}))
 
 
-def check_attackable(plan: Explainer) -> None:
-    """Raise a ValueError where the model has no logits, so that an attack has no loss to make larger."""
-    if not plan.classes:
-        raise ValueError("Expected a model that returns logits (N, classes) for `attack=`, but it has none.")
+def find_degenerate_layers(explanation: Explanation) -> Iterator[str]:
+    """Yield a message for each layer whose maps are all degenerate, if most images have a label to explain."""
+    for key, map_status in explanation.map_status.items():
+        codes = [code for code in map_status.tolist() if code != MapStatus.NO_LABEL]
+        if 0 not in codes and 2 * len(codes) > len(map_status):  # with few images, it may be chance
+            reasons = " and ".join(sorted(str(MapStatus(code).text) for code in set(codes)))
+            yield f"All maps of layer {key!r} are degenerate: {reasons}. Choose another layer with `layers=`."
 
 
-def resolve_target(target: Target | None, probe: Probe, plan: Explainer) -> Target:
-    """``target``, or where it is None ("auto") the label where there is one, else the predicted class."""
+def has_multilabels(probe: Probe, explainer: Explainer) -> bool:
+    """Return whether the probe has a label for every class of the model."""
+    return probe.multilabel and probe.labels is not None and probe.labels.shape[1] == explainer.output_kind.num_logits
+
+
+def resolve_target(target: Target | None, probe: Probe, explainer: Explainer) -> Target:
+    """Return the target; if it is None ("auto"), the label where there is one, else the predicted class.
+
+    Raises:
+        NotExplainableError: The target explains classes, and the model returns none.
+    """
     if target is None:
-        suits = probe.multilabel and probe.labels is not None and probe.labels.shape[1] == plan.classes
-        masks = probe.has_masks and plan.answer == "pixels"
-        labelled = (probe.classes is not None and plan.answer != "other") or suits or masks
-        target = TARGETS["label" if labelled else "predicted"]
-    elif list_class_scores(target) and plan.answer == "other":
+        target = TARGETS["label" if explainer.output_kind.has_labels(probe) else "predicted"]
+    elif list_class_scores(target) and not explainer.output_kind.has_classes:
         raise NotExplainableError("The model returns no logits (N, classes): pass `target=` or `forward=`.")
     return with_labels(target, probe)

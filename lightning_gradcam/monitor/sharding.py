@@ -1,4 +1,4 @@
-"""A probe explained by all processes of a run, each its share of the images."""
+"""An explainer whose probe is shared out among the processes of a run."""
 
 from __future__ import annotations
 
@@ -13,70 +13,76 @@ from lightning_gradcam.explainer.chunking import Chunks, Work
 from lightning_gradcam.explainer.explainer import Explainer
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.monitor.adversarial import AttackedExplainer, AttackedExplanation
-from lightning_gradcam.monitor.distributed import Ranks, Rows
+from lightning_gradcam.monitor.distributed import Ranks, Result
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
 
 
 @dataclass
 class ShardedExplainer:
-    """Carries a plan out.
+    """Explains a shard of the probe in each process, and gathers the results.
 
     Args:
-        plan: Where and how to look.
+        explainer: The prepared explainer.
         ranks: The processes that share the work.
-        chunks: How many images are explained at once.
+        chunks: The number of images explained at once.
     """
 
-    plan: Explainer
+    explainer: Explainer
     ranks: Ranks = field(default_factory=Ranks)
     chunks: Chunks = field(default_factory=Chunks)
 
     def __call__(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
-        """As `Explainer`: one explanation of the whole probe for each target; with several processes, in each of them.
+        """Return, in every process, one explanation of all images for each target, like `Explainer`.
 
         Raises:
-            NotExplainableError: Memory does not hold a single image; and what the plan raises, in any process.
+            NotExplainableError: Memory does not hold a single image; and what the explainer raises, in any process.
         """
-        return self._together(self._plan(model), model, probe, targets)
+        return self._run(self._with_rank_zero_buffers(model), model, probe, targets)
 
-    def attacked(self, model: nn.Module, probe: Probe, target: Target, attack: Attack) -> AttackedExplanation:
-        """The whole probe attacked, each process its share, away from its labels, and explained.
+    def explain_attacked(self, model: nn.Module, probe: Probe, target: Target, attack: Attack) -> AttackedExplanation:
+        """Attack all images, each process its shard, away from their labels, and explain the attacked images.
 
         Raises:
             ValueError: As `attacks.attack_probe`.
-            NotExplainableError: As above.
+            NotExplainableError: As `__call__`.
         """
-        return self._together(AttackedExplainer(self._plan(model), attack), model, probe, [target])[0]
+        explainer = AttackedExplainer(self._with_rank_zero_buffers(model), attack)
+        return self._run(explainer, model, probe, [target])[0]
 
-    def _plan(self, model: nn.Module) -> Explainer:
+    def _with_rank_zero_buffers(self, model: nn.Module) -> Explainer:
+        """Return the explainer with a forward pass that uses rank zero's buffers in every process."""
         buffers = self.ranks.broadcast_buffers(model)
-        return replace(self.plan, forward=_WithBuffers(self.plan.forward, buffers)) if buffers else self.plan
+        if not buffers:
+            return self.explainer
+        return replace(self.explainer, forward=_ForwardWithBuffers(self.explainer.forward, buffers))
 
-    def _together(self, work: Work[Rows], model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Rows]:
-        share = self.ranks.rows(len(probe))
-        # Processes that share one model have to make the same passes, so one of them cannot go back.
-        may_halve = not self.ranks.sharded
-        mine = self.ranks.run_on_all_ranks(lambda: self.chunks(work, model, probe, targets, share, may_halve))
-        return [self.ranks.gather_rows(found, len(probe)) for found in mine]
+    def _run(self, work: Work[Result], model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Result]:
+        """Run an explainer on this process's shard, and gather the results of all shards."""
+        shard = self.ranks.get_shard(len(probe))
+        # The processes of a sharded model must run the same passes, so none of them can repeat one.
+        may_halve = not self.ranks.is_sharded
+        results = self.ranks.run_on_all_ranks(lambda: self.chunks(work, model, probe, targets, shard, may_halve))
+        return [self.ranks.gather_shards(result, len(probe)) for result in results]
 
     @property
-    def note(self) -> str:
-        """A sentence where memory ran out in this process, else empty."""
-        where = "" if self.ranks.is_rank_zero else f" in process {self.ranks.index}"
-        said = f"Memory ran out{where}, so looks explain {self.chunks.size} images at once from here on."
-        return said if self.chunks.ran_out else ""
+    def memory_warning(self) -> str:
+        """A message if memory ran out in this process, else empty; each process has a memory of its own."""
+        if not self.chunks.ran_out:
+            return ""
+        process = "" if self.ranks.is_rank_zero else f" in process {self.ranks.index}"
+        return f"Memory ran out{process}, so snapshots explain {self.chunks.size} images at once from here on."
 
 
 @dataclass(frozen=True)
-class _WithBuffers:
-    """A forward pass with other buffers; the model is isolated, so it has copies of its own to put them into."""
+class _ForwardWithBuffers:
+    """A forward pass with other values in the buffers; the isolated model has copies of them to write to."""
 
     forward: Forward
     buffers: Mapping[str, Tensor]
 
     def __call__(self, model: nn.Module, probe: Probe) -> Any:
-        own = dict(model.named_buffers())
+        copies = dict(model.named_buffers())
         for name, buffer in self.buffers.items():
-            own[name].copy_(buffer)
+            copies[name].copy_(buffer)
         return self.forward(model, probe)

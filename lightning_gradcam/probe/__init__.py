@@ -1,4 +1,4 @@
-"""The images that are explained, and where they come from."""
+"""The probe: a fixed batch of images to explain, and its sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the batches that pass by to a probe: which tensors are images and labels, and which images to keep."""
+"""Collection of a probe from batches: the selection of images, spread over the classes."""
 
 from __future__ import annotations
 
@@ -13,94 +13,105 @@ from lightning_gradcam.probe.probe import Probe
 
 
 class ProbeCollector:
-    """Keeps ``size`` images of the batches that it is shown, spread over the classes.
+    """Collects ``size`` images from batches, spread over the classes.
 
-    It fills up; then an image of a class not yet seen replaces the last one of the most frequent class. It copies
-    single images out of the batches and draws no random number.
+    The collector fills up first. Then an image of a new class replaces the last image of the most frequent class. It
+    copies single images out of the batches and draws no random numbers.
+
+    Args:
+        size: Number of images.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._rows: list[Probe] = []
-        self._labels: list[int | None] = []
+        self._samples: list[Probe] = []
+        self._groups: list[int | None] = []
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._samples)
 
     def add(self, batch: Any) -> None:
-        """Look at one batch. (Reads its labels, so waits for the device.)"""
+        """Collect the suitable images of a batch. (Reads its labels, so waits for the device.)"""
         probe = read_batch(batch)
-        if probe is None or (self._rows and not _alike(self._rows[0], probe)):
+        if probe is None or (self._samples and not _can_concatenate(self._samples[0], probe)):
             return
-        for i, label in enumerate(_groups(probe)):
-            if label is not None and label < 0:  # -1 and -100 mean that a loss leaves the image out
+        for i, group in enumerate(_list_groups(probe)):
+            if group is not None and group < 0:  # -1 and -100 mean that the loss ignores the image
                 continue
-            place = self._place(label)
-            if place is not None:
-                row = probe[[i]].clone()
-                self._rows[place : place + 1] = [row]
-                self._labels[place : place + 1] = [label]
+            position = self._find_position(group)
+            if position is not None:
+                self._samples[position : position + 1] = [probe[[i]].clone()]
+                self._groups[position : position + 1] = [group]
 
-    def _place(self, label: int | None) -> int | None:
-        """Where an image of that class goes: behind the others, in the place of one, or nowhere."""
-        if len(self._rows) < self.size:
-            return len(self._rows)
-        if label is None or label in self._labels:
+    def _find_position(self, group: int | None) -> int | None:
+        """Return where an image of a group goes: at the end, in place of another image, or nowhere (None)."""
+        if len(self._samples) < self.size:
+            return len(self._samples)
+        if group is None or group in self._groups:
             return None
-        [(frequent, count)] = Counter(self._labels).most_common(1)
-        return len(self._labels) - 1 - self._labels[::-1].index(frequent) if count > 1 else None
+        [(most_frequent, count)] = Counter(self._groups).most_common(1)
+        return len(self._groups) - 1 - self._groups[::-1].index(most_frequent) if count > 1 else None
 
-    def settled(self, classes: int | None) -> bool:
-        """Whether no further batch could change the choice, for a model that tells ``classes`` classes apart."""
-        if len(self._rows) < self.size:
+    def is_complete(self, num_classes: int | None) -> bool:
+        """Return whether no further batch can change the selection.
+
+        Args:
+            num_classes: Number of classes of the model; None if unknown.
+        """
+        if len(self._samples) < self.size:
             return False
-        wanted = self.size if classes is None else min(self.size, classes)
-        return self._labels[0] is None or len(set(self._labels)) >= wanted
+        num_groups = self.size if num_classes is None else min(self.size, num_classes)
+        return self._groups[0] is None or len(set(self._groups)) >= num_groups
 
     def probe(self) -> Probe:
-        """The images, sorted by class.
+        """Return the collected images, sorted by class.
 
         Raises:
-            ValueError: There are none.
+            ValueError: No images were collected.
         """
-        order = sorted(range(len(self)), key=lambda i: self._labels[i] or 0)
-        return Probe.cat([self._rows[i] for i in order])
+        order = sorted(range(len(self)), key=lambda i: self._groups[i] or 0)
+        return Probe.cat([self._samples[i] for i in order])
 
 
-def drop_foreign_labels(probe: Probe, classes: int | None) -> tuple[Probe, str]:
-    """Drop labels that were found in a batch and are no classes of the model; with a sentence where that was done.
+def drop_foreign_labels(probe: Probe, num_classes: int | None) -> tuple[Probe, str]:
+    """Drop labels of a batch that are not classes of the model; return the probe and a warning, if any.
 
-    Of multi-label ones that say one class in every image, the classes are taken.
+    If multi-label ones have exactly one class per image, they become classes.
+
+    Args:
+        probe: The probe.
+        num_classes: Number of classes of the model; None if unknown.
     """
     labels = probe.classes
     if probe.multilabel and probe.labels is not None:
-        suits, one_each = probe.labels.shape[1] == classes, bool((probe.labels.sum(1) == 1).all())
-        chosen = probe.labels.argmax(1) if one_each else probe.labels
-        return replace(probe, labels=chosen if suits else None), ""
-    if labels is None or classes is None:
+        is_suitable, is_one_hot = probe.labels.shape[1] == num_classes, bool((probe.labels.sum(1) == 1).all())
+        labels = probe.labels.argmax(1) if is_one_hot else probe.labels
+        return replace(probe, labels=labels if is_suitable else None), ""
+    if labels is None or num_classes is None:
         return probe, ""
     low, high = int(labels.min()), int(labels.max())
-    if low >= 0 and high < classes:
+    if low >= 0 and high < num_classes:
         return probe, ""
     return replace(probe, labels=None), (
-        f"The integers found beside the images run from {low} to {high}, but the model has {classes} classes: they are "
-        "not taken as labels. Pass `probe=(images, labels)` with the right ones."
+        f"The integers next to the images range from {low} to {high}, but the model has {num_classes} classes; they "
+        "are not used as labels. Pass `probe=(images, labels)` with the correct labels."
     )
 
 
-def _groups(probe: Probe) -> list[int | None]:
-    """What images are spread over: classes; of several labels, the first one's, and K for those that have none."""
+def _list_groups(probe: Probe) -> list[int | None]:
+    """List the class of each image; of several labels the first, and K for images without one. None if unlabeled."""
     if probe.multilabel and probe.labels is not None:
-        beyond = torch.full((len(probe),), probe.labels.shape[1], device=probe.labels.device)
-        return torch.where(probe.labels.any(1), probe.labels.argmax(1), beyond).tolist()
+        no_label = torch.full((len(probe),), probe.labels.shape[1], device=probe.labels.device)
+        return torch.where(probe.labels.any(1), probe.labels.argmax(1), no_label).tolist()
     return [None] * len(probe) if probe.classes is None else probe.classes.tolist()
 
 
-def _alike(row: Probe, batch: Probe) -> bool:
+def _can_concatenate(sample: Probe, batch: Probe) -> bool:
+    """Return whether images, labels and extras of a batch have the shapes of a collected sample."""
     return (
-        row.images.shape[1:] == batch.images.shape[1:]
-        and row.images.dtype == batch.images.dtype
-        and (None if row.labels is None else row.labels.shape[1:])
+        sample.images.shape[1:] == batch.images.shape[1:]
+        and sample.images.dtype == batch.images.dtype
+        and (None if sample.labels is None else sample.labels.shape[1:])
         == (None if batch.labels is None else batch.labels.shape[1:])
-        and {k: v.shape[1:] for k, v in row.extras.items()} == {k: v.shape[1:] for k, v in batch.extras.items()}
+        and {k: v.shape[1:] for k, v in sample.extras.items()} == {k: v.shape[1:] for k, v in batch.extras.items()}
     )

@@ -1,4 +1,4 @@
-"""What the user's data and module say by themselves: normalisation, class names, and which child is the model.
+"""Normalization and class names from datasets and datamodules.
 
 Attributes are read, never called, and no loader is iterated: either could draw random numbers.
 """
@@ -15,14 +15,19 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_gradcam.probe.normalization import Normalization
 
-_WORTH_A_LOOK = re.compile(r"transform|norm|preproc|augment|compose", re.IGNORECASE)
-_DEPTH = 12
+_TRANSFORM_NAMES = re.compile(r"transform|norm|preproc|augment|compose", re.IGNORECASE)
+"""Names of attributes that may hold transforms."""
+
+_MAX_DEPTH = 12
+_MAX_ELEMENTS = 64
+"""Number of elements of a list that are searched."""
 
 
 def find_normalization(holders: Sequence[Any]) -> tuple[Normalization | None, str]:
-    """The mean and standard deviation of the first ``Normalize`` in datasets or datamodules, and where it was.
+    """Find the first ``Normalize`` in datasets or datamodules; return its values and its location.
 
-    torchvision's (both versions), albumentations' and kornia's are read, also inside ``Compose`` and wrapped datasets.
+    Those of torchvision (both versions), albumentations and kornia are supported, also inside of ``Compose`` and
+    wrapped datasets.
 
     >>> class Data:
     ...     def __init__(self):
@@ -32,62 +37,74 @@ def find_normalization(holders: Sequence[Any]) -> tuple[Normalization | None, st
     (Normalization(mean=(0.5,), std=(0.25,)), 'Data.transform')
     """
     for holder in holders:
-        for item, path in _walk(holder, type(holder).__name__, _DEPTH, set()):
-            if type(item).__name__ == "Normalize":
-                values = getattr(item, "flags", None) if not hasattr(item, "mean") else vars(item)
-                if isinstance(values, Mapping) and {"mean", "std"} <= values.keys():
-                    mean, std = (
-                        torch.as_tensor(values[k], dtype=torch.float64).flatten().tolist() for k in ("mean", "std")
-                    )
-                    if len(mean) == len(std) and all(s > 0 for s in std):
-                        return Normalization(tuple(mean), tuple(std)), path
+        for item, path in _walk_datasets_and_transforms(holder):
+            normalization = _read_normalization(item)
+            if normalization is not None:
+                return normalization, path
     return None, ""
 
 
 def find_class_names(holders: Sequence[Any]) -> tuple[list[str] | None, str]:
-    """The names in the first ``classes`` or ``class_names`` of datasets or datamodules, and where they were."""
+    """Find the first ``classes`` or ``class_names`` in datasets or datamodules; return the names and their location."""
     for holder in holders:
-        for item, path in _walk(holder, type(holder).__name__, _DEPTH, set()):
+        for item, path in _walk_datasets_and_transforms(holder):
             for attribute in ("classes", "class_names"):
-                names = getattr(type(item), attribute, None) or _attributes(item).get(attribute)
+                names = getattr(type(item), attribute, None) or _get_attributes(item).get(attribute)
                 if isinstance(names, (list, tuple)) and names and all(isinstance(n, str) for n in names):
                     return list(names), f"{path}.{attribute}"
     return None, ""
 
 
 def find_datasets(loaders: Any) -> list[Any]:
-    """The datasets behind what a Trainer holds as loaders: one, a list, a mapping, or a CombinedLoader."""
+    """List the datasets of a Trainer's loaders: a single loader, a list, a mapping, or a CombinedLoader."""
     if isinstance(loaders, Mapping):
-        return [d for loader in loaders.values() for d in find_datasets(loader)]
+        return [dataset for loader in loaders.values() for dataset in find_datasets(loader)]
     if isinstance(loaders, (list, tuple)):
-        return [d for loader in loaders for d in find_datasets(loader)]
+        return [dataset for loader in loaders for dataset in find_datasets(loader)]
     if hasattr(loaders, "flattened"):
         return find_datasets(loaders.flattened)
     dataset = getattr(loaders, "dataset", None)
     return [] if dataset is None else [dataset]
 
 
-def _attributes(item: Any) -> Mapping[str, Any]:
+def _read_normalization(item: Any) -> Normalization | None:
+    """Read the values of a ``Normalize``; None if the object is not one, or has unusual values."""
+    if type(item).__name__ != "Normalize":
+        return None
+    values = vars(item) if hasattr(item, "mean") else getattr(item, "flags", None)  # kornia's are in `flags`
+    if not isinstance(values, Mapping) or not {"mean", "std"} <= values.keys():
+        return None
+    mean, std = (torch.as_tensor(values[key], dtype=torch.float64).flatten().tolist() for key in ("mean", "std"))
+    if len(mean) != len(std) or not all(s > 0 for s in std):
+        return None
+    return Normalization(tuple(mean), tuple(std))
+
+
+def _get_attributes(item: Any) -> Mapping[str, Any]:
     attributes: Mapping[str, Any] = getattr(item, "__dict__", {})  # builtins have none
     return attributes
 
 
-def _walk(item: Any, path: str, depth: int, seen: set[int]) -> Iterator[tuple[Any, str]]:
-    """``item`` and what is worth a look inside it, outside in."""
-    if depth == 0 or id(item) in seen:
+def _walk_datasets_and_transforms(holder: Any) -> Iterator[tuple[Any, str]]:
+    """Yield an object and the datasets and transforms inside of it with their paths, the outermost first."""
+    return _walk(holder, type(holder).__name__, _MAX_DEPTH, set())
+
+
+def _walk(item: Any, path: str, depth: int, visited: set[int]) -> Iterator[tuple[Any, str]]:
+    if depth == 0 or id(item) in visited:
         return
-    seen.add(id(item))
+    visited.add(id(item))
     if isinstance(item, (list, tuple)):
-        for element in item[:64]:
-            yield from _walk(element, path, depth - 1, seen)
+        for element in item[:_MAX_ELEMENTS]:
+            yield from _walk(element, path, depth - 1, visited)
         return
     yield item, path
-    attributes = dict(_attributes(item))
+    attributes = dict(_get_attributes(item))
     if isinstance(item, nn.Module):
         attributes.update(item._modules)
     for name, value in attributes.items():
         if isinstance(value, DataLoader):
             value = value.dataset
-        nested = isinstance(value, Dataset) or (name == "datasets" and isinstance(value, (list, tuple)))
-        if nested or _WORTH_A_LOOK.search(name) or isinstance(item, (nn.Sequential, nn.ModuleList)):
-            yield from _walk(value, path if name == "transforms" else f"{path}.{name}", depth - 1, seen)
+        is_dataset = isinstance(value, Dataset) or (name == "datasets" and isinstance(value, (list, tuple)))
+        if is_dataset or _TRANSFORM_NAMES.search(name) or isinstance(item, (nn.Sequential, nn.ModuleList)):
+            yield from _walk(value, path if name == "transforms" else f"{path}.{name}", depth - 1, visited)

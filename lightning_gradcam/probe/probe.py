@@ -1,4 +1,4 @@
-"""The fixed images whose explanations are watched."""
+"""The probe: a fixed batch of images to explain, with labels and other fields. (It is not a linear probe.)"""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.probe.normalization import Normalization
+from lightning_gradcam.utils.inference_mode import without_inference_tensors
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A batch of images with all that belongs to them; every field has one row per image.
+    """A batch of images with its labels and other fields, each of which has one row per image.
 
     Args:
-        images: ``(N, C, *spatial)``, as the model takes them; ``spatial`` has 1, 2 or 3 dimensions.
-        labels: ``(N,)`` classes, ``(N, K)`` multi-label, or ``(N, *spatial)`` masks of classes.
-        masks: ``(N, *spatial)`` bool: where the evidence should lie.
-        references: ``(N, ...)`` second image or embedding of a pair.
+        images: Preprocessed images ``(N, C, *spatial)``; ``spatial`` has 1, 2 or 3 dimensions.
+        labels: ``(N,)`` classes, ``(N, K)`` multi-label, or ``(N, *spatial)`` class masks.
+        masks: ``(N, *spatial)`` bool, the region that should contain the evidence.
+        references: ``(N, ...)``, the second image or embedding of each pair.
         ids: N names of the images.
-        groups: N names of the groups that the images belong to.
-        extras: What else the model's forward pass needs, N rows each.
-        pixels: The normalisation of ``images``, where it is known.
+        groups: N names of the groups of the images.
+        extras: Further inputs of the model's forward pass, N rows each.
+        pixels: The normalization of ``images``, if known.
 
     Raises:
-        TypeError: A field is no tensor.
-        ValueError: A field has another number of rows, or ``images`` another number of dimensions.
+        TypeError: A field is not a tensor.
+        ValueError: The number of rows differs between fields, or ``images`` has an unsupported shape.
 
     Example:
         >>> probe = Probe(torch.rand(4, 3, 8, 8), labels=torch.arange(4))
@@ -50,61 +51,63 @@ class Probe:
     pixels: Normalization | None = None
 
     def __post_init__(self) -> None:
-        for name, rows in self._rows():
-            if name not in ("ids", "groups") and not isinstance(rows, Tensor):
-                raise TypeError(f"Expected {name} of a Probe to be a tensor, but got {type(rows).__name__}.")
+        for name, values in self._list_fields():
+            if name not in ("ids", "groups") and not isinstance(values, Tensor):
+                raise TypeError(f"Expected {name} of a Probe to be a tensor, but got {type(values).__name__}.")
         if self.images.ndim not in (3, 4, 5) or 0 in self.images.shape:
             raise ValueError(
-                "Expected images of shape (N, C, *spatial) with one to three spatial dimensions and no empty one, "
-                f"but got {tuple(self.images.shape)}. A single image needs a batch dimension, image[None]; signals "
-                "(N, L) one for their channel, signals[:, None]: where the model takes them without, pass "
-                "`forward=lambda model, probe: model(probe.images[:, 0])`."
+                "Expected images of shape (N, C, *spatial) with one to three spatial dimensions, none of size 0, but "
+                f"got {tuple(self.images.shape)}. Add a batch dimension to a single image, image[None], and a channel "
+                "dimension to signals (N, L), signals[:, None]. If the model expects signals without channels, also "
+                "pass `forward=lambda model, probe: model(probe.images[:, 0])`."
             )
-        for name, rows in self._rows():
-            if len(rows) != len(self.images):
-                raise ValueError(f"Expected {len(self.images)} rows in {name}, one per image, but got {len(rows)}.")
+        for name, values in self._list_fields():
+            if len(values) != len(self.images):
+                raise ValueError(f"Expected {len(self.images)} rows in {name}, one per image, but got {len(values)}.")
 
-    def _rows(self) -> Iterator[tuple[str, Any]]:
+    def _list_fields(self) -> Iterator[tuple[str, Any]]:
+        """Yield the name and the values of each field that has rows and is not None."""
         for f in fields(self):
             if f.name not in ("extras", "pixels") and getattr(self, f.name) is not None:
                 yield f.name, getattr(self, f.name)
-        yield from ((f"extras[{name!r}]", rows) for name, rows in self.extras.items())
+        yield from ((f"extras[{name!r}]", values) for name, values in self.extras.items())
 
-    def _map(self, change: Callable[[Any], Any]) -> Probe:
-        changed = {name: change(rows) for name, rows in self._rows() if not name.startswith("extras[")}
-        return replace(self, **changed, extras={name: change(rows) for name, rows in self.extras.items()})
+    def _map_fields(self, change: Callable[[Any], Any]) -> Probe:
+        """Return a probe with the values of every field changed."""
+        changed = {name: change(values) for name, values in self._list_fields() if not name.startswith("extras[")}
+        return replace(self, **changed, extras={name: change(values) for name, values in self.extras.items()})
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, rows: slice | Sequence[int]) -> Probe:
-        """The images of a slice, or of a list of row numbers."""
+        """Return the probe of a slice, or of a list of row indices."""
 
-        def pick(field_rows: Any) -> Any:
+        def select(values: Any) -> Any:
             if isinstance(rows, slice):
-                return field_rows[rows]
-            return field_rows[list(rows)] if isinstance(field_rows, Tensor) else [field_rows[i] for i in rows]
+                return values[rows]
+            return values[list(rows)] if isinstance(values, Tensor) else [values[i] for i in rows]
 
-        return self._map(pick)
+        return self._map_fields(select)
 
     @property
     def nbytes(self) -> int:
-        """What all its tensors take."""
-        return sum(rows.nbytes for _, rows in self._rows() if isinstance(rows, Tensor))
+        """The memory of all tensors, in bytes."""
+        return sum(values.nbytes for _, values in self._list_fields() if isinstance(values, Tensor))
 
     @property
     def size(self) -> tuple[int, ...]:
-        """The images' spatial dimensions."""
+        """The spatial size of the images."""
         return tuple(self.images.shape[2:])
 
     @property
     def photos(self) -> Tensor | None:
-        """The images before their normalisation, ``(N, C, *spatial)`` in [0, 1]; None where ``pixels`` is."""
+        """The images before normalization, ``(N, C, *spatial)`` in [0, 1]; None if ``pixels`` is None."""
         return None if self.pixels is None else self.pixels.restore(self.images).clamp(0, 1)
 
     @property
     def classes(self) -> Tensor | None:
-        """The labels as ``(N,)`` int64 where there is one class per image, else None."""
+        """The labels ``(N,)`` int64 if there is one class per image, else None."""
         if self.labels is None or self.labels.ndim != 1 or self.labels.is_floating_point():
             return None
         return self.labels.long()
@@ -116,55 +119,58 @@ class Probe:
 
     @property
     def has_masks(self) -> bool:
-        """Whether labels are masks of classes, ``(N, *spatial)`` integers."""
+        """Whether the labels are class masks, ``(N, *spatial)`` integers."""
         labels = self.labels
         return labels is not None and labels.ndim == self.images.ndim - 1 > 2 and not labels.is_floating_point()
 
     def to(self, device: torch.device | str) -> Probe:
-        """The same probe with its tensors on another device."""
-        return self._map(lambda rows: rows.to(device) if isinstance(rows, Tensor) else rows)
+        """Return the probe with its tensors on another device."""
+        return self._map_fields(lambda values: values.to(device) if isinstance(values, Tensor) else values)
 
-    def mirrored(self) -> Probe:
-        """The images mirrored along their last dimension, and with them whatever has their places: masks, say."""
+    def mirror(self) -> Probe:
+        """Flip the images along their last dimension, and all fields of the same spatial size, such as masks."""
 
-        def mirror(rows: Any) -> Any:
-            has_places = isinstance(rows, Tensor) and rows.ndim > len(self.size)
-            return rows.flip(-1) if has_places and rows.shape[-len(self.size) :] == self.size else rows
+        def flip(values: Any) -> Any:
+            is_spatial = isinstance(values, Tensor) and values.ndim > len(self.size)
+            return values.flip(-1) if is_spatial and values.shape[-len(self.size) :] == self.size else values
 
-        return self._map(mirror)
+        return self._map_fields(flip)
 
     def clone(self) -> Probe:
-        """A copy that shares no memory with this one; its tensors are ordinary ones, also in inference mode."""
+        """Return a copy that shares no memory with this probe; its tensors are normal ones, also in inference mode."""
         with torch.inference_mode(False), torch.no_grad():
-            return self._map(lambda rows: rows.detach().clone() if isinstance(rows, Tensor) else list(rows))
+            return self._map_fields(
+                lambda values: values.detach().clone() if isinstance(values, Tensor) else list(values)
+            )
 
-    def ordinary(self) -> Probe:
-        """This probe, or a copy where a tensor was made in inference mode: autograd takes no such tensor."""
-        made_there = any(isinstance(rows, Tensor) and rows.is_inference() for _, rows in self._rows())
-        return self.clone() if made_there else self
+    def without_inference_tensors(self) -> Probe:
+        """Return this probe, or one in which normal copies replace its inference tensors, which autograd rejects."""
+        if not any(isinstance(values, Tensor) and values.is_inference() for _, values in self._list_fields()):
+            return self
+        return self._map_fields(lambda values: without_inference_tensors(values)[0])
 
     @cached_property
     def digest(self) -> str:
-        """What tells these images from others: the SHA-256 of their kind, shape and bytes. (Waits for the device.)
+        """The SHA-256 of the images' dtype, shape and bytes. (Waits for the device.)
 
         >>> Probe(torch.zeros(1, 1, 2, 2)).digest[:12]
         '349b0934f2ab'
         """
         images = self.images.detach().cpu().contiguous()
-        seen = hashlib.sha256(f"{images.dtype} {tuple(images.shape)} ".encode())
-        seen.update(images.flatten().view(torch.uint8).numpy().tobytes())
-        return seen.hexdigest()
+        digest = hashlib.sha256(f"{images.dtype} {tuple(images.shape)} ".encode())
+        digest.update(images.flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain containers of CPU tensors, which `from_state_dict` turns back."""
-        state: dict[str, Any] = dict(self.to("cpu")._rows())
-        state = {name: rows for name, rows in state.items() if not name.startswith("extras[")}
+        """Return plain containers of CPU tensors, from which `from_state_dict` restores the probe."""
+        state: dict[str, Any] = dict(self.to("cpu")._list_fields())
+        state = {name: values for name, values in state.items() if not name.startswith("extras[")}
         pixels = None if self.pixels is None else {"mean": self.pixels.mean, "std": self.pixels.std}
-        return {**state, "extras": {name: rows.cpu() for name, rows in self.extras.items()}, "pixels": pixels}
+        return {**state, "extras": {name: values.cpu() for name, values in self.extras.items()}, "pixels": pixels}
 
     @staticmethod
     def from_state_dict(state: Mapping[str, Any]) -> Probe:
-        """The probe that `state_dict` was taken of, on the CPU.
+        """Restore a probe from its `state_dict`, on the CPU.
 
         >>> probe = Probe(torch.rand(2, 1, 4, 4), pixels=Normalization((0.5,), (0.5,)), ids=["a", "b"])
         >>> Probe.from_state_dict(probe.state_dict()).pixels
@@ -175,18 +181,20 @@ class Probe:
 
     @staticmethod
     def cat(probes: Sequence[Probe]) -> Probe:
-        """Put probes with the same fields behind one another.
+        """Concatenate probes that have the same fields.
 
         Raises:
-            ValueError: There is none, or they have different fields.
+            ValueError: There are no probes, or their fields differ.
         """
-        if not probes or any(dict(p._rows()).keys() != dict(probes[0]._rows()).keys() for p in probes):
-            raise ValueError("Expected at least one probe, all with the same fields.")
+        field_names = {tuple(sorted(dict(probe._list_fields()))) for probe in probes}
+        if len(field_names) != 1:
+            combinations = " and ".join(", ".join(names) for names in sorted(field_names))
+            raise ValueError(f"Expected probes with the same fields, at least one, but got {combinations or 'none'}.")
 
-        def join(rows: Sequence[Any]) -> Any:
-            return torch.cat(list(rows)) if isinstance(rows[0], Tensor) else [r for part in rows for r in part]
+        def join(values: Sequence[Any]) -> Any:
+            return torch.cat(list(values)) if isinstance(values[0], Tensor) else [v for items in values for v in items]
 
-        names = [name for name, _ in probes[0]._rows() if not name.startswith("extras[")]
+        names = [name for name, _ in probes[0]._list_fields() if not name.startswith("extras[")]
         return replace(
             probes[0],
             **{name: join([getattr(p, name) for p in probes]) for name in names},
@@ -195,5 +203,5 @@ class Probe:
 
 
 def restore_pixels(probe: Probe) -> Tensor:
-    """The images in [0, 1], where their normalisation is known."""
+    """Return the images in [0, 1] if their normalization is known, else the images unchanged."""
     return probe.images if probe.pixels is None else probe.pixels.restore(probe.images)

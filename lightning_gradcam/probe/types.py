@@ -1,4 +1,4 @@
-"""Types."""
+"""Types of the callables that are applied to a probe."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 from lightning_gradcam.probe.probe import Probe
 
 Forward: TypeAlias = Callable[[torch.nn.Module, Probe], Any]
-"""How a model is called on a probe; by default ``model(probe.images)``."""
+"""A forward pass, ``(model, probe) -> output``; by default ``model(probe.images)``."""
 
 Target: TypeAlias = Callable[[Any, Probe], Tensor]
-"""``(output, the same rows of the probe) -> scores``, ``(n,)`` or ``(n, k)``: what is explained."""
+"""The score to explain, ``(output, probe) -> scores`` of shape ``(n,)`` or ``(n, k)``, for the same n rows."""
 
 
 @runtime_checkable
 class HoldableTarget(Protocol):
-    """A `Target` that chooses for each image what is explained, the predicted class say."""
+    """A `Target` that chooses the explained score for each image, such as that of the predicted class."""
 
     def freeze(self, output: Any, probe: Probe) -> Target:
-        """The target that stays with what is chosen for this output, whatever other images of these rows give."""
+        """Return the target with its choices for this output, which it keeps for any other images in these rows."""
 
     def select_rows(self, rows: slice | Sequence[int]) -> Target:
-        """The target for some rows of its probe."""
+        """Return the target for some rows of its probe."""

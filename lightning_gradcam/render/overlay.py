@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_gradcam.probe.image_loading import One, to_pixels
+from lightning_gradcam.probe.image_loading import ImageLike, to_pixels
 from lightning_gradcam.render import colors
 from lightning_gradcam.render.colors import ColorTable, to_gray
 from lightning_gradcam.render.photos import to_rgb
@@ -26,7 +26,7 @@ def overlay(
 ) -> Tensor: ...
 @overload
 def overlay(
-    image: One,
+    image: ImageLike,
     heatmap: Tensor | np.ndarray[Any, Any],
     alpha: float = ...,
     colormap: str = ...,
@@ -35,11 +35,15 @@ def overlay(
 ) -> Image.Image: ...
 @overload
 def overlay(
-    image: One, heatmap: Tensor | np.ndarray[Any, Any], alpha: float = ..., colormap: str = ..., as_pil: bool = ...
+    image: ImageLike,
+    heatmap: Tensor | np.ndarray[Any, Any],
+    alpha: float = ...,
+    colormap: str = ...,
+    as_pil: bool = ...,
 ) -> Any: ...
 @torch.no_grad()
 def overlay(
-    image: One,
+    image: ImageLike,
     heatmap: Tensor | np.ndarray[Any, Any],
     alpha: float = 0.8,
     colormap: str = "inferno",

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
-from lightning_gradcam.explainer.explanation import FLAWS
+from lightning_gradcam.explainer.map_status import MapStatus
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.render.canvas import Canvas, find_canvas_type
 from lightning_gradcam.render.captions import (
@@ -230,8 +230,8 @@ class Sheet:
 
     @cached_property
     def _bands(self) -> Tensor:
-        """What is said on a degenerate map, ``(len(FLAWS), 3, h, w)``."""
-        words = self.font.encode([(flaw or "").center(self.characters) for flaw in FLAWS], self.characters)
+        """What is said on a degenerate map, ``(len(MapStatus), 3, h, w)``."""
+        words = self.font.encode([(status.text or "").center(self.characters) for status in MapStatus], self.characters)
         coverage = self.font.draw(words)
         return paint(F.pad(coverage, (0, self.photos.shape[-1] - coverage.shape[-1])), PAPER, INK)
 

@@ -18,10 +18,10 @@ from lightning_gradcam.attacks import PGD
 from lightning_gradcam.capture.capture import capture
 from lightning_gradcam.capture.forward import default_forward
 from lightning_gradcam.capture.layer import Layer
-from lightning_gradcam.explainer.explanation import find_status
+from lightning_gradcam.explainer.map_status import find_status
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.layers import Layers
-from lightning_gradcam.layers.trace_model import TRACED_ROWS
+from lightning_gradcam.layers.trace_model import TRACED_IMAGES
 from lightning_gradcam.methods import METHODS, LayerMethod
 from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
@@ -105,7 +105,7 @@ class ConsistencyLoss:
     def locations(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Layer, ...]:
         """The layers whose maps are compared, decided once for each model; arguments and errors as of `step`."""
         if model not in self._places:
-            rows = Probe(images.detach(), labels=labels)[:TRACED_ROWS]
+            rows = Probe(images.detach(), labels=labels)[:TRACED_IMAGES]
             self._places[model] = prepare(model, rows, layers=self.layers, target=TARGETS["label"]).layers
         return self._places[model]
 

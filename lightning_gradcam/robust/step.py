@@ -80,7 +80,7 @@ def find_adversarial(
 
 def to_trainable(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Both, or copies where they were made in inference mode, as in Lightning's validation: autograd takes no such."""
-    probe = Probe(images, labels=labels).ordinary()
+    probe = Probe(images, labels=labels).without_inference_tensors()
     return probe.images, labels if probe.labels is None else probe.labels
 
 

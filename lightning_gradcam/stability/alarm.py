@@ -1,4 +1,4 @@
-"""Notices when explanations suddenly move more than they used to."""
+"""An alarm for explanations that suddenly change more than they used to."""
 
 from __future__ import annotations
 
@@ -10,66 +10,72 @@ from typing import Any
 from torch import Tensor
 
 WINDOW = 10
-"""Looks that say what is usual."""
+"""The number of snapshots that define what is usual."""
 
 LEAST = 5
-"""Looks before which nothing is usual yet."""
+"""The number of snapshots below which nothing is usual yet."""
 
 DEVIATIONS = 3.0
 """Median absolute deviations below the median that are unusual (Leys et al. 2013, doi:10.1016/j.jesp.2013.03.013)."""
 
 LEAST_DEVIATION = 0.02
-"""A run whose maps hardly move at all has a deviation of nothing."""
+"""A lower limit of the deviation, for runs whose maps hardly change at all."""
 
-_NAMED = 3  # images
+_REPORTED_IMAGES = 3
 
 
 @dataclass
 class DriftAlarm:
-    """The similarities of the looks so far, by the name of what was compared.
+    """The similarities of the snapshots so far, by a key for what was compared.
 
     >>> alarm = DriftAlarm()
     >>> import torch
     >>> for mean in (0.9, 0.92, 0.91, 0.9, 0.93, 0.4, 0.3):
-    ...     said = alarm.notice("maps", torch.tensor([mean + 0.05, mean - 0.05]))
-    >>> said
-    'agree to 0.30 now, after 0.40, where 0.91 was usual; least in image 1, 0'
+    ...     finding = alarm.update("maps", torch.tensor([mean + 0.05, mean - 0.05]))
+    >>> finding
+    'mean similarity 0.30, after 0.40; the usual value is 0.91; least similar images: 1, 0'
     """
 
-    seen: dict[str, list[float]] = field(default_factory=dict)
+    history: dict[str, list[float]] = field(default_factory=dict)
 
-    def notice(self, name: str, values: Tensor) -> str:
-        """Take in how far the maps of a look agree with others; in words, where that is unusual for the second time.
+    def update(self, key: str, similarities: Tensor) -> str:
+        """Add the similarities of a snapshot, and describe them if they are unusual for the second time in a row.
 
         Args:
-            name: What is compared.
-            values: ``(N,)`` similarities, NaN where there is none. (Waits for the device.)
+            key: A key for what is compared.
+            similarities: ``(N,)``, NaN for images without one. (Waits for the device.)
+
+        Returns:
+            A description, or an empty string if nothing is unusual.
         """
-        each = values.tolist()
-        there = [value for value in each if value == value]
-        if not there:
+        values = similarities.tolist()
+        finite = [value for value in values if value == value]
+        if not finite:
             return ""
-        history = self.seen.setdefault(name, [])
-        mean = sum(there) / len(there)
-        usual = history[:-1]
-        history.append(mean)
-        del history[: -WINDOW - 1]
+        means = self.history.setdefault(key, [])
+        mean = sum(finite) / len(finite)
+        usual = means[:-1]
+        means.append(mean)
+        del means[: -WINDOW - 1]
         if len(usual) < LEAST:
             return ""
-        middle = median(usual)
-        allowed = middle - DEVIATIONS * max(median(abs(v - middle) for v in usual), LEAST_DEVIATION)
-        if mean >= allowed or history[-2] >= allowed:
+        center = median(usual)
+        threshold = center - DEVIATIONS * max(median(abs(value - center) for value in usual), LEAST_DEVIATION)
+        previous_mean = means[-2]
+        if mean >= threshold or previous_mean >= threshold:
             return ""
-        before = history[-2]
-        history.clear()  # what is said once may become what is usual
-        order = sorted((i for i, value in enumerate(each) if value == value), key=each.__getitem__)[:_NAMED]
-        named = ", ".join(map(str, order))
-        return f"agree to {mean:.2f} now, after {before:.2f}, where {middle:.2f} was usual; least in image {named}"
+        means.clear()  # after an alarm, the new values may become the usual ones
+        order = sorted((i for i, value in enumerate(values) if value == value), key=values.__getitem__)
+        images = ", ".join(map(str, order[:_REPORTED_IMAGES]))
+        return (
+            f"mean similarity {mean:.2f}, after {previous_mean:.2f}; the usual value is {center:.2f}; "
+            f"least similar images: {images}"
+        )
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"seen": {name: list(values) for name, values in self.seen.items()}}
+        """Return the history as plain values."""
+        return {"seen": {key: list(means) for key, means in self.history.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`."""
-        self.seen = {name: list(values) for name, values in state["seen"].items()}
+        """Continue from `state_dict`."""
+        self.history = {key: list(means) for key, means in state["seen"].items()}

@@ -1,4 +1,4 @@
-"""From explanation to numbers, look after look: what the curves show."""
+"""The curves of a run: how explanations change from snapshot to snapshot."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.errors import NotExplainableError
-from lightning_gradcam.explainer.explanation import Explanation, degenerate_share
+from lightning_gradcam.explainer.explanation import Explanation
+from lightning_gradcam.explainer.map_status import degenerate_share
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.stability import gini, mean_and_error, spearman
 from lightning_gradcam.targets import freeze_target, is_dynamic
@@ -34,160 +35,192 @@ FIRST = {
     "adv_degenerate": 1.0,
     "adv_accuracy": 0.0,
 }
-"""Logged where there is nothing to compare with or to measure: the worst, as a 0 would be the best drift for ever."""
+"""Placeholders logged before a curve can be computed.
+
+They are worst-case values, so that a monitor does not remember the first epoch as the best.
+"""
 
 
 @dataclass(frozen=True)
 class SnapshotMaps:
-    """What one look leaves for the next: ``(N, *s)`` maps per key, and `Explanation.explained`."""
+    """The part of a snapshot that later ones compare with.
+
+    Args:
+        maps: ``(N, *s)`` maps by key.
+        explained: The explained classes, see `Explanation.explained`.
+    """
 
     maps: Mapping[str, Tensor]
     explained: Mapping[str, Tensor]
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain containers of CPU tensors."""
+        return {
+            "maps": {key: maps.cpu() for key, maps in self.maps.items()},
+            "explained": {name: classes.cpu() for name, classes in self.explained.items()},
+        }
+
+    @staticmethod
+    def from_state_dict(state: Mapping[str, Any], device: torch.device) -> SnapshotMaps:
+        """Return the maps that `state_dict` was taken of, on ``device``."""
+        return SnapshotMaps(
+            {key: maps.to(device) for key, maps in state["maps"].items()},
+            {name: classes.to(device) for name, classes in state["explained"].items()},
+        )
+
 
 @dataclass
 class DriftTracker:
-    """The looks of a run, as far as numbers need them: the first one and the previous one.
+    """Compares every snapshot of a run with the previous and with the first one.
 
     Args:
-        target: What is explained. For the predicted class, and others that move, every look explains the class of the
-            look that it is compared with too: a map that changes because the explained class changed is no drift.
-        multilabel: Whether each image may have several labels.
+        target: The score that is explained. If the explained class can change, as for the predicted class, every
+            snapshot explains also the classes of the snapshots that it is compared with: a map that changes because
+            the class changed is not drift.
+        is_multilabel: Whether each image may have several labels.
+        start: The maps of the first snapshot.
+        previous: The maps of the previous snapshot.
+        last: The latest numbers, all finite, as they are logged.
+        measured: The latest numbers, NaN if no image has a value, with the standard errors of the drift.
+        similarities: ``(N,)`` similarities of the latest two snapshots by key.
+        snapshots: The number of snapshots.
     """
 
     target: Target
-    multilabel: bool = False
+    is_multilabel: bool = False
     start: SnapshotMaps | None = None
     previous: SnapshotMaps | None = None
     last: dict[str, Tensor] = field(default_factory=dict)
-    found: dict[str, Tensor] = field(default_factory=dict)
-    agree: dict[str, Tensor] = field(default_factory=dict)
-    looks: int = 0
+    measured: dict[str, Tensor] = field(default_factory=dict)
+    similarities: dict[str, Tensor] = field(default_factory=dict)
+    snapshots: int = 0
 
-    def targets(self) -> list[Target]:
-        """What the next look explains: what is drawn, and to compare, the previous and the first look's classes."""
-        compared = [memory.explained for memory in (self.previous, self.start) if memory]
+    def list_targets(self) -> list[Target]:
+        """Return the targets of the next snapshot.
+
+        The first is the one that is drawn; those of the classes of the previous and of the first snapshot follow if
+        the explained class can change.
+        """
+        compared = [snapshot.explained for snapshot in (self.previous, self.start) if snapshot]
         if not is_dynamic(self.target) or not compared:
             return [self.target]
         return [self.target, *(freeze_target(self.target, explained) for explained in compared)]
 
     def measure(
-        self, explanations: Sequence[Explanation], labels: Tensor | None, beside: Mapping[str, Tensor] | None = None
+        self, explanations: Sequence[Explanation], labels: Tensor | None, further: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """The numbers of a look, from the explanations of `targets`; it becomes the previous one.
+        """Return the numbers of a snapshot, which becomes the previous one.
 
         Args:
-            explanations: Of the look.
-            labels: ``(N,)``, where there are any.
-            beside: Further numbers of the look.
+            explanations: One explanation for each of `list_targets`.
+            labels: ``(N,)`` classes, if there are labels.
+            further: Further numbers of the snapshot.
 
         Returns:
-            0-dimensional float32 tensors on the maps' device: for the first layer under their plain names, for the
-            others as ``drift/layer3``. Where no image gives a number, the last one is repeated; `found` has NaN there,
-            and ``drift_error``, the standard error.
+            0-dimensional float32 tensors on the maps' device. The first layer has the plain names, others have names
+            such as ``drift/layer3``. If no image has a value, the latest number is repeated; `measured` has NaN then,
+            and also ``drift_error``, the standard error.
         """
-        drawn, maps = explanations[0], explanations[0].maps
-        known, rows, suffixes = dict(beside or {}), dict[str, Tensor](), ["", *(f"/{key}" for key in list(maps)[1:])]
-        self.agree, from_start = self._agreements(explanations)
+        current, maps = explanations[0], explanations[0].maps
+        numbers = dict(further or {})
+        values: dict[str, Tensor] = {}  # one per image
+        suffixes = ["", *(f"/{key}" for key in list(maps)[1:])]
+        self.similarities, start_similarities = self._compare(explanations)
         for key, suffix in zip(maps, suffixes, strict=True):
             unknown = maps[key].new_full((len(maps[key]),), torch.nan)
-            rows[f"drift{suffix}"] = 1 - self.agree.get(key, unknown)
-            rows[f"drift_from_start{suffix}"] = 1 - from_start.get(key, unknown)
-            rows[f"concentration{suffix}"] = gini(maps[key])
-            known[f"degenerate{suffix}"] = degenerate_share(drawn.map_status[key])
-        if drawn.logits.shape[1]:
-            rows["confidence"], predicted = predictions(drawn.logits, self.multilabel)
+            values[f"drift{suffix}"] = 1 - self.similarities.get(key, unknown)
+            values[f"drift_from_start{suffix}"] = 1 - start_similarities.get(key, unknown)
+            values[f"concentration{suffix}"] = gini(maps[key])
+            numbers[f"degenerate{suffix}"] = degenerate_share(current.map_status[key])
+        if current.logits.shape[1]:
+            values["confidence"], predicted = predictions(current.logits, self.is_multilabel)
             if labels is not None:
-                rows["accuracy"] = (predicted == labels).float()
-        found = mean_and_error(torch.stack(list(rows.values())))
-        means, errors = (dict(zip(rows, of_rows.unbind(), strict=True)) for of_rows in found)
-        known |= means
-        self.previous = SnapshotMaps(maps, drawn.explained)
+                values["accuracy"] = (predicted == labels).float()
+        means, errors = (
+            dict(zip(values, column.unbind(), strict=True))
+            for column in mean_and_error(torch.stack(list(values.values())))
+        )
+        numbers |= means
+        self.previous = SnapshotMaps(maps, current.explained)
         self.start = self.start or self.previous
-        self.found = {**known, **{f"drift_error{suffix}": errors[f"drift{suffix}"] for suffix in suffixes}}
-        self.looks += 1
-        self.last = self._finite(known)
+        self.measured = {**numbers, **{f"drift_error{suffix}": errors[f"drift{suffix}"] for suffix in suffixes}}
+        self.snapshots += 1
+        self.last = self._replace_nonfinite(numbers)
         return self.last
 
-    def _agreements(self, explanations: Sequence[Explanation]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """How far each image's map agrees with those of the previous and of the first look, ``(N,)`` per key."""
-        then, at_start = explanations[-2 % len(explanations)].maps, explanations[-1].maps
-        found: tuple[dict[str, Tensor], dict[str, Tensor]] = {}, {}
-        for key, maps in then.items():
-            looks = [
-                (agree, _comparable(memory.maps[key], now, key), now)
-                for agree, memory, now in ((found[0], self.previous, maps), (found[1], self.start, at_start[key]))
-                if memory is not None and key in memory.maps
+    def _compare(self, explanations: Sequence[Explanation]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the similarities to the previous and to the first snapshot, ``(N,)`` by key."""
+        for_previous, for_start = explanations[-2 % len(explanations)].maps, explanations[-1].maps
+        to_previous: dict[str, Tensor] = {}
+        to_start: dict[str, Tensor] = {}
+        for key in for_previous:
+            pairs = [
+                (similarities, _check_size(snapshot.maps[key], maps[key], key), maps[key])
+                for similarities, snapshot, maps in (
+                    (to_previous, self.previous, for_previous),
+                    (to_start, self.start, for_start),
+                )
+                if snapshot is not None and key in snapshot.maps
             ]
-            if looks:  # both at once: it is many small steps
-                both = spearman(torch.cat([before for _, before, _ in looks]), torch.cat([now for _, _, now in looks]))
-                for (agree, _, _), values in zip(looks, both.reshape(len(looks), -1), strict=True):
-                    agree[key] = values
-        return found
+            if pairs:  # in one call, because `spearman` consists of many small operations
+                earlier, current = torch.cat([pair[1] for pair in pairs]), torch.cat([pair[2] for pair in pairs])
+                rows = spearman(earlier, current).reshape(len(pairs), -1)
+                for (similarities, _, _), row in zip(pairs, rows, strict=True):
+                    similarities[key] = row
+        return to_previous, to_start
 
-    def _finite(self, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The same with the last ones, or `FIRST`, in the place of what is not finite."""
-        now = torch.stack(list(numbers.values()))
-        before = [
-            self.last[name] if name in self.last else now.new_full((), FIRST[name.split("/")[0]]) for name in numbers
+    def _replace_nonfinite(self, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the numbers with the latest finite ones, or `FIRST`, in place of those that are not finite."""
+        current = torch.stack(list(numbers.values()))
+        fallbacks = [
+            self.last[name] if name in self.last else current.new_full((), FIRST[name.split("/")[0]])
+            for name in numbers
         ]
-        finite = torch.where(now.isfinite(), now, torch.stack(before))
+        finite = torch.where(current.isfinite(), current, torch.stack(fallbacks))
         return dict(zip(numbers, finite.unbind(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain containers of CPU tensors."""
+        """Return plain containers of CPU tensors."""
         memories = {"start": self.start, "previous": self.previous}
         return {
-            "looks": self.looks,
+            "looks": self.snapshots,
             "last": {name: value.cpu() for name, value in self.last.items()},
-            "memories": {
-                name: {
-                    "maps": {key: maps.cpu() for key, maps in memory.maps.items()},
-                    "explained": {part: chosen.cpu() for part, chosen in memory.explained.items()},
-                }
-                for name, memory in memories.items()
-                if memory
-            },
+            "memories": {name: snapshot.state_dict() for name, snapshot in memories.items() if snapshot},
         }
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Go on from `state_dict`, on ``device``."""
-        self.looks = state["looks"]
+        """Continue from `state_dict`, on ``device``."""
+        self.snapshots = state["looks"]
         self.last = {name: value.to(device) for name, value in state["last"].items()}
-        loaded = {
-            name: SnapshotMaps(
-                {key: maps.to(device) for key, maps in memory["maps"].items()},
-                {part: chosen.to(device) for part, chosen in memory["explained"].items()},
-            )
-            for name, memory in state["memories"].items()
-        }
-        self.start, self.previous = loaded.get("start"), loaded.get("previous")
+        memories = {name: SnapshotMaps.from_state_dict(memory, device) for name, memory in state["memories"].items()}
+        self.start, self.previous = memories.get("start"), memories.get("previous")
 
 
 def select_logged(
-    values: Mapping[str, Tensor | float], awaited: set[str], looked: bool, gave_up: bool
+    values: Mapping[str, Tensor | float], monitored: set[str], has_snapshot: bool, gave_up: bool
 ) -> dict[str, Tensor | float]:
-    """What is logged at the end of an epoch.
+    """Return what is logged at the end of an epoch.
 
-    After a look, its numbers. Without one, only what someone waits for, since a missing value would end the run: the
-    last one, or `FIRST` where there never was one; and where looks were given up, all maps count as degenerate.
+    After a snapshot, these are its numbers. Without one, only monitored numbers are logged, because a missing value
+    would end the run: the latest one, or `FIRST` if there is none. After explanations were disabled, all maps count as
+    degenerate.
 
-    >>> select_logged({"drift": 0.25, "accuracy": 0.5}, {"drift", "val_loss"}, looked=False, gave_up=False)
+    >>> select_logged({"drift": 0.25, "accuracy": 0.5}, {"drift", "val_loss"}, has_snapshot=False, gave_up=False)
     {'drift': 0.25}
     """
-    known = {name: FIRST[name.split("/")[0]] for name in awaited if name.split("/")[0] in FIRST}
-    if looked:
-        return {**known, **values}
-    logged = {**known, **{name: value for name, value in values.items() if name in known}}
+    placeholders = {name: FIRST[name.split("/")[0]] for name in monitored if name.split("/")[0] in FIRST}
+    if has_snapshot:
+        return {**placeholders, **values}
+    logged = {**placeholders, **{name: value for name, value in values.items() if name in placeholders}}
     return {name: 1.0 if gave_up and name.startswith("degenerate") else value for name, value in logged.items()}
 
 
-def _comparable(before: Tensor, now: Tensor, key: str) -> Tensor:
-    """The maps of an earlier look; a `NotExplainableError` where those of now have another size."""
-    if before.shape != now.shape:
-        was, now_is = ("×".join(map(str, m.shape[1:])) for m in (before, now))
+def _check_size(earlier: Tensor, current: Tensor, key: str) -> Tensor:
+    """Return the maps of an earlier snapshot, or raise a `NotExplainableError` if the current ones differ in size."""
+    if earlier.shape != current.shape:
+        old_size, new_size = ("×".join(map(str, maps.shape[1:])) for maps in (earlier, current))
         raise NotExplainableError(
-            f"The maps of layer {key!r} were {was} and are {now_is} now: the model's structure has changed, and maps "
-            "of two sizes cannot be compared. Name a layer that stays as it is: `layers=`."
+            f"The maps of layer {key!r} were {old_size} and are {new_size} now. The model's structure has changed, and "
+            "maps of two sizes cannot be compared. Choose a layer that keeps its size with `layers=`."
         )
-    return before
+    return earlier

@@ -39,7 +39,7 @@ def similarity(a: Tensor, b: Tensor, metric: str = "spearman") -> Tensor:
     >>> similarity(maps, 2 * maps, "spearman"), similarity(maps, maps.flip(1), "center_shift")
     (tensor([1.]), tensor([0.4714]))
     """
-    return SIMILARITIES.named(metric)(a, b)
+    return SIMILARITIES.resolve(metric)(a, b)
 
 
 @SIMILARITIES.register("spearman")

@@ -1,4 +1,4 @@
-"""Which score is explained."""
+"""Targets: the score that is explained."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Scores of classes: which class, which classes together, or one against another."""
+"""Scores of classes: of one class, of several together, or of one against another."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,20 +15,48 @@ from lightning_gradcam.probe.types import HoldableTarget, Target
 from lightning_gradcam.targets.logits import require_logits
 
 Choose = Callable[[Tensor, Probe], Tensor]
-"""From logits ``(n, K)`` and the probe to what is explained, see `ClassScore`."""
+"""``(logits (n, K), probe)`` to the classes to explain, see `ClassScore`."""
+
+
+class ClassTarget(ABC):
+    """A target that selects classes in each image: `ClassScore`, `SegmentationScore` and `BoxScore`."""
+
+    @abstractmethod
+    def __call__(self, output: Any, probe: Probe) -> Tensor:
+        """Compute the scores, ``(n,)``."""
+
+    @abstractmethod
+    def select_classes(self, output: Any, probe: Probe) -> Tensor:
+        """Select the classes to explain, as `ClassScore.choose` returns them."""
+
+    @abstractmethod
+    def freeze_to(self, classes: Tensor) -> ClassTarget:
+        """Return the target that always explains ``classes``, as selected for N images."""
+
+    @abstractmethod
+    def select_rows(self, rows: slice | Sequence[int]) -> ClassTarget:
+        """Return the target for some images of the probe."""
+
+    def freeze(self, output: Any, probe: Probe) -> ClassTarget:
+        """Return the target that always explains the classes selected for this output."""
+        return self.freeze_to(self.select_classes(output, probe))
+
+    def find_region(self, output: Any, probe: Probe) -> Tensor | None:  # noqa: ARG002  # of an image, not of pixels
+        """Return the pixels whose scores are summed, ``(n, *spatial)`` bool; None for a score of the whole image."""
+        return None
 
 
 @dataclass(frozen=True)
-class ClassScore:
-    """The score of one class per image, of several together, or of one against another; and which they are.
+class ClassScore(ClassTarget):
+    """Score of one class per image, of several classes together, or of one class against another.
 
     Args:
-        choose: ``(logits (n, K), probe)`` to the classes ``(n,)`` int64, where -1 stands for none; to ``(n, 2)``, a
-            class and the one whose score is subtracted; or to ``(n, K)`` bool, classes whose scores are summed up.
-        name: How the picture names it: "Grad-CAM of the ...".
-        per_image: Whether classes were given image by image, and so belong to one probe.
-        is_dynamic: Whether other logits lead to other classes. A snapshot of such a target explains the previous one's,
-            too.
+        choose: ``(logits (n, K), probe)`` to the classes ``(n,)`` int64, where -1 means no class; to ``(n, 2)``, a
+            class and the class whose score is subtracted; or to ``(n, K)`` bool, classes whose scores are summed.
+        name: Name in figures: "Grad-CAM of the ...".
+        per_image: Whether classes were passed image by image, and so belong to one probe.
+        is_dynamic: Whether the selected classes depend on the logits. A snapshot then also explains the classes that
+            the previous snapshot selected.
     """
 
     choose: Choose
@@ -35,73 +64,74 @@ class ClassScore:
     per_image: bool = False
     is_dynamic: bool = False
 
-    def chosen(self, output: Any, probe: Probe) -> Tensor:
-        """What is explained, as `choose` has it."""
+    def select_classes(self, output: Any, probe: Probe) -> Tensor:
+        """Select the classes to explain, as ``choose`` returns them."""
         return self.choose(require_logits(output), probe)
 
     def check(self, logits: Tensor, probe: Probe) -> None:
-        """Raise a ValueError where a class is not one of the model's. (Waits for the device.)"""
-        chosen = self.choose(logits, probe)
-        if chosen.dtype != torch.bool and not isinstance(self.choose, NthLabel):
-            check_classes(chosen, logits.shape[1])
+        """Raise a ValueError if the model does not have a selected class. (Waits for the device.)"""
+        classes = self.choose(logits, probe)
+        if classes.dtype != torch.bool and not isinstance(self.choose, NthLabel):
+            check_classes(classes, logits.shape[1])
 
-    def freeze(self, output: Any, probe: Probe) -> ClassScore:
-        """The classes that are chosen now, for these rows for good."""
-        return freeze_classes(self.chosen(output, probe))
+    def freeze_to(self, classes: Tensor) -> ClassScore:
+        """Return the score of ``classes``, as selected for N images."""
+        return freeze_classes(classes)
 
     def select_rows(self, rows: slice | Sequence[int]) -> ClassScore:
-        """The same for some rows of the probe."""
-        given_here = self.per_image and isinstance(self.choose, _Given)
-        return replace(self, choose=self.choose[rows]) if given_here else self  # type: ignore[index]  # as just seen
+        """Return the target for some images of the probe."""
+        if self.per_image and isinstance(self.choose, _FixedClasses):
+            return replace(self, choose=self.choose[rows])
+        return self
 
     def __call__(self, output: Any, probe: Probe) -> Tensor:
-        """The scores, ``(n,)``; 0 where there is no class."""
+        """Compute the scores, ``(n,)``; 0 for an image without a class."""
         logits = require_logits(output)
-        # A clone, as autograd refuses to keep classes that were made in inference mode.
-        chosen = self.choose(logits, probe).clone()
-        if chosen.dtype == torch.bool:
-            return torch.where(chosen, logits, torch.zeros_like(logits)).sum(1)
-        if chosen.ndim == 2:
-            first, second = logits.gather(1, chosen).unbind(1)
-            return first - second
-        of_class = logits.gather(1, chosen.clamp_min(0)[:, None])[:, 0]
-        return torch.where(chosen < 0, torch.zeros_like(of_class), of_class)
+        # A clone, because autograd cannot save classes that were created in inference mode.
+        classes = self.choose(logits, probe).clone()
+        if classes.dtype == torch.bool:
+            return torch.where(classes, logits, torch.zeros_like(logits)).sum(1)
+        if classes.ndim == 2:
+            score, subtracted = logits.gather(1, classes).unbind(1)
+            return score - subtracted
+        scores = logits.gather(1, classes.clamp_min(0)[:, None])[:, 0]
+        return torch.where(classes < 0, torch.zeros_like(scores), scores)
 
 
 def predicted(logits: Tensor, _probe: Probe) -> Tensor:
-    """The class with the largest logit."""
+    """Select the class with the largest logit."""
     return logits.argmax(1)
 
 
 def label(_logits: Tensor, probe: Probe) -> Tensor:
-    """The class that the probe's labels say."""
+    """Select the class of the probe's label."""
     if probe.classes is None:
         raise ValueError("Expected labels of shape (N,) for the target 'label', but the probe has none.")
     return probe.classes
 
 
 def positives(logits: Tensor, probe: Probe) -> Tensor:
-    """All classes that multi-label labels say, ``(n, K)`` bool."""
+    """Select all classes of multi-label labels, ``(n, K)`` bool."""
     if not probe.multilabel or probe.labels is None or probe.labels.shape[1] != logits.shape[1]:
-        got = "none" if probe.labels is None else f"{tuple(probe.labels.shape)} of {probe.labels.dtype}"
+        actual = "none" if probe.labels is None else f"{tuple(probe.labels.shape)} of {probe.labels.dtype}"
         raise ValueError(
             f"Expected multi-label labels of shape (N, {logits.shape[1]}), a 0 or 1 for each of the model's classes, "
-            f"but got {got}."
+            f"but got {actual}."
         )
     return probe.labels > 0
 
 
 @dataclass(frozen=True)
 class NthLabel:
-    """The ``n``-th, from 0, of the classes that multi-label labels say, in the order of their numbers; -1 for none."""
+    """The ``n``-th class, from 0, of multi-label labels in ascending order; -1 if an image has fewer labels."""
 
     n: int
 
     def __call__(self, logits: Tensor, probe: Probe) -> Tensor:
-        """The classes, ``(n,)``."""
-        said = positives(logits, probe)
-        place = said & (said.cumsum(1) == self.n + 1)
-        return torch.where(place.any(1), place.int().argmax(1), -1)
+        """Select the classes, ``(n,)``."""
+        is_label = positives(logits, probe)
+        is_nth = is_label & (is_label.cumsum(1) == self.n + 1)
+        return torch.where(is_nth.any(1), is_nth.int().argmax(1), -1)
 
 
 @dataclass(frozen=True)
@@ -111,35 +141,39 @@ class Ranked:
     n: int
 
     def __call__(self, logits: Tensor, _probe: Probe) -> Tensor:
-        """The classes, ``(n,)``.
+        """Select the classes, ``(n,)``.
 
         Raises:
-            ValueError: There are not so many.
+            ValueError: The model has fewer classes.
         """
         if self.n >= logits.shape[1]:
-            raise ValueError(f"Expected at most {logits.shape[1]} classes to explain, as the model has no more.")
-        return logits.argsort(dim=1, descending=True, stable=True)[:, self.n]  # of equals the first one, as argmax
+            raise ValueError(
+                f"Expected at most {logits.shape[1]} classes to explain, as many as the model has, but got more."
+            )
+        return logits.argsort(dim=1, descending=True, stable=True)[:, self.n]  # the first of equals, like argmax
 
 
 @dataclass(frozen=True)
 class Against:
-    """A class and the best of all others."""
+    """A class, and the best of all other classes."""
 
     choose: Choose
 
     def __call__(self, logits: Tensor, probe: Probe) -> Tensor:
-        """Both, ``(n, 2)``."""
-        chosen = self.choose(logits, probe)
-        others = logits.detach().scatter(1, chosen[:, None], -torch.inf).argmax(1)
-        return torch.stack([chosen, others], 1)
+        """Select both classes, ``(n, 2)``."""
+        classes = self.choose(logits, probe)
+        best_other = logits.detach().scatter(1, classes[:, None], -torch.inf).argmax(1)
+        return torch.stack([classes, best_other], 1)
 
 
 @dataclass(frozen=True)
-class _Given:
+class _FixedClasses:
+    """The same class in all images, or one class per image."""
+
     classes: Tensor
 
-    def __getitem__(self, rows: slice | Sequence[int]) -> _Given:
-        return _Given(self.classes[rows if isinstance(rows, slice) else list(rows)])
+    def __getitem__(self, rows: slice | Sequence[int]) -> _FixedClasses:
+        return _FixedClasses(self.classes[rows if isinstance(rows, slice) else list(rows)])
 
     def __call__(self, logits: Tensor, probe: Probe) -> Tensor:
         if len(self.classes) not in (1, len(probe)):
@@ -150,11 +184,11 @@ class _Given:
 
 
 def class_target(classes: int | Sequence[int] | Tensor) -> ClassScore:
-    """Explain one class in all images, or one per image.
+    """Create the target of one class in all images, or of one class per image.
 
     Raises:
-        TypeError: They are no integers.
-        ValueError: They are negative.
+        TypeError: The classes are not integers.
+        ValueError: A class is negative.
 
     >>> class_target([1, 0])(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), Probe(torch.rand(2, 1, 4, 4)))
     tensor([2., 3.])
@@ -166,16 +200,16 @@ def class_target(classes: int | Sequence[int] | Tensor) -> ClassScore:
     if tensor.device.type == "cpu" and int(tensor.min()) < 0:
         raise ValueError(f"Expected class numbers from 0, but got {int(tensor.min())}.")
     name = f"class {int(tensor)}" if isinstance(classes, int) else "given classes"
-    return ClassScore(_Given(tensor), name, per_image=len(tensor) > 1)
+    return ClassScore(_FixedClasses(tensor), name, per_image=len(tensor) > 1)
 
 
 def freeze_classes(classes: Tensor) -> ClassScore:
-    """Explain what was chosen for N images before; it is known to be right, so the device is not asked."""
-    return ClassScore(_Given(classes), "held classes", per_image=True)
+    """Create the target of classes that were selected for N images; they are valid, so the device is not read."""
+    return ClassScore(_FixedClasses(classes), "held classes", per_image=True)
 
 
 def select_rows(target: Target, rows: slice | Sequence[int]) -> Target:
-    """The same target for some rows of its probe; only one that chooses for each image has to be cut.
+    """Return the target for some images of its probe; only a target with a class per image changes.
 
     >>> target = select_rows(class_target([2, 0, 1]), slice(1, 2))
     >>> target(torch.tensor([[5.0, 6.0, 7.0]]), Probe(torch.rand(1, 1, 4, 4)))
@@ -185,7 +219,7 @@ def select_rows(target: Target, rows: slice | Sequence[int]) -> Target:
 
 
 def check_classes(classes: Tensor, count: int) -> None:
-    """Raise a ValueError where one of ``classes`` is not in ``range(count)``. (Waits for the device.)"""
+    """Raise a ValueError if one of ``classes`` is not in ``range(count)``. (Waits for the device.)"""
     low, high = int(classes.min()), int(classes.max())
     if low < 0 or high >= count:
         raise ValueError(

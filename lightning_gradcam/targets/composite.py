@@ -1,4 +1,4 @@
-"""Targets made of others: each of them explained by itself, from one forward pass."""
+"""Composite targets: several scores, each explained separately, from one forward pass."""
 
 from __future__ import annotations
 
@@ -26,39 +26,40 @@ from lightning_gradcam.targets.classes import (
 
 
 def _check_count(k: object) -> None:
+    """Raise a ValueError unless ``k`` is a positive integer."""
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
         raise ValueError(f"Expected `k` of at least 1 class, but got {k!r}.")
 
 
 class _Composite(ABC):
-    """What targets made of others have in common; `parts` is theirs."""
+    """Base of targets with several scores; subclasses define `parts`."""
 
     @property
     @abstractmethod
     def parts(self) -> Mapping[str, ClassScore]:
-        """What is explained by itself, by the name that its keys end in; "" where there is one, and no end."""
+        """The scores, by the suffix of their keys; "" for a single score, whose keys have no suffix."""
 
     def __call__(self, output: Any, probe: Probe) -> Tensor:
-        """The scores of all parts, ``(n, parts)``; of a single one, ``(n,)``."""
-        scores = [part(output, probe) for part in self.parts.values()]
+        """Compute the scores of all parts, ``(n, parts)``; of a single part, ``(n,)``."""
+        scores = [score(output, probe) for score in self.parts.values()]
         return torch.stack(scores, 1) if len(scores) > 1 else scores[0]
 
     def freeze(self, output: Any, probe: Probe) -> Parts:
-        """The classes that are chosen now, for these rows for good."""
-        return Parts({name: part.freeze(output, probe) for name, part in self.parts.items()})
+        """Return the target that always explains the classes selected for this output."""
+        return Parts({name: score.freeze_to(score.select_classes(output, probe)) for name, score in self.parts.items()})
 
     def select_rows(self, rows: slice | Sequence[int]) -> Parts:
-        """The same for some rows of the probe."""
-        return Parts({name: part.select_rows(rows) for name, part in self.parts.items()})
+        """Return the target for some images of the probe."""
+        return Parts({name: score.select_rows(rows) for name, score in self.parts.items()})
 
 
 @dataclass(frozen=True)
 class Parts(_Composite):
-    """Scores to be explained each by itself.
+    """Several scores, each explained separately.
 
     Args:
-        scores: By the names that keys of the explanation end in.
-        name: How pictures name all of them.
+        scores: The scores, by the suffix of the explanation's keys.
+        name: Name of all of them in figures.
     """
 
     scores: Mapping[str, ClassScore]
@@ -72,12 +73,13 @@ class Parts(_Composite):
 
 @dataclass(frozen=True)
 class TopK(_Composite):
-    """The classes with the largest scores, each explained by itself: one forward pass, ``k`` backward through the head.
+    """The classes with the largest scores, each explained separately: one forward pass, ``k`` backward passes.
 
-    Keys of the explanation end in ``/top 1``, ``/top 2``, ...; which classes these are in each image, `explained` says.
+    The backward passes run through the head only. Keys of the explanation end in ``/top 1``, ``/top 2``, ...;
+    `Explanation.explained` holds the classes of each image.
 
     Args:
-        k: How many; at most as many as the model has.
+        k: Number of classes; at most as many as the model has.
 
     Raises:
         ValueError: ``k`` is under 1.
@@ -93,23 +95,24 @@ class TopK(_Composite):
 
     @property
     def name(self) -> str:
-        """How pictures name it."""
+        """Name in figures."""
         return f"{self.k} best classes, each"
 
     @cached_property
     def parts(self) -> Mapping[str, ClassScore]:
-        """One for each rank."""
+        """One score per rank."""
         return {f"top {n + 1}": ClassScore(Ranked(n), f"class of rank {n + 1}", is_dynamic=True) for n in range(self.k)}
 
 
 @dataclass(frozen=True)
 class EachLabel(_Composite):
-    """The classes that multi-label labels say, each explained by itself, in the order of their numbers.
+    """The classes of multi-label labels, each explained separately, in ascending order.
 
-    Keys of the explanation end in ``/label 1``, ``/label 2``, ... An image with fewer labels has "no label" there.
+    Keys of the explanation end in ``/label 1``, ``/label 2``, ... The map of an image with fewer labels says "no
+    label".
 
     Args:
-        k: How many at most.
+        k: Largest number of labels.
 
     Raises:
         ValueError: ``k`` is under 1.
@@ -122,25 +125,25 @@ class EachLabel(_Composite):
 
     @property
     def name(self) -> str:
-        """How pictures name it."""
+        """Name in figures."""
         return "label" if self.k == 1 else "labels, each"
 
     @cached_property
     def parts(self) -> Mapping[str, ClassScore]:
-        """One for each label."""
+        """One score per label."""
         return {f"label {n + 1}": ClassScore(NthLabel(n), f"label {n + 1}") for n in range(self.k)}
 
 
 @dataclass(frozen=True)
 class Margin(_Composite):
-    """How far a class is ahead of the best other one: the evidence that tells both apart.
+    """Score of a class minus the score of the best other class: the evidence that tells both apart.
 
     Args:
-        of: ``"predicted"``, then this is the best class against the second best; ``"label"``; or a class.
+        of: ``"predicted"`` for the best class against the second best; ``"label"``; or a class.
 
     Raises:
-        TypeError: It is nothing of this.
-        ValueError: It is another name, or below 0.
+        TypeError: ``of`` is of another type.
+        ValueError: ``of`` is another name, or negative.
 
     >>> Margin(of=0)(torch.tensor([[5.0, 1.0, 3.0]]), Probe(torch.rand(1, 1, 4, 4)))
     tensor([2.])
@@ -156,13 +159,13 @@ class Margin(_Composite):
 
     @property
     def name(self) -> str:
-        """How pictures name it."""
-        best = {"predicted": "best class against the second best", "label": "label against the best other class"}
-        return best.get(str(self.of), f"class {self.of} against the best other one")
+        """Name in figures."""
+        names = {"predicted": "best class against the second best", "label": "label against the best other class"}
+        return names.get(str(self.of), f"class {self.of} against the best other one")
 
     @cached_property
     def parts(self) -> Mapping[str, ClassScore]:
-        """The one score."""
+        """The single score."""
         choose = _CHOICES[self.of] if isinstance(self.of, str) else class_target(self.of).choose
         return {"": ClassScore(Against(choose), self.name, is_dynamic=True)}
 
@@ -171,7 +174,7 @@ _CHOICES = {"predicted": predicted, "label": label}
 
 
 def split_target(target: Target) -> Mapping[str, Target]:
-    """What of a target is explained by itself, by the name that keys end in; "" is the end of a single score's.
+    """Split a target into the scores that are explained separately, by the suffix of their keys; "" for a single one.
 
     >>> list(split_target(TopK(2))), list(split_target(lambda output, probe: output[:, 0]))
     (['top 1', 'top 2'], [''])
@@ -180,18 +183,22 @@ def split_target(target: Target) -> Mapping[str, Target]:
 
 
 def list_class_scores(target: Target) -> list[ClassScore]:
-    """The scores of classes that a target is made of; none where it is made of something else."""
-    parts = list(split_target(target).values())
-    return [part for part in parts if isinstance(part, ClassScore)] if isinstance(parts[0], ClassScore) else []
+    """List the class scores of a target; empty if it has other scores."""
+    scores = list(split_target(target).values())
+    return [score for score in scores if isinstance(score, ClassScore)] if isinstance(scores[0], ClassScore) else []
 
 
 def is_dynamic(target: Target) -> bool:
-    """Whether other logits lead to other classes."""
-    return any(part.is_dynamic for part in list_class_scores(target))
+    """Return whether the selected classes depend on the logits."""
+    return any(score.is_dynamic for score in list_class_scores(target))
 
 
 def freeze_target(target: Target, explained: Mapping[str, Tensor]) -> Target:
-    """The target that stays with what was explained, see `Explanation.explained`; itself where that was no class.
+    """Return the target that always explains the classes explained before; ``target`` itself if these are none.
+
+    Args:
+        target: The target that was explained.
+        explained: See `Explanation.explained`.
 
     >>> target = freeze_target(TopK(1), {"top 1": torch.tensor([2])})
     >>> target(torch.tensor([[5.0, 6.0, 7.0]]), Probe(torch.rand(1, 1, 4, 4)))
@@ -201,4 +208,4 @@ def freeze_target(target: Target, explained: Mapping[str, Tensor]) -> Target:
         return target
     if list(explained) == [""]:
         return freeze_classes(explained[""])
-    return Parts({name: freeze_classes(chosen) for name, chosen in explained.items()})
+    return Parts({name: freeze_classes(classes) for name, classes in explained.items()})

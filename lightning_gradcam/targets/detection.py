@@ -1,4 +1,4 @@
-"""Scores of detected boxes, and where in an image the places of a detector's layers are."""
+"""Scores of the boxes that a detector returns."""
 
 from __future__ import annotations
 
@@ -9,43 +9,56 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.targets import TARGETS, ClassScore, class_target, freeze_classes, target_name
+from lightning_gradcam.targets.classes import ClassTarget
+from lightning_gradcam.targets.unsupported import unsupported_output
 
 Boxes: TypeAlias = Mapping[str, Tensor]
-"""What a detector of torchvision finds in one image: ``boxes`` (m, 4), ``labels`` (m,) and ``scores`` (m,)."""
+"""Boxes that a torchvision detector returns for one image: ``boxes`` (m, 4), ``labels`` (m,) and ``scores`` (m,)."""
 
 
 def find_boxes(output: Any) -> Sequence[Boxes] | None:
-    """One `Boxes` per image in what a detector returned; None where there are none."""
+    """Return one `Boxes` per image from a detector's output; None if there are none."""
     if not isinstance(output, (tuple, list)):
         return None
     if output and all(isinstance(item, Mapping) and {"boxes", "labels", "scores"} <= item.keys() for item in output):
         return output
-    return next((found for item in output if (found := find_boxes(item)) is not None), None)
+    return next((boxes for item in output if (boxes := find_boxes(item)) is not None), None)
+
+
+def require_boxes(output: Any) -> Sequence[Boxes]:
+    """Return one `Boxes` per image from a detector's output.
+
+    Raises:
+        NotExplainableError: The output has no boxes.
+    """
+    boxes = find_boxes(output)
+    if boxes is None:
+        raise unsupported_output("one mapping per image with 'boxes', 'labels' and 'scores'", output)
+    return boxes
 
 
 def as_list(model: nn.Module, probe: Probe) -> Any:
-    """A ``forward=`` for models that take a list of images: ``model([image, ...])``."""
+    """Call a model that takes a list of images: ``model([image, ...])``; for ``forward=``."""
     return model(list(probe.images))
 
 
 @dataclass(frozen=True)
-class BoxScore:
-    """The score of the best box of one class in each image.
+class BoxScore(ClassTarget):
+    """Score of the best box of one class in each image.
 
     An image without a box of that class has the score 0, and its map says "no gradient".
 
     Args:
-        of: ``"predicted"`` is the best box of all, ``"label"`` the best one of the probe's label ``(N,)``; or a class
-            for all images, or a `ClassScore`, which has one for each.
+        of: ``"predicted"`` for the best box of all classes, ``"label"`` for the best box of the probe's label ``(N,)``;
+            or a class for all images, or a `ClassScore` with one class per image.
 
     Example:
-        >>> found = {"boxes": torch.rand(3, 4), "labels": torch.tensor([2, 1, 1])}
-        >>> found["scores"] = torch.tensor([0.9, 0.5, 0.7])
+        >>> boxes = {"boxes": torch.rand(3, 4), "labels": torch.tensor([2, 1, 1])}
+        >>> boxes["scores"] = torch.tensor([0.9, 0.5, 0.7])
         >>> probe = Probe(torch.rand(1, 3, 8, 8))
-        >>> BoxScore()([found], probe), BoxScore(1)([found], probe), BoxScore(3)([found], probe)
+        >>> BoxScore()([boxes], probe), BoxScore(1)([boxes], probe), BoxScore(3)([boxes], probe)
         (tensor([0.9000]), tensor([0.7000]), tensor([0.]))
     """
 
@@ -53,7 +66,7 @@ class BoxScore:
 
     def __post_init__(self) -> None:
         if isinstance(self.of, str):
-            score = TARGETS.named(self.of)
+            score = TARGETS.resolve(self.of)
             if not isinstance(score, ClassScore):
                 raise ValueError(f"Expected `of` to be 'predicted', 'label' or a class, but got {self.of!r}.")
             object.__setattr__(self, "of", score)
@@ -62,8 +75,8 @@ class BoxScore:
 
     @property
     def name(self) -> str:
-        """How pictures call it."""
-        return f"best box of the {target_name(self._score)}" if self._is_given else "best box"
+        """Name in figures."""
+        return f"best box of the {target_name(self._score)}" if self._has_class else "best box"
 
     @property
     def _score(self) -> ClassScore:
@@ -71,69 +84,63 @@ class BoxScore:
         return self.of
 
     @property
-    def _is_given(self) -> bool:
+    def _has_class(self) -> bool:
+        """Whether the class does not depend on the boxes."""
         return self._score is not TARGETS["predicted"]
 
-    def chosen(self, output: Any, probe: Probe) -> Tensor:
-        """The classes explained, ``(n,)`` int64; of an image without a box, 0 where none was given: the background."""
-        found = _boxes(output)
-        if self._is_given:
-            return self._score.choose(found[0]["scores"].new_zeros(len(found), 1), probe)
-        best = [each["labels"][each["scores"].argmax()] if len(each["scores"]) else 0 for each in found]
-        return torch.as_tensor(best, device=found[0]["scores"].device)
+    def select_classes(self, output: Any, probe: Probe) -> Tensor:
+        """Select the classes, ``(n,)`` int64; for the best box of an image without boxes, 0, the background."""
+        detections = require_boxes(output)
+        scores = detections[0]["scores"]
+        if self._has_class:
+            return self._score.choose(scores.new_zeros(len(detections), 1), probe)
+        classes = [boxes["labels"][boxes["scores"].argmax()] if len(boxes["scores"]) else 0 for boxes in detections]
+        return torch.as_tensor(classes, device=scores.device)
 
     def __call__(self, output: Any, probe: Probe) -> Tensor:
-        """The scores, ``(n,)``."""
-        found = _boxes(output)
-        classes = self.chosen(output, probe) if self._is_given else [None] * len(found)
-        return torch.stack([_best(each, c) for each, c in zip(found, classes, strict=True)])
+        """Compute the scores, ``(n,)``."""
+        detections = require_boxes(output)
+        classes = self.select_classes(output, probe) if self._has_class else [None] * len(detections)
+        return torch.stack([_score_best_box(boxes, c) for boxes, c in zip(detections, classes, strict=True)])
 
-    def freeze(self, output: Any, probe: Probe) -> BoxScore:
-        """The classes that are chosen now, for these rows for good."""
-        return BoxScore(freeze_classes(self.chosen(output, probe)))
+    def freeze_to(self, classes: Tensor) -> BoxScore:
+        """Return the score of the best box of ``classes``, as selected for N images."""
+        return BoxScore(freeze_classes(classes))
 
     def select_rows(self, rows: slice | Sequence[int]) -> BoxScore:
-        """The same for some rows of the probe."""
+        """Return the target for some images of the probe."""
         return BoxScore(self._score.select_rows(rows))
 
 
-def _best(found: Boxes, of: Tensor | None) -> Tensor:
-    scores = found["scores"] if of is None else found["scores"][found["labels"] == of]
-    return scores.amax() if len(scores) else found["scores"].sum() * 0  # 0 that keeps the graph
+def _score_best_box(boxes: Boxes, of: Tensor | None) -> Tensor:
+    """Return the largest score of one class, or of all classes if it is None."""
+    scores = boxes["scores"] if of is None else boxes["scores"][boxes["labels"] == of]
+    return scores.amax() if len(scores) else boxes["scores"].sum() * 0  # a 0 that is part of the graph
 
 
 def sum_box_scores(output: Any, _probe: Probe) -> Tensor:
-    """The sum of all boxes' scores, ``(n,)``: what its gradient reaches, some box depends on."""
-    return torch.stack([each["scores"].sum() for each in _boxes(output)])
+    """Sum the scores of all boxes, ``(n,)``: some box depends on whatever the sum's gradient reaches."""
+    return torch.stack([boxes["scores"].sum() for boxes in require_boxes(output)])
 
 
-def score_smallest_box(output: Any, rows: Probe) -> Tensor:  # noqa: ARG001  # a target
-    """The score of each image's smallest box, ``(n,)``.
+def score_smallest_box(output: Any, _probe: Probe) -> Tensor:
+    """Return the score of each image's smallest box, ``(n,)``.
 
-    Detectors find boxes of different sizes in maps of different resolution; a map that the scores of the smallest and
-    the largest one depend on lies before these branch off.
+    Detectors find boxes of different sizes in maps of different resolution. A map that the scores of both the smallest
+    and the largest box depend on lies before these branch off.
     """
-    return torch.stack([_extreme(each, largest=False) for each in _boxes(output)])
+    return torch.stack([_score_extreme_box(boxes, is_largest=False) for boxes in require_boxes(output)])
 
 
-def score_largest_box(output: Any, rows: Probe) -> Tensor:  # noqa: ARG001  # a target
-    """The score of each image's largest box, ``(n,)``."""
-    return torch.stack([_extreme(each, largest=True) for each in _boxes(output)])
+def score_largest_box(output: Any, _probe: Probe) -> Tensor:
+    """Return the score of each image's largest box, ``(n,)``."""
+    return torch.stack([_score_extreme_box(boxes, is_largest=True) for boxes in require_boxes(output)])
 
 
-def _extreme(found: Boxes, largest: bool) -> Tensor:
-    if not len(found["scores"]):
-        return found["scores"].sum()
-    x0, y0, x1, y1 = found["boxes"].detach().unbind(1)
+def _score_extreme_box(boxes: Boxes, is_largest: bool) -> Tensor:
+    """Return the score of the box with the largest or smallest area."""
+    if not len(boxes["scores"]):
+        return boxes["scores"].sum()
+    x0, y0, x1, y1 = boxes["boxes"].detach().unbind(1)
     areas = (x1 - x0) * (y1 - y0)
-    return found["scores"][areas.argmax() if largest else areas.argmin()]
-
-
-def _boxes(output: Any) -> Sequence[Boxes]:
-    found = find_boxes(output)
-    if found is None:
-        raise NotExplainableError(
-            "Expected one mapping per image with 'boxes', 'labels' and 'scores' in the model's output, but got "
-            f"{type(output).__name__}. Pass `forward=`, a callable of (model, probe) that returns them."
-        )
-    return found
+    return boxes["scores"][areas.argmax() if is_largest else areas.argmin()]

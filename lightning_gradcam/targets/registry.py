@@ -1,4 +1,4 @@
-"""Targets by name."""
+"""Registry of targets by name, and conversion of the ``target`` argument."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lightning_gradcam.targets.composite import EachLabel, Margin, TopK
 from lightning_gradcam.targets.embeddings import CosineSimilarity, EmbeddingNorm
 from lightning_gradcam.utils.registry import Registry
 
-MOST = 3
-"""So many of an image's labels have maps of their own, unless more are asked for."""
+MAX_LABEL_MAPS = 3
+"""Number of an image's labels that have maps of their own by default."""
 
 TARGETS = Registry[Target]("target")
 """Targets by name; ``TARGETS.register("name")(target)`` adds one."""
@@ -29,21 +29,21 @@ TARGETS.register("norm")(EmbeddingNorm())
 
 
 def coerce_target(target: str | int | Sequence[int] | Tensor | Target) -> Target:
-    """The target of that name, of these classes, or the callable itself.
+    """Return the target of that name, of these classes, or the callable itself.
 
     Raises:
         ValueError: No target has that name.
-        TypeError: It is nothing of the above.
+        TypeError: ``target`` is of another type.
     """
     if isinstance(target, str):
-        return TARGETS.named(target)
+        return TARGETS.resolve(target)
     if callable(target) and not isinstance(target, Tensor):
         return target
     return class_target(target)
 
 
 def target_name(target: Target) -> str:
-    """How pictures name a target.
+    """Return a target's name in figures.
 
     >>> target_name(TARGETS["label"]), target_name(class_target(3))
     ('label', 'class 3')
@@ -52,8 +52,8 @@ def target_name(target: Target) -> str:
 
 
 def with_labels(target: Target, probe: Probe) -> Target:
-    """The target as it is; but of multi-label images, ``"label"`` is each of their labels. (Waits for the device.)"""
+    """Replace ``"label"`` for multi-label images by each of their labels. (Waits for the device.)"""
     if target is not TARGETS["label"] or not probe.multilabel or probe.labels is None:
         return target
     most = int((probe.labels > 0).sum(1).max())
-    return EachLabel(min(max(most, 1), MOST))
+    return EachLabel(min(max(most, 1), MAX_LABEL_MAPS))

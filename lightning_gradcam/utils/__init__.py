@@ -1,1 +1,1 @@
-"""Five generic helpers that know nothing of explanations."""
+"""Generic helpers that do not depend on explanations."""

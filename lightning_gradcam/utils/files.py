@@ -1,4 +1,4 @@
-"""Files."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from pathlib import Path
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file so that others, other processes that write it as well, see a whole one, the old or the new.
+    """Write a file atomically: other processes, also ones that write it, see its old or its new content, never a part.
+
+    Args:
+        path: The file, whose folder is created if missing.
+        content: The new content.
 
     Raises:
-        OSError: It could not be written; what was there is as it was.
+        OSError: The file could not be written; its old content is unchanged.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -21,7 +25,7 @@ def write_atomic(path: str | os.PathLike[str], content: bytes) -> None:
     try:
         with open(draft, "xb") as file:
             if target.exists():
-                shutil.copymode(target, draft)  # patients' images may be for few eyes
+                shutil.copymode(target, draft)  # keeps the permissions, which may protect confidential images
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

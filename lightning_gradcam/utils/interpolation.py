@@ -1,4 +1,4 @@
-"""Interpolation."""
+"""Interpolation of maps to another size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ _MODES = {
 
 
 def check_interpolation(interpolation: str, dimensions: int = 2) -> None:
-    """Raise a ValueError where there is no such interpolation in as many dimensions."""
+    """Check that an interpolation exists for maps with this number of spatial dimensions.
+
+    Raises:
+        ValueError: It does not.
+    """
     choices = [name for name, modes in _MODES.items() if dimensions in modes]
     if interpolation not in choices:
         raise ValueError(
@@ -27,10 +31,14 @@ def check_interpolation(interpolation: str, dimensions: int = 2) -> None:
 
 
 def resize(maps: Tensor, size: tuple[int, ...], interpolation: Interpolation = "bilinear") -> Tensor:
-    """Maps ``(N, *s)``, none below zero, at another size; errors as of `check_interpolation`."""
+    """Resize nonnegative maps ``(N, *s)``.
+
+    Raises:
+        ValueError: The interpolation does not exist for this number of dimensions, see `check_interpolation`.
+    """
     check_interpolation(interpolation, len(size))
     mode = _MODES[interpolation][len(size)]
     if mode == "nearest-exact":
         return F.interpolate(maps[:, None], size=size, mode=mode)[:, 0]
-    enlarged = F.interpolate(maps[:, None], size=size, mode=mode, align_corners=False)[:, 0]
-    return enlarged.clamp_min(0) if mode == "bicubic" else enlarged  # which swings below zero beside a peak
+    resized = F.interpolate(maps[:, None], size=size, mode=mode, align_corners=False)[:, 0]
+    return resized.clamp_min(0) if mode == "bicubic" else resized  # bicubic undershoots zero next to a peak

@@ -1,4 +1,4 @@
-"""Names for choices: a dictionary, a decorator, and an error that offers the closest name."""
+"""Registries of entries by name: a dictionary, a decorator, and an error that suggests the closest name."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_MOST_CHOICES = 40
+
 
 def unknown_name_error(noun: str, name: str, choices: Iterable[str]) -> ValueError:
-    """The error for a name that is not there, with the closest ones that are.
+    """Create the error for an unknown name; its message suggests the closest names.
 
     >>> str(unknown_name_error("method", "grad-cam", ["gradcam", "hirescam"]))
     "Expected the name of a method, but got 'grad-cam'. Did you mean 'gradcam'? Choices: 'gradcam', 'hirescam'."
@@ -18,17 +20,22 @@ def unknown_name_error(noun: str, name: str, choices: Iterable[str]) -> ValueErr
     names = sorted(choices)
     close = [n for n in names if n.endswith(f".{name}")] + difflib.get_close_matches(name, names, n=3)
     close = close or [n for n in names if n.lower() == name.lower()]
-    offer = f" Did you mean {' or '.join(repr(n) for n in dict.fromkeys(close))}?" if close else ""
-    shown = ", ".join(repr(n) for n in names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
-    return ValueError(f"Expected the name of a {noun}, but got {name!r}.{offer} Choices: {shown}.")
+    suggestion = f" Did you mean {' or '.join(repr(n) for n in dict.fromkeys(close))}?" if close else ""
+    listing = ", ".join(repr(n) for n in names[:_MOST_CHOICES])
+    if len(names) > _MOST_CHOICES:
+        listing += f", ... ({len(names)} in all)"
+    return ValueError(f"Expected the name of a {noun}, but got {name!r}.{suggestion} Choices: {listing}.")
 
 
 class Registry(dict[str, T]):
-    """What can be chosen by name.
+    """A dictionary of entries that users select by name.
+
+    Args:
+        noun: The kind of entry, for the error message.
 
     >>> shapes = Registry[int]("shape")
     >>> _ = shapes.register("square")(4)
-    >>> shapes.named("square")
+    >>> shapes.resolve("square")
     4
     """
 
@@ -37,7 +44,7 @@ class Registry(dict[str, T]):
         self.noun = noun
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that makes an entry available as ``name``; a later entry replaces an earlier one."""
+        """Return a decorator that registers an entry as ``name``; a later entry replaces an earlier one."""
 
         def enter(entry: T) -> T:
             self[name] = entry
@@ -45,11 +52,11 @@ class Registry(dict[str, T]):
 
         return enter
 
-    def named(self, name: str) -> T:
-        """The entry of that name.
+    def resolve(self, name: str) -> T:
+        """Return the entry registered as ``name``. (``get`` is `dict.get`, which raises nothing.)
 
         Raises:
-            ValueError: No entry has that name; the message offers the closest.
+            ValueError: No entry has that name; the message suggests the closest.
         """
         if name not in self:
             raise unknown_name_error(self.noun, name, self)

@@ -1,43 +1,43 @@
-"""Words from files and models, shown where they could be obeyed: by a terminal, by Markdown, by HTML."""
+"""Escaping of untrusted text, from files and models, for a terminal, Markdown and HTML."""
 
 from __future__ import annotations
 
 import html
 import re
 
-_OBEYED = re.compile(
-    "[\x00-\x1f\x7f-\x9f"  # controls: a terminal moves, colours, or retitles itself
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # turn the direction of reading (CVE-2021-42574)
+_CONTROLS = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # control characters, which move the cursor or change colors and the title
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # change the direction of text (CVE-2021-42574)
     "\u2028\u2029"  # end a line
-    "\ud800-\udfff]"  # halves of characters, which JSON can spell and no file can hold
+    "\ud800-\udfff]"  # surrogates, which JSON can contain but UTF-8 cannot encode
 )
 
 
-def escape_terminal(words: str) -> str:
-    r"""One line for a terminal, with "?" for every character that it would obey instead of show.
+def escape_terminal(text: str) -> str:
+    r"""Escape text for one line of a terminal: replace every control character by "?".
 
     >>> escape_terminal("a \x1b[31mname\nand \u202eanother")
     'a ?[31mname?and ?another'
     """
-    return _OBEYED.sub("?", words)
+    return _CONTROLS.sub("?", text)
 
 
-def escape_markdown(words: str) -> str:
-    """The same for Markdown, in a table as well: nothing in it is obeyed, nobody mentioned and nothing linked.
+def escape_markdown(text: str) -> str:
+    """Escape text for Markdown, also inside of tables: it formats, mentions and links nothing.
 
-    Entities are read before GitHub looks for mentions, issues and addresses, so a space of no width breaks these up.
+    GitHub decodes entities before it detects mentions, issues and addresses, so a zero-width space breaks these up.
 
     >>> escape_markdown("<b>|@all #1")
     '&#60;b&#62;&#124;&#64;&#8203;all &#35;&#8203;1'
     """
-    broken = re.sub(r"[@#]|:(?=//)|www(?=\.)|GH(?=-)", lambda found: found[0] + "\u200b", escape_terminal(words))
-    return re.sub(r"[&\\`*_{}\[\]<>()#!|~@\u200b]", lambda found: f"&#{ord(found[0])};", broken)
+    separated = re.sub(r"[@#]|:(?=//)|www(?=\.)|GH(?=-)", lambda match: match[0] + "\u200b", escape_terminal(text))
+    return re.sub(r"[&\\`*_{}\[\]<>()#!|~@\u200b]", lambda match: f"&#{ord(match[0])};", separated)
 
 
-def escape_html(words: str) -> str:
-    """The same for HTML, between tags and in quoted attributes.
+def escape_html(text: str) -> str:
+    """Escape text for HTML, between tags and in quoted attributes.
 
     >>> escape_html('<b>"&')
     '&lt;b&gt;&quot;&amp;'
     """
-    return html.escape(escape_terminal(words))
+    return html.escape(escape_terminal(text))

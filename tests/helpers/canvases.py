@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_gradcam.explainer.explanation import Explanation, find_status
+from lightning_gradcam.explainer.explanation import Explanation
+from lightning_gradcam.explainer.map_status import find_status
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.render.canvas import restore_images
 from lightning_gradcam.render.sheet import Sheet

@@ -8,8 +8,11 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from pytorch_lightning import Callback
@@ -18,6 +21,7 @@ from torch import distributed
 from torch.distributed.tensor import DTensor
 
 from lightning_gradcam import GradCAMCallback, explain
+from lightning_gradcam.monitor.monitor import ProbeMonitor, Snapshot
 from tests.helpers.lit import fit, loader
 from tests.regimes.processes import CASES, Case, ThroughChild
 
@@ -53,6 +57,20 @@ def _local(value: Any) -> Any:
     return torch.as_tensor(value).detach().clone()
 
 
+@contextmanager
+def recorded_snapshots() -> Iterator[list[Snapshot]]:
+    """Collect the snapshots that this process takes."""
+    snapshots: list[Snapshot] = []
+    take_snapshot = ProbeMonitor.take_snapshot
+
+    def record(monitor: ProbeMonitor, *args: Any) -> Snapshot:
+        snapshots.append(take_snapshot(monitor, *args))
+        return snapshots[-1]
+
+    with mock.patch.object(ProbeMonitor, "take_snapshot", record):
+        yield snapshots
+
+
 def run(case: Case, folder: Path, with_callback: bool) -> dict[str, Any]:
     """One run in this process."""
     recorder, watcher = Recorder(), None
@@ -67,7 +85,7 @@ def run(case: Case, folder: Path, with_callback: bool) -> dict[str, Any]:
         if case.monitors:
             callbacks += [EarlyStopping("gradcam/drift", patience=9)]
             callbacks += [ModelCheckpoint(folder, monitor="gradcam/drift", save_weights_only=True)]
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, recorded_snapshots() as snapshots:
         warnings.simplefilter("always")
         trainer = fit(
             folder,
@@ -82,9 +100,9 @@ def run(case: Case, folder: Path, with_callback: bool) -> dict[str, Any]:
         return found
     ours = {k: v.clone() for k, v in trainer.callback_metrics.items() if k.startswith("gradcam/")}
     found |= {"metrics": ours, "looks": 0, "files": len(list(folder.rglob("events*")))}
-    if watcher.monitor is not None and watcher.monitor.film.frames:
-        frame, probe = watcher.monitor.film.frames[-1], watcher.monitor.probe
-        found |= {"looks": watcher.monitor.track.looks, "evidence": frame.evidence, "images": probe.images}
+    if watcher.monitor is not None and snapshots:
+        evidence, probe = next(iter(snapshots[-1].explanation.evidence.values())), watcher.monitor.probe
+        found |= {"looks": watcher.monitor.tracker.snapshots, "evidence": evidence, "images": probe.images}
         if distributed.get_rank() == 0:
             found["oracle"] = _oracle(case, recorder.weights, watcher)
     return found
@@ -94,7 +112,7 @@ def _oracle(case: Case, weights: dict[str, Any], watcher: GradCAMCallback) -> An
     """The evidence of the last look, by one process, with the weights of the end."""
     model = case.make()
     model.load_state_dict(weights)
-    layer = watcher.monitor.plan.layers[0].name
+    layer = watcher.monitor.explainer.layers[0].name
     forward = (lambda m, p: m.net(p.images)) if isinstance(model, ThroughChild) else None
     target = watcher.monitor.target
     return explain(model, watcher.monitor.probe, layers=layer, target=target, forward=forward).evidence[layer]

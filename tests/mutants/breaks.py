@@ -42,13 +42,13 @@ def ranks(old: str, new: str, about: str) -> Break:
 
 
 OFFER = """takes_iterator(pl_module.validation_step):
-            self._run.offer(trainer, batch, "validation")
+            self._controller.add_batch(trainer, batch, "validation")
 
     def on_validation_batch_end"""
 
 BREAKS = {
     "reentrant": isolation(
-        "checkpoint.CheckpointFunction = _NotCheckpointed", "_ = checkpointed",
+        "checkpoint.CheckpointFunction = _BypassCheckpoint", "_ = checkpoint_function",
         "reentrant checkpoints are passed through in a look",
     ),
     "torch random state": isolation(
@@ -70,8 +70,8 @@ BREAKS = {
         'if "torch._dynamo" in sys.modules:', "if False:", "compiled code runs eagerly in a look",
     ),
     "never eval": isolation(
-        'object.__setattr__(module, "__dict__", own)',
-        'object.__setattr__(module, "__dict__", own)\n            module.eval()',
+        'object.__setattr__(module, "__dict__", isolated_attributes)',
+        'object.__setattr__(module, "__dict__", isolated_attributes)\n            module.eval()',
         "`eval()` is never called: flags are set instead",
     ),
     "train flags": isolation(
@@ -97,10 +97,16 @@ BREAKS = {
     ),
     "gradients": Break(
         "capture/passes.py",
-        "found = torch.autograd.grad(total, tensors, retain_graph=kept, create_graph=again, allow_unused=True)",
-        "[tensor.retain_grad() for tensor in tensors]\n"
+        """gradients = torch.autograd.grad(
+            total,
+            list(self.tensors.values()),
+            retain_graph=self.differentiable or self.retain_graph,
+            create_graph=self.differentiable,
+            allow_unused=True,
+        )""",
+        "[tensor.retain_grad() for tensor in self.tensors.values()]\n"
         "        total.backward(retain_graph=True)\n"
-        "        found = [tensor.grad for tensor in tensors]",
+        "        gradients = [tensor.grad for tensor in self.tensors.values()]",
         "gradients are asked for at the layer: no weight collects any",
     ),
     "gradients at pixels": Break(
@@ -120,7 +126,7 @@ BREAKS = {
     ),
     "nothing logged": Break(
         "callback/trainer.py",
-        "vars(silent).update(log=_ignore, log_dict=_ignore)", "pass", "`log` is mute during a look",
+        "vars(submodule).update(log=_ignore, log_dict=_ignore)", "pass", "`log` is mute during a look",
     ),
     "precision": Break(
         "callback/session.py", "precision.convert_input(probe.images)", "probe.images",
@@ -139,11 +145,11 @@ BREAKS = {
         "moments are told apart by batches, not by steps",
     ),
     "looked already": run(
-        "self.looked_at != count_batches(trainer)):\n            step = max", "True):\n            step = max",
+        "self.explained_at != count_batches(trainer)):\n            step = max", "True):\n            step = max",
         "no moment is looked at twice",
     ),
     "between": callback(
-        "if self._run.logged_at != count_batches(trainer):", "if False:",
+        "if self._controller.logged_at != count_batches(trainer):", "if False:",
         "epochs that end without a validation are looked at, too",
     ),
     "every n": Break(
@@ -151,10 +157,10 @@ BREAKS = {
         "% self.every_n_epochs != 0", "% 1 != 0", "epochs between those that were asked for are left out",
     ),
     "start has no batch": run(
-        "self.looked_at = None  # before", "pass  # before", "the look before the first step belongs to no batch",
+        "self.explained_at = None  # not the", "pass  # not the", "the look before the first step belongs to no batch",
     ),
     "end": run(
-        'self.look(trainer, module, f"end · step {step}", step)', "pass",
+        'self.take_snapshot(trainer, module, f"end · step {step}", step)', "pass",
         "where training ends inside an epoch, a look is made",
     ),
     "sanity": callback(
@@ -169,21 +175,22 @@ BREAKS = {
         " and dataloader_idx == 0", "", "images come from the first validation loader",
     ),
     "tag": callback(
-        "_generate_state_key(tag=self.tag)", "_generate_state_key()", "each tag has a state of its own in checkpoints",
+        "_generate_state_key(tag=self.config.tag)", "_generate_state_key()",
+        "each tag has a state of its own in checkpoints",
     ),
     "verbs": callback('if stage == "fit":', "if True:", "other verbs than `fit` forget nothing"),
     "files": Break("loggers.py", "in loggers or [None]:", "in loggers:", "without a logger, pictures become files"),
     "writer": Break("loggers.py", 'register("CSVLogger")', 'register("")', "each logger takes pictures in its way"),
     "no images yet": Break(
-        "callback/probe_source.py", "return self._gatherer is None or len(self._gatherer) > 0", "return True",
+        "callback/probe_source.py", "return self._collector is None or len(self._collector) > 0", "return True",
         "without an image, there is no look before the first step",
     ),
     "resume": Break(
         "callback/session.py",
-        "self.monitor.load_state_dict(state[\"watch\"])", "pass", "a resumed run goes on with its looks",
+        "self.monitor.load_state_dict(checkpoint[\"watch\"])", "pass", "a resumed run goes on with its looks",
     ),
     "empty state": run(
-        "**about} if state else {}", "**about}", "before the first look there is nothing to save",
+        "**progress} if state else {}", "**progress}", "before the first look there is nothing to save",
     ),
     "never loads": callback(
         OFFER, OFFER.replace("batch,", "next(iter(trainer.val_dataloaders)),"), "loaders are never iterated",
@@ -199,23 +206,27 @@ BREAKS = {
         "batches are taken as the step gets them",
     ),
     "evaluation": isolation(
-        'own = {**attributes, "training": False, ', "own = {**attributes, ", "no module is in training during a look",
+        'isolated_attributes = {**attributes, "training": False, ', "isolated_attributes = {**attributes, ",
+        "no module is in training during a look",
     ),
-    "rows joined": ranks("every[index][new:]", "every[index]", "rows that two processes explained are taken once"),
+    "rows joined": ranks(
+        "gathered[index][new:]", "gathered[index]", "rows that two processes explained are taken once",
+    ),
     "rows of targets": Break(
-        "explainer/chunking.py", "[select_rows(target, rows) for target in targets]", "targets",
+        "explainer/chunking.py", "[select_rows(target, chunk) for target in targets]", "targets",
         "each row is explained for its class",
     ),
     "one probe for all": Break(
         "callback/session.py",
-        "self.ranks.broadcast_from_rank_zero(self._own)", "self._own()", "the first process's images are everyone's",
+        "self.ranks.broadcast_from_rank_zero(self._get_probe)", "self._get_probe()",
+        "the first process's images are everyone's",
     ),
     "buffers of the first": ranks(
         "if self.count == 1:\n            return {}", "if True:\n            return {}",
         "the first process's buffers are everyone's in a look",
     ),
     "all fail together": ranks(
-        "if not self.strategy.reduce_boolean_decision(problem is None):", "if problem is not None:",
+        "if not self.strategy.reduce_boolean_decision(error is None):", "if error is not None:",
         "where one process fails, all are told",
     ),
     "each process has its memory": Break(
@@ -223,15 +234,16 @@ BREAKS = {
         "where memory runs out, half as many images are explained at once",
     ),
     "measured together": Break(
-        "monitor/monitor.py", "self.portions.ranks.run_on_all_ranks(measure)",
+        "monitor/monitor.py", "self.sharded_explainer.ranks.run_on_all_ranks(measure)",
         "measure()", "what one process could not measure, none compares with",
     ),
-    "values of the first": run(
-        "if ranks.count == 1:\n            return values", "if True:\n            return values",
+    "values of the first": Break(
+        "callback/snapshot_logger.py",
+        "if self.ranks.count == 1:\n            return values", "if True:\n            return values",
         "every process logs what the first one says",
     ),
     "through the wrapper": ranks(
-        "if self.sharded else forward", "if False else forward", "the pass goes through what gathers the shards",
+        "if self.is_sharded else forward", "if False else forward", "the pass goes through what gathers the shards",
     ),
     "names without wrappers": Break(
         "capture/hooks.py", '"_fsdp_wrapped_module", ', "", "layers are named as without wrappers",

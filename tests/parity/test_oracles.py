@@ -14,8 +14,8 @@ from captum.attr import LayerGradCam
 from torch import nn
 
 from lightning_gradcam import explain
-from lightning_gradcam.explainer.explanation import find_status
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
+from lightning_gradcam.explainer.map_status import find_status
 from lightning_gradcam.methods import EQUATIONS, METHODS
 from tests.helpers.models import TinyResNet, assert_close, full_autograd, of_class, perturbed, plain_cnn
 from tests.helpers.replicas import REPLICAS

@@ -125,7 +125,7 @@ class Buffered(Lit):
 class FailsToMeasure(GradCAMCallback):
     def on_validation_epoch_end(self, trainer, pl_module):
         if self.monitor and trainer.global_rank == 1:
-            self.monitor.track.measure = self.fail
+            self.monitor.tracker.measure = self.fail
         super().on_validation_epoch_end(trainer, pl_module)
 
     def fail(self, *_):

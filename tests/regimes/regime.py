@@ -76,7 +76,7 @@ class Run:
         returned = regime.plan(self)
         said = {"returned": returned, "also": regime.also(self.last_trainer), "logged": self.notebook.curves}
         self.results = flat({**said, **state_of(self.model)})
-        self.looks = [watcher.monitor.track.looks if watcher.monitor else 0 for watcher in self.watchers]
+        self.looks = [watcher.monitor.tracker.snapshots if watcher.monitor else 0 for watcher in self.watchers]
         self.pictures = len(self.notebook.pictures) + len(list(root.rglob("*.png")))
 
     def new_trainer(self, **kwargs: Any) -> Trainer:

@@ -83,7 +83,7 @@ def test_colors_and_names_found_for_given_probe_and_resume(tmp_path):
     resumed = GradCAMCallback(probe=(images, data.labels))
     fit(tmp_path, [resumed], max_epochs=3, ckpt_path=str(tmp_path / "a.ckpt"))
     for callback in (first, resumed):
-        assert callback.monitor.names == list(CLASSES)
+        assert callback.monitor.class_names == list(CLASSES)
         assert torch.allclose(callback.monitor.figures.photos, data.pixels[:6], atol=1e-5)
 
 
@@ -93,7 +93,7 @@ def test_resume_with_another_layer_warns_and_starts_over(tmp_path):
     callback = GradCAMCallback(layers="features.2")
     with pytest.warns(UserWarning, match="curves start anew"):
         fit(tmp_path, [callback], max_epochs=4, ckpt_path=str(tmp_path / "a.ckpt"))
-    assert [f.name for f in callback.monitor.film.frames] == ["epoch 2", "epoch 3"]
+    assert [f.name for f in callback.monitor.figures.film.frames] == ["epoch 2", "epoch 3"]
 
 
 def test_resume_on_other_images_warns_and_starts_over(tmp_path):
@@ -104,7 +104,7 @@ def test_resume_on_other_images_warns_and_starts_over(tmp_path):
         resumed = fit(
             tmp_path, [callback], val=loader(36, 12, seed=9), max_epochs=4, ckpt_path=str(tmp_path / "a.ckpt")
         )
-    assert [f.name for f in callback.monitor.film.frames] == ["epoch 2", "epoch 3"]
+    assert [f.name for f in callback.monitor.figures.film.frames] == ["epoch 2", "epoch 3"]
     assert resumed.callback_metrics["gradcam/drift_from_start"] < 1
 
 
@@ -124,7 +124,13 @@ def test_run_resumed_twice_keeps_pending_state(tmp_path):
     assert flat(one) == flat(other)
     callback = GradCAMCallback(save_probe="hash")
     fit(tmp_path, [callback], ckpt_path=str(tmp_path / "b.ckpt"), **again)
-    assert [f.name for f in callback.monitor.film.frames] == ["start", "epoch 0", "epoch 1", "epoch 2", "epoch 3"]
+    assert [f.name for f in callback.monitor.figures.film.frames] == [
+        "start",
+        "epoch 0",
+        "epoch 1",
+        "epoch 2",
+        "epoch 3",
+    ]
 
 
 def test_checkpoint_stores_hash_of_large_probe_and_warns(tmp_path, monkeypatch):
@@ -141,7 +147,7 @@ def test_late_validation_still_fills_the_probe(tmp_path):
     fit(tmp_path, [callback], num_sanity_val_steps=0, check_val_every_n_epoch=2, max_epochs=4)
     known = {Bars(36, seed=1)[i][0].numpy().tobytes() for i in range(36)}
     assert {image.numpy().tobytes() for image in callback.monitor.probe.images} <= known
-    assert callback._run.session.describe()["probe"].endswith("from validation batches")
+    assert callback._controller.session.summarize()["probe"].endswith("from validation batches")
 
 
 def test_steps_that_take_an_iterator(tmp_path):
@@ -168,14 +174,14 @@ def test_first_training_batch_allows_initial_snapshot(tmp_path):
                 untrained.update(explain(self, callback.monitor.probe, target="label").evidence)
 
     fit(tmp_path, [callback], make=Before, val=None)
-    assert callback.monitor.film.frames[0].name == "start"
-    assert torch.equal(callback.monitor.film.frames[0].evidence, untrained["features"])
+    assert callback.monitor.figures.film.frames[0].name == "start"
+    assert torch.equal(callback.monitor.figures.film.frames[0].evidence, untrained["features"])
 
 
 def test_epoch_of_one_batch_without_validation_has_snapshot(tmp_path):
     callback = GradCAMCallback(probe=9)
     fit(tmp_path, [callback], val=None, limit_train_batches=1)
-    assert [f.name for f in callback.monitor.film.frames] == ["start", "epoch 0", "epoch 1"]
+    assert [f.name for f in callback.monitor.figures.film.frames] == ["start", "epoch 0", "epoch 1"]
 
 
 class Binary(Lit):
@@ -217,15 +223,15 @@ def test_binary_model_with_one_output(tmp_path, sigmoid):
 def test_shared_scale_spans_all_snapshots_of_a_layer(tmp_path):
     callback = GradCAMCallback(layers=["features", "features.2"], scale="shared")
     fit(tmp_path, [callback], max_epochs=3)
-    largest = max(f.evidence.max() for f in callback.monitor.film.frames)
-    assert callback.monitor.figures.scale("features") == largest
-    assert callback.monitor.figures.scale("features.2") != largest
+    largest = max(f.evidence.max() for f in callback.monitor.figures.film.frames)
+    assert callback.monitor.figures.get_scale("features") == largest
+    assert callback.monitor.figures.get_scale("features.2") != largest
 
 
 def test_no_message_lost_if_training_ends_with_partial_probe(tmp_path):
     callback = GradCAMCallback()
     fit(tmp_path, [callback], max_steps=2, max_epochs=-1, val=loader(36, 2, by_class=True), check_val_every_n_epoch=5)
-    assert [f.name for f in callback.monitor.film.frames] == ["end"]
+    assert [f.name for f in callback.monitor.figures.film.frames] == ["end"]
 
 
 def test_callback_pickles_without_the_model(tmp_path):
@@ -242,7 +248,7 @@ def test_callback_pickles_without_the_model(tmp_path):
 def test_profiler_lists_snapshots_by_name(tmp_path):
     trainer = fit(tmp_path, [GradCAMCallback()], profiler="simple")
     durations = trainer.profiler.recorded_durations
-    assert len(durations["[GradCAMCallback]gradcam.look"]) == 3
+    assert len(durations["[GradCAMCallback]gradcam.snapshot"]) == 3
     assert "[Callback]GradCAMCallback{'tag': 'gradcam'}.on_validation_epoch_end" in durations
 
 
@@ -259,11 +265,11 @@ def test_summary_names_weights_explained_under_averaging(tmp_path, first):
                 kept.update(average=explain(average, callback.monitor.probe, target="label").evidence["features"])
 
     fit(tmp_path, [callback, averaging] if first else [averaging, callback], make=Keep)
-    explained = callback.monitor.film.frames[-1].evidence
+    explained = callback.monitor.figures.film.frames[-1].evidence
     assert torch.equal(explained, kept["average" if first else "trained"])
     assert not torch.equal(*kept.values())
-    said = callback._run.session.describe()["weights"]
-    assert said.startswith("after validations the average of WeightAveraging" if first else "those in training")
+    said = callback._controller.session.summarize()["weights"]
+    assert said.startswith("after validations the average of WeightAveraging" if first else "the training weights")
 
 
 @pytest.mark.slow
@@ -293,5 +299,5 @@ def test_barebones_has_no_warning_about_our_log(tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(tmp_path, [callback], make=Quiet, barebones=True, logger=None, log_every_n_steps=None)
-    assert callback.monitor.track.looks == 2
+    assert callback.monitor.tracker.snapshots == 2
     assert not [w for w in caught if "self.log" in str(w.message)]

@@ -56,7 +56,7 @@ def test_a_checkpoint_of_either_is_resumed_by_either(package, then, tmp_path):
     assert torch.load(path, weights_only=True)["callbacks"][first.state_key]["version"] == 2
     fit(tmp_path, [resumed], max_epochs=2, ckpt_path=path, **saves, **package_of(then).run)
     assert torch.equal(first.monitor.probe.images, resumed.monitor.probe.images)
-    assert [f.name for f in resumed.monitor.film.frames] == ["start", "epoch 0", "epoch 1"]
+    assert [f.name for f in resumed.monitor.figures.film.frames] == ["start", "epoch 0", "epoch 1"]
 
 
 def test_the_profiler_names_the_hooks(package, tmp_path):
@@ -76,7 +76,7 @@ from tests.helpers.lit import fit
 from lightning_gradcam import GradCAMCallback
 callback = GradCAMCallback()
 fit(Path({str(tmp_path)!r}), callback, max_epochs=1, logger=False)
-print(callback.monitor.track.looks)
+print(callback.monitor.tracker.snapshots)
 """
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.splitlines()[-1] == "2"

@@ -95,7 +95,7 @@ def test_probe_is_spread_over_classes_also_when_sorted_and_small(tmp_path):
     callback = GradCAMCallback(probe=4)
     fit(tmp_path, [callback], val=loader(30, 2, by_class=True), max_epochs=1)
     assert callback.monitor.probe.labels.tolist() == [0, 0, 1, 2]
-    assert callback.monitor.names == list(CLASSES)
+    assert callback.monitor.class_names == list(CLASSES)
 
 
 def test_the_same_images_to_the_end_and_no_image_twice(tmp_path):
@@ -159,7 +159,7 @@ def test_the_last_weights_are_looked_at_where_max_steps_ends_inside_an_epoch(tmp
     callback = GradCAMCallback()
     trainer = fit(tmp_path, [callback], max_steps=6, max_epochs=-1)
     now = explain(trainer.lightning_module, callback.monitor.probe, target="label").evidence["features"]
-    assert torch.equal(now, callback.monitor.film.frames[-1].evidence)
+    assert torch.equal(now, callback.monitor.figures.film.frames[-1].evidence)
     assert read_events(trainer.log_dir).Images("gradcam/features")[-1].step == 5
 
 
@@ -190,7 +190,13 @@ def test_resume_goes_on_as_if_never_interrupted(tmp_path, read_events, save_prob
     together, uninterrupted = curves(first), curves(whole)
     for name, points in curves(second).items():
         assert together[name] | points == uninterrupted[name], name
-    assert [f.name for f in resumed.monitor.film.frames] == ["start", "epoch 0", "epoch 1", "epoch 2", "epoch 3"]
+    assert [f.name for f in resumed.monitor.figures.film.frames] == [
+        "start",
+        "epoch 0",
+        "epoch 1",
+        "epoch 2",
+        "epoch 3",
+    ]
 
 
 def test_drift_holds_the_class_where_there_are_no_labels(tmp_path, read_events):
@@ -269,7 +275,7 @@ def test_a_subclass_of_a_logger_is_served_by_its_parents_writer(tmp_path, read_e
 def test_precision_of_the_run(tmp_path, precision):
     callback = GradCAMCallback()
     trainer = fit(tmp_path, [callback], precision=precision)
-    evidence = callback.monitor.film.frames[-1].evidence
+    evidence = callback.monitor.figures.film.frames[-1].evidence
     assert evidence.dtype == torch.float32
     assert trainer.callback_metrics["gradcam/degenerate"] < 0.5
 
@@ -280,7 +286,7 @@ def test_given_probe_is_what_is_watched(tmp_path):
     callback = GradCAMCallback(probe=Probe(images, labels=data.labels))
     fit(tmp_path, [callback])
     assert torch.equal(callback.monitor.probe.images, images)
-    assert callback.monitor.film.frames[0].name == "start"
+    assert callback.monitor.figures.film.frames[0].name == "start"
 
 
 def test_fast_dev_run_writes_nothing(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lightning_gradcam import GradCAMCallback, Probe, explain
+from lightning_gradcam.monitor.figures import Caption
 from lightning_gradcam.probe.batch import read_batch
 from lightning_gradcam.render.sheet import draw_outline
 from tests.helpers.lit import fit
@@ -25,13 +26,14 @@ def test_without_a_setting_the_labels_masks_are_explained_as_explain_does_and_na
     watch = callback.monitor
     assert watch.target.name == "label"
     assert watch.probe.labels.shape == (6, 16, 16)
-    assert watch.names == list(Masked.classes)
+    assert watch.class_names == list(Masked.classes)
     found = seen["now"]
-    assert torch.equal(watch.film.frames[-1].evidence, next(iter(found.evidence.values())))
+    assert torch.equal(watch.figures.film.frames[-1].evidence, next(iter(found.evidence.values())))
     held = [[(mask == c).sum() for c in range(1, 4)] for mask in watch.probe.labels]
     assert found.classes.tolist() == [1 + max(range(3), key=counts.__getitem__) for counts in held]
-    sheet = watch.figures.draw(found, watch.track.found, "now", True, None)
-    plain = watch.figures.draw(replace(found, region=None), watch.track.found, "now", True, None)
+    caption = Caption("now", watch.tracker.measured, is_first=True)
+    sheet = watch.figures.draw(found, caption, None)
+    plain = watch.figures.draw(replace(found, region=None), caption, None)
     [key] = sheet
     assert sheet[key].shape[2] == plain[key].shape[2]
     assert sheet[key].ne(255).sum() != plain[key].ne(255).sum()

@@ -36,7 +36,7 @@ def test_a_run_leaves_picture_film_and_curves_and_finds_the_bodies(tmp_path, rea
     callback = GradCAMCallback()
     trainer = fit(tmp_path, [callback], make=BODIES[dimensions], max_epochs=12, **loaders(dimensions))
     events = read_events(trainer.log_dir)
-    key = callback.monitor.plan.layers[0].key
+    key = callback.monitor.explainer.layers[0].key
     pictures, films = events.Images(f"gradcam/{key}"), events.Images("gradcam/film")
     assert (len(pictures), len(films)) == (13, 1)
     for event in (pictures[-1], films[0]):
@@ -79,9 +79,9 @@ def test_curves_equal_slow_replicas(dimensions):
     watch = ProbeMonitor(probe, ShardedExplainer(plan), target, DisplayConfig())
     kept, grid = [], {1: "96 cells", 3: "12×16×16"}[dimensions]
     for look in range(3):
-        found = watch.look(model, f"epoch {look}")
+        found = watch.take_snapshot(model, f"epoch {look}")
         bold = watch.figures.sheet.bold
-        title = found.pictures["features.1"][:, GAP : GAP + bold.height, GAP:]
+        title = found.figures["features.1"][:, GAP : GAP + bold.height, GAP:]
         assert read(bold, title, INK, PAPER).startswith(f"features.1 · {grid} · gradcam of the label")
         with isolated(model), torch.enable_grad():
             features = model.features[:2](model_input(model, images)).detach().requires_grad_()

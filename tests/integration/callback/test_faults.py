@@ -46,7 +46,7 @@ IMAGES = torch.rand(4, 3, 16, 16)
         ({"target": "lable"}, "Did you mean 'label'"),
         ({"target": 1.5}, "integers"),
         ({"target": -1}, "from 0"),
-        ({"target": [0, 1]}, "gathered images come in no order"),
+        ({"target": [0, 1]}, "the order of collected images is not known"),
         ({"layers": 3}, "`layers` to be str or Module or Layer"),
         ({"forward": "model"}, "a callable, but got str"),
         ({"pixels": ([0.5], [0.5])}, "`pixels` to be Normalization or None"),
@@ -178,7 +178,7 @@ class Skips(Lit):
 
 CHANGES = {
     "a layer is lost": (after_the_first_epoch(lose_a_layer), {"layers": "features.5"}, "no longer in the model"),
-    "classes are added": (after_the_first_epoch(widen), {}, "told 3 classes apart .* now puts out 5"),
+    "classes are added": (after_the_first_epoch(widen), {}, "returned 3 logits per image .* and 5 now"),
     "maps shrink": (after_the_first_epoch(shrink), {}, r"8×8 .*4×4"),
     "a hook never fires": (Skips, {}, "its hook did not fire.*`layers=`"),
 }
@@ -191,7 +191,7 @@ def test_a_model_that_changes_while_it_trains_ends_looks_with_one_warning(tmp_pa
     with pytest.warns(UserWarning, match=message) as caught:
         trainer = fit(tmp_path, [callback, EarlyStopping("gradcam/drift", patience=9)], make=make, max_epochs=3)
     assert len([w for w in caught if "GradCAM" in str(w.message)]) == 1
-    assert callback.monitor.track.looks == 2  # before the first step, and after the first epoch
+    assert callback.monitor.tracker.snapshots == 2  # before the first step, and after the first epoch
     assert hooks_on(trainer.lightning_module) == 0
     assert weights(trainer) == weights(fit(tmp_path, make=make, max_epochs=3))
 
@@ -210,7 +210,9 @@ def test_a_fault_in_drawing_ends_looks_with_one_warning(tmp_path, monkeypatch):
         raise IndexError("out of ink")
 
     monkeypatch.setattr("lightning_gradcam.render.sheet.Sheet.draw", fail)
-    with pytest.warns(UserWarning, match="No explanations from here on: IndexError: out of ink") as caught:
+    with pytest.warns(
+        UserWarning, match="Explanations are disabled for the rest of the run: IndexError: out of ink"
+    ) as caught:
         trainer = fit(tmp_path, [GradCAMCallback()])
     assert len([w for w in caught if "GradCAM" in str(w.message)]) == 1
     assert weights(trainer) == weights(fit(tmp_path))
@@ -241,7 +243,7 @@ def test_an_error_of_the_users_keeps_its_meaning_and_no_hook_is_left(tmp_path, w
     model, callback = Raises(), GradCAMCallback()
     with pytest.raises(UsersError):
         fit(tmp_path, [callback], model=model, val_check_interval=2)
-    assert callback.monitor.track.looks >= 2
+    assert callback.monitor.tracker.snapshots >= 2
     assert hooks_on(model) == 0
 
 
@@ -323,7 +325,7 @@ def test_integers_that_are_no_labels_are_put_aside(tmp_path):
             return nn.functional.cross_entropy(self(batch[0]), batch[-1])
 
     callback = GradCAMCallback()
-    with pytest.warns(UserWarning, match="run from 1.. to 1.., but the model has 3 classes"):
+    with pytest.warns(UserWarning, match="range from 1.. to 1.., but the model has 3 classes"):
         fit(tmp_path, [callback], make=Third, val=DataLoader(Indexed(36), 12))
     assert callback.monitor.labels is None
 
@@ -379,7 +381,7 @@ def test_forward_argument_reaches_what_else_the_batch_holds(tmp_path):
 def test_module_without_forward_is_called_through_its_child(tmp_path):
     callback = GradCAMCallback()
     fit(tmp_path, [callback], make=ThroughChild)
-    assert callback.monitor.plan.layers[0].name == "net.0"
+    assert callback.monitor.explainer.layers[0].name == "net.0"
 
 
 def test_loader_is_never_iterated(tmp_path):

@@ -51,9 +51,11 @@ def test_looks_leave_nothing(film):
     kept = []
 
     def look(i):
-        watch.look(model, f"epoch {i}")
+        watch.take_snapshot(model, f"epoch {i}")
         if i in LOOKS:
-            kept.append(sum(isinstance(value, torch.Tensor) for f in watch.film.frames for value in vars(f).values()))
+            kept.append(
+                sum(isinstance(value, torch.Tensor) for f in watch.figures.film.frames for value in vars(f).values())
+            )
 
     found = counts_after(LOOKS, look, model)
     assert max(kept) <= 3 * 2 * film  # before it thins out, the film holds up to twice as many looks as it shows
@@ -88,7 +90,7 @@ def test_a_look_that_fails_halfway_leaves_nothing(place):
 
     def look(i):
         try:
-            watch.look(model, f"epoch {i}")
+            watch.take_snapshot(model, f"epoch {i}")
         except (HalfwayError, NotExplainableError):
             failed.append(i)
 

@@ -21,9 +21,9 @@ def test_layers_and_pixels_side_by_side(tmp_path, read_events):
     callback = GradCAMCallback(probe=4, method=["gradcam", "guided_gradcam", *FEW])
     fit(tmp_path, [callback], logger=TensorBoardLogger(tmp_path, name="run"))
     events = read_events(tmp_path / "run" / "version_0")
-    layer = next(iter(callback.monitor.plan.layers)).key
+    layer = next(iter(callback.monitor.explainer.layers)).key
     assert set(events.Tags()["images"]) == {f"gradcam/{layer}", "gradcam/input_pixels", "gradcam/film"}
-    last = callback.monitor.track.last
+    last = callback.monitor.tracker.last
     drifts = {f"drift{end}" for end in ("", f"/{layer}/guided_gradcam", f"/{PIXELS}/integrated_gradients with steps 4")}
     assert drifts <= last.keys()
     assert all(value.isfinite() for value in last.values())
@@ -40,20 +40,22 @@ def test_one_method_at_the_pixels_in_files(tmp_path):
 
 def test_what_is_too_slow_for_looks_is_refused_by_its_name_only(tmp_path):
     for name in ("lime", ["gradcam", "kernel_shap"]):
-        with pytest.raises(MisconfigurationException, match=r"makes 500 passes for each .*(Lime|KernelShap)\(sa"):
+        with pytest.raises(
+            MisconfigurationException, match=r"needs 500 forward passes per image.*(Lime|KernelShap)\(sa"
+        ):
             GradCAMCallback(method=name)
     callback = GradCAMCallback(probe=2, method=Lime(8, segments=2))
     fit(tmp_path, [callback], max_epochs=1)
-    assert list(callback.monitor.track.previous.maps) == [PIXELS]
+    assert list(callback.monitor.tracker.previous.maps) == [PIXELS]
 
 
 def test_titles_say_whose_neuron_it_is(tmp_path):
     callback = GradCAMCallback(probe=2, layers="features.4", method=GuidedBackprop((3, 2, 2)))
     fit(tmp_path, [callback], max_epochs=1)
     watch = callback.monitor
-    assert watch.plan.methods.keys() == {"guided_backprop of neuron 3 at 2, 2"}
-    look = watch.look(Lit(), "now")
-    sheet, picture = watch.figures.sheet, look.pictures["features.4"]
+    assert watch.explainer.methods.keys() == {"guided_backprop of neuron 3 at 2, 2"}
+    look = watch.take_snapshot(Lit(), "now")
+    sheet, picture = watch.figures.sheet, look.figures["features.4"]
     from lightning_gradcam.render.captions import GAP
     from lightning_gradcam.render.colors import INK, PAPER
 

@@ -39,7 +39,7 @@ def watched(target, probe, make=Lit, **how):
     target = None if target == "auto" else coerce_target(target)
     plan = prepare(model, probe, target=target or TARGETS["predicted"], layers=["features"], **how)
     target = resolve_target(target, probe, plan)
-    return ProbeMonitor(probe, ShardedExplainer(plan), target, DisplayConfig(names=NAMES)), model
+    return ProbeMonitor(probe, ShardedExplainer(plan), target, DisplayConfig(), class_names=NAMES), model
 
 
 def line_below(picture, sheet, y, x):
@@ -51,8 +51,8 @@ def line_below(picture, sheet, y, x):
 def test_the_best_classes_are_rows_that_name_their_class_in_each_image():
     probe = bars()
     watch, model = watched("topk", probe)
-    look = watch.look(model, "start")
-    picture, sheet = look.pictures["features"], watch.figures.sheet
+    look = watch.take_snapshot(model, "start")
+    picture, sheet = look.figures["features"], watch.figures.sheet
     height, line, sure = sheet.photos.shape[-2], sheet.font.height + 2, look.explanation.logits.softmax(1)
     order = look.explanation.logits.argsort(1, descending=True)
     for i in (0, 5):
@@ -66,14 +66,14 @@ def test_the_best_classes_are_rows_that_name_their_class_in_each_image():
             said = line_below(picture, sheet, below + 2 + height, x)
             assert said.split() == [NAMES[chosen], f"{round(float(sure[i, chosen]) * 100)}%"]
             below += 2 + height + line
-    assert list(look.pictures) == ["features"]
+    assert list(look.figures) == ["features"]
 
 
 def test_several_labels_are_rows_with_the_probability_of_each_class():
     probe = bars(6, SeveralBars)
     watch, model = watched("auto", probe, MultiLabel)
-    look = watch.look(model, "start")
-    picture, sheet = look.pictures["features"], watch.figures.sheet
+    look = watch.take_snapshot(model, "start")
+    picture, sheet = look.figures["features"], watch.figures.sheet
     assert (
         list(look.explanation.evidence)
         == [f"features/label {n}" for n in range(1, 4)][: int(probe.labels.sum(1).max())]
@@ -95,9 +95,9 @@ def test_several_labels_are_rows_with_the_probability_of_each_class():
 def test_of_a_pair_both_photos_are_shown_with_their_maps_and_the_score():
     probe = pairs()
     watch, model = watched(CosineSimilarity(), probe, Embeds)
-    look = watch.look(model, "start")
-    assert list(look.pictures) == ["features"]
-    picture, sheet, other = look.pictures["features"], watch.figures.sheet, watch.figures.references
+    look = watch.take_snapshot(model, "start")
+    assert list(look.figures) == ["features"]
+    picture, sheet, other = look.figures["features"], watch.figures.sheet, watch.figures.references
     height = sheet.photos.shape[-2]
     for i in (0, 3):
         [(y, x)] = find(picture, sheet.photos[i])
@@ -117,28 +117,28 @@ def test_of_a_pair_both_photos_are_shown_with_their_maps_and_the_score():
 ])  # fmt: skip
 def test_no_target_waits_for_the_device_and_a_resumed_run_goes_on(target, probe, make):
     watch, model = watched(target, probe(), make)
-    watch.look(model, "start")
+    watch.take_snapshot(model, "start")
     with Waits() as waits:
-        watch.look(model, "epoch 1")
+        watch.take_snapshot(model, "epoch 1")
     assert waits.seen == []
     other, _ = watched(target, probe(), make)
     other.load_state_dict(watch.state_dict())
     assert other.signature == watch.signature
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    one, two = watch.look(model, "now"), other.look(model, "now")
-    assert all(torch.equal(two.pictures[key], picture) for key, picture in one.pictures.items())
+    one, two = watch.take_snapshot(model, "now"), other.take_snapshot(model, "now")
+    assert all(torch.equal(two.figures[key], figure) for key, figure in one.figures.items())
     assert {n: float(v) for n, v in one.numbers.items()} == {n: float(v) for n, v in two.numbers.items()}
 
 
 def test_drift_compares_the_maps_of_the_same_classes_rank_by_rank():
     probe = bars()
     watch, model = watched(TopK(2), probe)
-    first = watch.look(model, "start").explanation
+    first = watch.take_snapshot(model, "start").explanation
     model.head.load_state_dict(
         {name: tensor.roll(1, 0) for name, tensor in model.head.state_dict().items()}
     )  # other classes are the best ones
-    second = watch.look(model, "epoch 1")
+    second = watch.take_snapshot(model, "epoch 1")
     assert not torch.equal(second.explanation.explained["top 1"], first.explained["top 1"])
     for rank, end in (("top 1", ""), ("top 2", "/features/top 2")):
         same = explain(model, probe, layers="features", target=freeze_classes(first.explained[rank])).maps["features"]
@@ -149,9 +149,9 @@ def test_drift_compares_the_maps_of_the_same_classes_rank_by_rank():
 def test_a_margin_holds_both_of_its_classes():
     probe = bars()
     watch, model = watched("margin", probe)
-    first = watch.look(model, "start").explanation
+    first = watch.take_snapshot(model, "start").explanation
     model.head.load_state_dict({name: tensor.roll(1, 0) for name, tensor in model.head.state_dict().items()})
-    second = watch.look(model, "epoch 1")
+    second = watch.take_snapshot(model, "epoch 1")
     best, rival = first.explained[""].unbind(1)
 
     def difference(out, rows):
@@ -171,11 +171,11 @@ def test_attacked_images_are_explained_for_the_same_classes():
     watch = ProbeMonitor(
         Probe(images), ShardedExplainer(plan), TopK(2), DisplayConfig(), attack=lambda m, x, y: (x + 0.3).clamp(0, 1)
     )
-    look = watch.look(model, "start")
+    look = watch.take_snapshot(model, "start")
     clean, attacked = look.explanation, look.attacked.explanation
     assert all(torch.equal(clean.explained[end], attacked.explained[end]) for end in ("top 1", "top 2"))
     assert not torch.equal(clean.logits.argsort(1), attacked.logits.argsort(1))
-    assert set(look.pictures) == {"features/top 1", "features/top 2"}
+    assert set(look.figures) == {"features/top 1", "features/top 2"}
 
 
 def test_gathered_multilabel_images_are_spread_over_their_labels():
@@ -207,7 +207,7 @@ def test_probabilities_of_unknown_make_are_named_once(tmp_path):
             scores = Lit.forward(self, images).exp()
             return scores / scores.sum(1, keepdim=True)
 
-    with pytest.warns(UserWarning, match="puts out probabilities") as said:
+    with pytest.warns(UserWarning, match="returns probabilities") as said:
         fit(tmp_path, [GradCAMCallback(probe=4)], make=ByHand)
     assert len([w for w in said if "GradCAM" in str(w.message)]) == 1
     with warnings.catch_warnings():
@@ -223,9 +223,9 @@ def test_what_cannot_be_is_said_before_training(tmp_path):
         fit(tmp_path, [GradCAMCallback(target=TopK(4), probe=bars())])
     with pytest.raises(MisconfigurationException, match="Expected `references`"):
         fit(tmp_path, [GradCAMCallback(target="cosine", probe=bars())])
-    with pytest.raises(ValueError, match="one score and one image, but got '3 best classes, each'"):
+    with pytest.raises(ValueError, match="one score for one image, but got '3 best classes, each'"):
         Baseline.record(Lit(), bars(), target="topk")
-    with pytest.raises(ValueError, match="one score and one image"):
+    with pytest.raises(ValueError, match="one score for one image"):
         Baseline.record(Lit(), bars(), target=Margin())
 
 

@@ -183,10 +183,10 @@ def test_thresholds_one_by_one_and_profiles(recorded, call):
     assert call(*other, "--profile", "next-checkpoint")[0] == 1
     code, text, _ = call(*other, "--profile", "retrain")
     assert code == 4
-    assert "at least 5 trainings" in text
+    assert "at least 5 training runs" in text
     code, _, error = call(*other, "--thresholds.nix", 1)
     assert (code, error.count("\n")) == (2, 1)
-    assert "Expected thresholds named mean" in error
+    assert "Expected `thresholds` named mean" in error
     assert call(*other, "--thresholds.mean", "much")[0] == 2
     code, _, error = call(*other, "--profile", "retrian")
     assert code == 2
@@ -207,7 +207,7 @@ def test_retrain_beside_five(here, call):
     retrain = ("compare", "0.safetensors", names[4], "--profile", "retrain", "--beside", *names[:4])
     code, text, _ = call(*retrain)
     assert code in (0, 1, 3)
-    assert "not behind the other trainings" in text
+    assert "below the other training runs" in text
     assert call(*retrain, "--thresholds.mean", 1.0)[0] == 0
 
 
@@ -216,7 +216,7 @@ def test_lightnings_checkpoint_says_its_own_hyperparameters_and_a_child_is_calle
     assert call("baseline", *lit, "--data", "mine.Data", "--out", "l.safetensors")[0] == 0
     found = Baseline.load("l.safetensors")
     assert len(found) == 80
-    assert found.about.layers == ("net.features.1",)
+    assert found.metadata.layers == ("net.features.1",)
     assert call("compare", "l.safetensors", *lit)[0] == 0
     assert call("compare", "l.safetensors", "--model", "mine.LitOpen", *lit[2:])[0] == 0
     code, _, error = call("compare", "l.safetensors", *lit, "--model.width", 5)
@@ -234,7 +234,7 @@ def test_hyperparameters_are_plain_values_and_never_looked_up(here, call, value,
     lit = ("baseline", "--model", "mine.LitNet", "--ckpt_path", "lit.ckpt", "--data", "mine.Data", "--out", "x")
     code, _, error = call(*lit)
     assert code == 2
-    assert "'wild' is no plain value: give it as --model.wild VALUE" in error
+    assert "'wild' is not a plain value. Pass it as --model.wild VALUE" in error
     assert not Path("ran").exists()
     assert call(*lit, "--model.wild", "1")[0] == 0
 
@@ -249,13 +249,13 @@ class Hostile:
     [
         (lambda p: None, "No such file"),
         (lambda p: p.mkdir(), "Is a directory"),
-        (lambda p: p.write_bytes(b""), "no checkpoint|damaged"),
+        (lambda p: p.write_bytes(b""), "not a checkpoint|damaged"),
         (lambda p: p.write_bytes(b"nonsense" * 30), "damaged"),
-        (lambda p: p.write_bytes(pickle.dumps(Hostile())), "can run code, so it is not loaded"),
-        (lambda p: torch.save({"state_dict": {}, "more": Hostile()}, p), "can run code, so it is not loaded"),
-        (lambda p: torch.save([1, 2], p), "holds a list"),
-        (lambda p: torch.save({"epoch": 3}, p), "expected a state_dict, but found epoch"),
-        (lambda p: torch.save({"features.0.weight": torch.zeros(3)}, p), "it lacks 'features.0.bias'"),
+        (lambda p: p.write_bytes(pickle.dumps(Hostile())), "can execute code, so it is not loaded"),
+        (lambda p: torch.save({"state_dict": {}, "more": Hostile()}, p), "can execute code, so it is not loaded"),
+        (lambda p: torch.save([1, 2], p), "but got list"),
+        (lambda p: torch.save({"epoch": 3}, p), "to contain a state dict, but got epoch"),
+        (lambda p: torch.save({"features.0.weight": torch.zeros(3)}, p), "missing 'features.0.bias'"),
     ],
 )
 def test_a_checkpoint_that_cannot_be_used_says_why(recorded, call, make, said):
@@ -272,16 +272,18 @@ def test_names_that_begin_otherwise_are_told_and_can_be_cut(recorded, call):
     torch.save({"state_dict": {f"model.{name}": tensor for name, tensor in weights.items()}}, "in.ckpt")
     code, _, error = call("compare", "b.safetensors", *NET, "--ckpt_path", "in.ckpt")
     assert code == 2
-    assert "Its names begin with 'model.': --prefix model." in error
+    assert "The checkpoint's keys begin with 'model.'. Pass --prefix model." in error
     assert call("compare", "b.safetensors", *NET, "--ckpt_path", "in.ckpt", "--prefix", "model.")[0] == 0
     code, _, error = call("compare", "b.safetensors", *NET, "--ckpt_path", "in.ckpt", "--prefix", "net.")
     assert code == 2
-    assert "no name in 'in.ckpt' begins with --prefix net." in error
+    assert "Expected keys in 'in.ckpt' that begin with --prefix net., but got 'model." in error
     code, _, error = call(
         "compare", "b.safetensors", "--model", "mine.LitNet", "--model.width", 4, "--ckpt_path", "one.pt"
     )
     assert code == 2
-    assert "The model's names begin with 'net.', the checkpoint's do not" in error
+    assert (
+        "The model's keys begin with 'net.', but the checkpoint's do not. Pass the submodule 'net' as --model." in error
+    )
     save_file(weights, "one.safetensors")
     assert call("compare", "b.safetensors", *NET, "--ckpt_path", "one.safetensors")[0] == 0
 
@@ -290,7 +292,7 @@ def test_data_in_a_fixed_order_and_its_normalisation_found(recorded, call):
     assert call(*RECORD, "--data.shuffle", "false", "--out", "c.safetensors")[0] == 0
     one, other = Baseline.load("b.safetensors"), Baseline.load("c.safetensors")
     assert torch.equal(one.images, other.images)
-    assert one.about.pixels == Normalization((0.4,) * 3, (0.25,) * 3)
+    assert one.metadata.normalization == Normalization((0.4,) * 3, (0.25,) * 3)
     assert call(*RECORD[:-1], 8, "--out", "d.safetensors")[0] == 0
     assert set(Baseline.load("d.safetensors").labels.tolist()) == {0, 1, 2}  # though they come class by class
 
@@ -299,7 +301,7 @@ def test_a_wrong_normalisation_is_a_regression_and_other_images_are_incompatible
     same = ("compare", "b.safetensors", *NET, "--ckpt_path", "one.pt")
     code, text, _ = call(*same, "--data", "mine.Data", "--data.mean", 0.9)
     assert code == 1
-    assert "normalisation" in text
+    assert "normalization" in text
     std = ("--std", 0.25, 0.25, 0.25)
     assert call(*same, "--mean", 0.9, 0.9, 0.9, *std)[0] == 1
     assert call(*same, "--mean", 0.4, 0.4, 0.4, *std)[0] == 0
@@ -313,7 +315,7 @@ def test_a_hash_needs_the_data_again(here, call):
     same = ("compare", "h.safetensors", *NET, "--ckpt_path", "one.pt")
     code, _, error = call(*same)
     assert code == 2
-    assert "give them again with --data" in error
+    assert "Pass the same images with --data" in error
     assert call(*same, "--data", "mine.Data")[0] == 0
     assert call(*same, "--data", "mine.Data", "--data.count", 79)[0] == 4
 
@@ -338,7 +340,7 @@ def test_a_folder_of_images_and_a_function_that_makes_a_plain_module(photos, cal
     found = Baseline.load("f.safetensors")
     assert found.labels.tolist() == [0, 1] * 5
     assert found.images.shape == (10, 3, 16, 16)
-    assert found.about.pixels == Normalization((0.5,) * 3, (0.2,) * 3)
+    assert found.metadata.normalization == Normalization((0.5,) * 3, (0.2,) * 3)
     assert 0 <= found.images.min() < found.images.max() <= 1.0001
     assert call("compare", "f.safetensors", "--model", "mine.net", "--device", "cpu")[0] == 0
     assert call(*FOLDER[:4], "photos/dog", *FOLDER[5:-1], 16, 16, "--out", "g.safetensors")[0] == 0
@@ -348,34 +350,34 @@ def test_a_folder_of_images_and_a_function_that_makes_a_plain_module(photos, cal
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((*FOLDER[:-2],), "differ in size (20×18, 21×18, 22×18): give one"),
-        ((*FOLDER, "--channels", 2), "--channels 1 or 3"),
+        ((*FOLDER[:-2],), "but got 20×18, 21×18, 22×18. Pass --size"),
+        ((*FOLDER, "--channels", 2), "--channels to be 1 or 3"),
         ((*FOLDER, "--channels", 1), "failed on images of shape (2, 1, 16, 16)"),
         ((*FOLDER, 1, 2), "--size N or --size H W"),
-        ((*FOLDER, "--mean", 0.5), "--mean and --std go together"),
+        ((*FOLDER, "--mean", 0.5), "--mean and --std must be passed together"),
         ((*FOLDER, "--mean", 0.5, "--std", 0), "over 0"),
-        ((*FOLDER, "--mean", 0.5, 0.5, "--std", 1, 1), "expected 3 numbers"),
-        ((*FOLDER, "--images", 0), "--images of at least 1"),
+        ((*FOLDER, "--mean", 0.5, 0.5, "--std", 1, 1), "Expected --mean and --std to have 3 numbers"),
+        ((*FOLDER, "--images", 0), "--images to be at least 1"),
         ((*FOLDER, "--layers", "features.9"), "Expected the name of a layer"),
         ((*FOLDER, "--method", "gradcan"), "Did you mean 'gradcam'"),
         ((*FOLDER, "--target", 7), "Expected classes from 0 to 2"),
         ((*FOLDER, "--store", "nix"), "--store to be images or hash"),
         ((*FOLDER, "--device", "nix"), "--device nix"),
         ((*FOLDER[:3], "--data", "mine.py", "--size", 16), "mine.py"),
-        ((*FOLDER[:3], "--data", "none/"), "neither a folder nor a path"),
-        ((*FOLDER[:3], "--data", "none"), "neither a folder nor a path"),
-        ((*FOLDER[:3], "--data", "mine.Words"), "none with images"),
-        ((*FOLDER[:3], "--data", "mine.Net"), "to make a LightningDataModule, a DataLoader or a Dataset"),
+        ((*FOLDER[:3], "--data", "none/"), "to be an existing folder, or a path such as"),
+        ((*FOLDER[:3], "--data", "none"), "to be an existing folder, or a path such as"),
+        ((*FOLDER[:3], "--data", "mine.Words"), "without any"),
+        ((*FOLDER[:3], "--data", "mine.Net"), "to create a LightningDataModule, a DataLoader or a Dataset"),
         ((*FOLDER[:3],), "needs --model and --data"),
         (("baseline", "--data", "photos"), "needs --model and --data"),
-        (("baseline", "--model", "mine.no_model", "--data", "photos"), "to make an nn.Module, but it made int"),
+        (("baseline", "--model", "mine.no_model", "--data", "photos"), "to create an nn.Module, but got int"),
         (("baseline", "--model", "mine.MODULE", "--data", "photos"), "no attribute 'MODULE'"),
         (("baseline", "--model", "Net", "--data", "photos"), "such as package.module.Name"),
         (("baseline", "--model", "no.such.Net", "--data", "photos"), "No module named 'no'"),
         (("baseline", "--model", "mine.Net", "--model.widht", 4, "--data", "photos"), "widht"),
         (("baseline", "--model", "mine.Net", "--model.width", "x", "--data", "photos"), "Got value: x"),
         (("baseline", "--model", "mine.LitNet", "--data", "photos"), "missing a required argument: 'width'"),
-        (("baseline", "--model.width", 3, "--data", "photos"), "--model.width needs --model"),
+        (("baseline", "--model.width", 3, "--data", "photos"), "--model.width requires --model"),
         (("baseline", "--model", "mine.Broken", *FOLDER[3:]), "KeyError: 'a key"),
     ],
 )
@@ -396,11 +398,11 @@ def test_a_wrong_call_ends_with_2_and_a_line(photos, call, words, said):
         (("compare", "b.safetensors"), "either --model (and --ckpt_path), or a second baseline"),
         (("compare", "b.safetensors", "b.safetensors", *NET), "either --model (and --ckpt_path), or a second baseline"),
         (("compare", "b.safetensors", *NET, "--modell", "x"), "--modell"),
-        (("compare", "b.safetensors", *NET, "--report", "r.pdf"), "to end in .html, .md, .json, .txt"),
+        (("compare", "b.safetensors", *NET, "--report", "r.pdf"), "that ends in .html, .md, .json, .txt"),
         (("compare", "b.safetensors", *NET, "--report", "mine.py/r.md"), "could not be written"),
-        (("report", "b.safetensors", "--out", "r"), "to end in .html"),
-        ((*RECORD, "--out", "b.safetensors"), "--overwrite replaces it"),
-        ((*RECORD, "--out", "."), "is there already"),
+        (("report", "b.safetensors", "--out", "r"), "that ends in .html"),
+        ((*RECORD, "--out", "b.safetensors"), "Pass --overwrite to replace it"),
+        ((*RECORD, "--out", "."), "already exists"),
         ((*RECORD, "--out", "mine.py/b.safetensors"), "mine.py"),
     ],
 )
@@ -414,10 +416,10 @@ BAD = {
     "missing": (lambda p: None, "No such file"),
     "folder": (lambda p: p.mkdir(), "a folder"),
     "empty": (lambda p: p.write_bytes(b""), "it is empty"),
-    "pickle": (lambda p: p.write_bytes(pickle.dumps(Hostile())), "no safetensors file"),
-    "zip": (lambda p: torch.save({"a": Hostile()}, p), "no safetensors file"),
+    "pickle": (lambda p: p.write_bytes(pickle.dumps(Hostile())), "not a safetensors file"),
+    "zip": (lambda p: torch.save({"a": Hostile()}, p), "not a safetensors file"),
     "truncated": (lambda p: p.write_bytes((p.parent / "b.safetensors").read_bytes()[:-9]), "damaged"),
-    "weights": (lambda p: save_file({"a": torch.zeros(2)}, p), "no baseline of lightning_gradcam"),
+    "weights": (lambda p: save_file({"a": torch.zeros(2)}, p), "not a baseline of lightning_gradcam"),
 }
 
 
@@ -444,7 +446,7 @@ def test_a_model_that_the_baseline_does_not_fit_is_incompatible(recorded, call):
     for other in ("torch.nn.Identity", "mine.Broken"):
         code, out, error = call("compare", recorded, "--model", other)
         assert code == 4
-        assert "! incompatible (same-weights): The candidate cannot be explained likewise:" in out
+        assert "! incompatible (same-weights): The candidate cannot be explained like the baseline:" in out
         assert "Traceback" not in out + error
 
 
@@ -458,7 +460,7 @@ def test_what_the_users_code_raises_never_ends_with_1(recorded, call, monkeypatc
     assert code == 2
     assert "could not be imported: SystemExit: 0" in error
     code, _, error = call("compare", recorded, "--model", "fails.net")
-    assert (code, error) == (2, "lightning-gradcam: RuntimeError: no ?[31midea (--traceback shows where)\n")
+    assert (code, error) == (2, "lightning-gradcam: RuntimeError: no ?[31midea (use --traceback for details)\n")
 
 
 def test_a_traceback_is_shown_where_it_is_asked_for(recorded, capsys):
@@ -474,7 +476,9 @@ def test_reports_of_a_baseline_and_of_a_comparison(recorded, call):
     assert "80 of 3×16×16" in text
     assert "warning" not in text
     assert (
-        call(*RECORD[:-1], 20, "--out", "few.safetensors")[1].splitlines()[-1].startswith("warning: 20 of 20 maps at")
+        call(*RECORD[:-1], 20, "--out", "few.safetensors")[1]
+        .splitlines()[-1]
+        .startswith("warning: only 20 of 20 maps at")
     )
     assert call("report", recorded, "--out", "b.html", "b.json", "b.md")[0] == 0
     assert Path("b.html").read_text("utf-8").count("data:image/png;base64,") == 16
@@ -532,7 +536,7 @@ def test_without_jsonargparse_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "jsonargparse", None)
     assert main(["--help"]) == 2
     assert capsys.readouterr().err == (
-        "lightning-gradcam: the command line needs jsonargparse: pip install 'lightning_gradcam[cli]'\n"
+        "lightning-gradcam: the command line requires jsonargparse: pip install 'lightning_gradcam[cli]'\n"
     )
 
 
@@ -543,7 +547,7 @@ def test_help_is_one_a_stranger_can_use(call, command):
     assert "lightning-gradcam" in text
     assert not re.findall(r"^ +--\w+ [A-Z_]+(?: \[.*\])? *\n +(?:--|\n|-h)", text, re.MULTILINE)  # each has its words
     if command in ("", "compare"):
-        assert "0 pass, 1 regressed, 2 wrong call, 3 inconclusive, 4 incompatible" in text
+        assert "0 pass, 1 regressed, 2 error in the call, model or data, 3 inconclusive, 4 incompatible" in text
 
 
 def test_the_path_of_modules_is_as_it_was(recorded, call):

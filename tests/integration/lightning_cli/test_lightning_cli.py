@@ -103,9 +103,13 @@ def test_from_yaml_through_print_config_to_a_run(cli, pixels, tmp_path):
     written = config(tmp_path / "asked.yaml", pixels=pixels, class_names=["a", "b", "c"], **asked)
     (tmp_path / "printed.yaml").write_text(output_of(cli, "fit", written, "--print_config"))
     callback = ours(cli("fit", f"--config={tmp_path / 'printed.yaml'}"))
-    choices, display = callback.config, callback.config.display
+    choices = callback.config
     assert (choices.layers, choices.method, choices.probe) == (asked["layers"], "gradcam", 4)
-    assert (display.pixels, display.scale, display.names) == (Normalization(**PIXELS), "shared", ["a", "b", "c"])
+    assert (choices.normalization, choices.display.scale, choices.class_names) == (
+        Normalization(**PIXELS),
+        "shared",
+        ["a", "b", "c"],
+    )
     assert callback.monitor.signature["target"] == ["class 1", [1, 1, 1, 1]]
     found = {p.parent.name for p in (tmp_path / "gradcam").rglob("*.png")}
     assert found == {"features", "features.2", "film"}
@@ -126,7 +130,7 @@ def test_from_the_command_line(cli, tmp_path):
     choices = ours(cli(nothing, *arguments, run=False)).config
     assert (choices.target.name, choices.probe, choices.display.scale) == ("class 1", 4, 0.5)
     assert choices.method is sum_of_gradients
-    assert choices.display.pixels == Normalization((0.5,), (0.2,))
+    assert choices.normalization == Normalization((0.5,), (0.2,))
     assert choices.layers == ["features", "features.2"]
 
 
@@ -161,7 +165,7 @@ def test_an_attack_by_name_by_class_and_by_path(cli, tmp_path):
         callback = ours(cli("fit", f"--config={tmp_path / 'printed.yaml'}"))
         (tmp_path / "config.yaml").unlink()  # the LightningCLI writes no second one
         assert callback.config.attack == expected
-        assert callback.monitor.track.last["adv_similarity"].isfinite()
+        assert callback.monitor.tracker.last["adv_similarity"].isfinite()
 
 
 PIXEL_METHODS = [
@@ -207,4 +211,4 @@ def test_a_target_by_name_by_class_and_by_number(cli, tmp_path):
         (tmp_path / "config.yaml").unlink()  # the LightningCLI writes no second one
         assert target_name(callback.config.target) == target_name(expected)
         assert type(callback.config.target) is type(expected)
-        assert callback.monitor.track.last["drift"].isfinite()
+        assert callback.monitor.tracker.last["drift"].isfinite()

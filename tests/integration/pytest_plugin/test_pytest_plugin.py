@@ -43,16 +43,16 @@ def run(pytester):
 
 def test_a_few_readable_maps_are_told_when_a_baseline_is_written(run):
     few = run("\ndef test_it(gradcam_regression):\n    gradcam_regression.check(net(), probe(8))\n", "--gradcam-update")
-    few.stdout.fnmatch_lines(["wrote *(6 of 8 maps at 1 can be read: comparisons want 64 at least*"])
+    few.stdout.fnmatch_lines(["wrote *(only 6 of 8 maps at 1 are not degenerate; comparisons need at least 64*"])
 
 
 def test_record_change_fail_update_pass(run, pytester):
     missing = run(TEST.format(seed=0))
     missing.assert_outcomes(failed=1)
     missing.stdout.fnmatch_lines(
-        ["*there is no baseline to compare with.", "no baseline yet: test_model/test_it.safetensors"]
+        ["*incompatible: The baseline does not exist.", "no baseline yet: test_model/test_it.safetensors"]
     )
-    assert missing.stdout.str().count("there is no baseline") == 2  # in the failure and in pytest's summary
+    assert missing.stdout.str().count("The baseline does not exist.") == 2  # in the failure and in pytest's summary
     missing.stdout.no_fnmatch_line("*During handling of*")
     missing.stdout.fnmatch_lines(['*pytest "test_model.py::test_it" --gradcam-update'])
     file = pytester.path / "test_model" / "test_it.safetensors"
@@ -67,7 +67,13 @@ def test_record_change_fail_update_pass(run, pytester):
     changed = run(TEST.format(seed=5), "--gradcam-report", "out")
     changed.assert_outcomes(failed=1)
     changed.stdout.fnmatch_lines(
-        ["*regressed (same-weights)*", "*mean spearman*", "*degenerate maps*", "*what differs*", "report out/*.html"]
+        [
+            "*regressed (same-weights)*",
+            "*mean spearman*",
+            "*degenerate maps*",
+            "*differences (baseline -> candidate)*",
+            "report out/*.html",
+        ]
     )
     assert "Traceback" not in changed.stdout.str()
     assert "pinned.py" not in changed.stdout.str()
@@ -97,10 +103,10 @@ def test_names_in_a_baseline_cannot_be_obeyed(run, pytester):
     run(TEST.format(seed=0), "--gradcam-update")
     file = pytester.path / "test_model" / "test_it.safetensors"
     hostile = Baseline.load(file)
-    replace(hostile, about=replace(hostile.about, target="class\n\x1b[31m2")).save(file)
+    replace(hostile, metadata=replace(hostile.metadata, target="class\n\x1b[31m2")).save(file)
     failed = run("\ndef test_it(gradcam_regression):\n    gradcam_regression.check(net(), probe(), target=2)\n")
     failed.assert_outcomes(failed=1)
-    failed.stdout.fnmatch_lines(["*asks for the target class 2, but its baseline holds class??[[]31m2."])
+    failed.stdout.fnmatch_lines(["*Expected `target` to match the baseline (class??[[]31m2), but got class 2."])
     assert "\x1b[31m2" not in failed.stdout.str()
 
 
@@ -184,7 +190,7 @@ def test_inconclusive_fails_unless_it_is_allowed(run, pytester, arguments, more,
     result = run(FEW.format(noise=0.05, mean=0.12, more=more), *arguments)
     result.assert_outcomes(**{outcome: 1})
     if outcome == "failed":
-        result.stdout.fnmatch_lines(["*inconclusive*more images tell*"])
+        result.stdout.fnmatch_lines(["*inconclusive*use more images to decide*"])
 
 
 def test_folders_are_chosen_by_option_or_ini(run, pytester):
@@ -198,13 +204,13 @@ def test_folders_are_chosen_by_option_or_ini(run, pytester):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        ("net(), probe(), layers='0'", "*asks for the layers ?'0'?, but its baseline holds ?'1'?."),
-        ("net(), probe(), method='layercam'", "*asks for the methods*layercam*"),
-        ("net(), probe(), target=2", "*asks for the target class 2, but its baseline holds predicted class."),
+        ("net(), probe(), layers='0'", "*Expected `layers` to match the baseline (1), but got 0."),
+        ("net(), probe(), method='layercam'", "*Expected `method` to match the baseline (gradcam), but got layercam."),
+        ("net(), probe(), target=2", "*Expected `target` to match the baseline (predicted class), but got class 2."),
         ("net(), probe(70)", "*"),
-        ("net(), probe() + 0.1", "*They explain different images*"),
+        ("net(), probe() + 0.1", "*explain different images*"),
         ("nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), probe()", "*Expected a layer with a grid of places*"),
-        ("net(), probe(), profile='retrain'", "*at least 5 trainings*got 1*"),
+        ("net(), probe(), profile='retrain'", "*at least 5 training runs*got 1*"),
     ],
 )
 def test_what_cannot_be_compared_fails_with_its_reason(run, call, said):
@@ -227,7 +233,7 @@ def test_a_damaged_baseline_fails_and_says_so(run, pytester):
     pytester.mkdir("test_model").joinpath("test_it.safetensors").write_bytes(b"PK\x03\x04 a pickle, say")
     result = run(TEST.format(seed=0))
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*is no safetensors file.", "baseline test_model/test_it.safetensors"])
+    result.stdout.fnmatch_lines(["*is not a safetensors file.", "baseline test_model/test_it.safetensors"])
 
 
 def test_retrain_beside_other_trainings(run):
@@ -267,7 +273,8 @@ def test_under_xdist_workers_write_whole_files_and_say_so(pytester):
         + """
 @pytest.mark.parametrize("turn", range(6))
 def test_it(gradcam_regression, turn, request):
-    gradcam_regression.place.__class__.baseline = lambda self, name: request.config.rootpath / "same.safetensors"
+    path = request.config.rootpath / "same.safetensors"
+    gradcam_regression.paths.__class__.resolve_baseline = lambda self, name: path
     gradcam_regression.check(net(turn), probe(8), allow_inconclusive=True)
 """
     )

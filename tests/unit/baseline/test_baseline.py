@@ -12,9 +12,9 @@ from torch import nn
 
 from lightning_gradcam import Baseline, Normalization, Probe, Variant, explain
 from lightning_gradcam.attacks import restore_pixels
-from lightning_gradcam.baseline.comparison import _judged
 from lightning_gradcam.baseline.fingerprint import hash_pixels, hash_weights
 from lightning_gradcam.baseline.profiles import PROFILES
+from lightning_gradcam.baseline.verdict import MeanEstimate, judge
 from lightning_gradcam.errors import IncompatibleError
 from lightning_gradcam.methods import EQUATIONS
 from tests.helpers.lit import Bars, Lit
@@ -65,10 +65,10 @@ def test_it_holds_what_explain_finds_and_leaves_the_model_as_found(model):
     assert torch.equal(baseline.explanation.classes, probe.labels)
     torch.testing.assert_close(baseline.images, restore_pixels(probe))
     torch.testing.assert_close(baseline.probe.images, probe.images)
-    assert baseline.about.weights == hash_weights(model)
+    assert baseline.metadata.weights_hash == hash_weights(model)
     assert (
-        baseline.about.surroundings["torch"] == torch.__version__.split("+")[0]
-        or "torch" in baseline.about.surroundings
+        baseline.metadata.environment["torch"] == torch.__version__.split("+")[0]
+        or "torch" in baseline.metadata.environment
     )
 
 
@@ -79,7 +79,7 @@ def test_a_file_gives_back_what_was_kept(model, tmp_path, store, labelled):
     one = Baseline.record(model, probe, store=store, layers="stages")
     one.save(tmp_path / "new" / "b.safetensors")
     other = Baseline.load(tmp_path / "new" / "b.safetensors")
-    assert other.about == one.about
+    assert other.metadata == one.metadata
     for key, evidence in one.explanation.evidence.items():
         assert torch.equal(other.explanation.evidence[key], evidence)
         assert torch.equal(other.explanation.map_status[key], one.explanation.map_status[key])
@@ -89,7 +89,7 @@ def test_a_file_gives_back_what_was_kept(model, tmp_path, store, labelled):
     assert (other.images is None) == (store == "hash")
     assert (other.labels is None) == (not labelled)
     if store == "hash":
-        with pytest.raises(IncompatibleError, match=r"hash of its images only: give them again"):
+        with pytest.raises(IncompatibleError, match=r"only the hash of its images\. Pass the same images"):
             other.compare(model)
         assert other.compare(model, probe=probe).status == "pass"
     assert other.compare(one).findings[0].mean == 1
@@ -151,7 +151,7 @@ def test_a_wrong_normalisation_is_a_regression_and_other_images_are_incompatible
     nearly = Probe(NORM.normalize((pixels + 1.5 / 255).clamp(0, 1)), labels=bars().labels, pixels=NORM)
     report = baseline.compare(model, probe=nearly)
     assert report.status == "pass"
-    assert any("of another decoder" in warning for warning in report.warnings)
+    assert any("another image decoder" in warning for warning in report.warnings)
     others = Probe(NORM.normalize((pixels + 4 / 255).clamp(0, 1)), labels=bars().labels, pixels=NORM)
     report = baseline.compare(model, probe=others)
     assert (report.status, report.exit_code) == ("incompatible", 4)
@@ -161,18 +161,18 @@ def test_a_wrong_normalisation_is_a_regression_and_other_images_are_incompatible
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (lambda model: Baseline.record(model, bars(69)), "explains 70 images, the candidate 69"),
+        (lambda model: Baseline.record(model, bars(69)), "contains 70 images, but the candidate contains 69"),
         (
             lambda model: Baseline.record(model, bars(), method="layercam"),
-            "method is gradcam, the candidate's layercam",
+            "the method gradcam, but the candidate uses layercam",
         ),
         (
             lambda model: Baseline.record(model, bars(), layers="features.2"),
-            "explains features, the candidate features.2",
+            "explains features, but the candidate explains features.2",
         ),
         (lambda model: Baseline.record(model, bars(70, seed=9)), "different images: pixels differ"),
         (lambda model: Baseline.record(model, bars(70, seed=9), store="hash"), "their hashes differ"),
-        (lambda model: Baseline.record(model, bars(), target=1), "explain other classes in 6.%"),
+        (lambda model: Baseline.record(model, bars(), target=1), "explain different classes in 6.%"),
     ],
 )
 def test_what_cannot_be_compared_is_incompatible_and_never_a_regression(baseline, model, other, message):
@@ -227,7 +227,7 @@ def test_retraining_is_measured_by_how_much_trainings_differ():
     first, *beside = baselines
     few = first.compare(trained(seed=6), profile="retrain", beside=beside[:3])
     assert few.status == "incompatible"
-    assert "at least 5 trainings" in few.reason
+    assert "at least 5 training runs" in few.reason
     twice = first.compare(trained(seed=6), profile="retrain", beside=[*beside[:3], beside[0]])
     assert twice.status == "incompatible"  # the same training twice tells nothing
     report = first.compare(trained(seed=6), profile="retrain", beside=beside)
@@ -245,7 +245,7 @@ def test_retraining_is_measured_by_how_much_trainings_differ():
 
 def test_few_images_and_a_noisy_baseline_are_warned_of(model):
     report = Baseline.record(model, bars(20)).compare(model)
-    assert any("images with an answer are few" in warning for warning in report.warnings)
+    assert any("images have comparable maps" in warning for warning in report.warnings)
     assert not Baseline.record(model, bars(64)).compare(model).warnings
 
 
@@ -265,11 +265,11 @@ def test_maps_of_nothing_are_inconclusive_and_lost_maps_a_regression(model):
 def test_what_is_wrong_is_said(baseline, model):
     with pytest.raises(ValueError, match=r"'same-weight'\. Did you mean 'same-weights'"):
         baseline.compare(model, profile="same-weight")
-    with pytest.raises(ValueError, match=r"thresholds named mean, .* but got 'q07'"):
+    with pytest.raises(ValueError, match=r"`thresholds` named mean, .* but got 'q07'"):
         baseline.compare(model, thresholds={"q07": 1})
     with pytest.raises(ValueError, match="`store` to be 'images' or 'hash', but got 'no'"):
         Baseline.record(model, bars(4), store="no")
-    with pytest.raises(TypeError, match="Expected a Probe"):
+    with pytest.raises(TypeError, match="Expected `probe` to be a Probe"):
         Baseline.record(model, "images")
 
 
@@ -310,12 +310,12 @@ def test_hashes_tell_weights_and_pixels_apart():
     ],
 )
 def test_the_bounds_decide_on_their_side_of_the_threshold(low, high, status):
-    found, reason = _judged(PROFILES["same-weights"], low, high, 0.99, 128, {})
+    found, reason = judge(PROFILES["same-weights"], MeanEstimate(low, low, high, 128), 0.99, {})
     assert found == status
     assert f"{low:.3f}" in reason
-    assert _judged(PROFILES["same-weights"], low, high, 0.99, 1, {})[0] == "inconclusive"
+    assert judge(PROFILES["same-weights"], MeanEstimate(low, low, high, 1), 0.99, {})[0] == "inconclusive"
     limited = PROFILES["same-weights"].with_thresholds({"q05": 0.5, "center_shift": 0.1})
-    assert _judged(limited, 1, 1, 0.99, 128, {"q05": 0.49, "center_shift": 0})[0] == "regressed"
-    assert _judged(limited, 1, 1, 0.99, 128, {"q05": 0.5, "center_shift": 0.11})[0] == "regressed"
-    assert _judged(limited, 1, 1, 0.99, 128, {"q05": 0.5, "center_shift": 0.1})[0] == "pass"
-    assert _judged(limited, 1, 1, 0.99, 128, {"q05": math.nan, "center_shift": 0})[0] == "regressed"
+    assert judge(limited, MeanEstimate(1, 1, 1, 128), 0.99, {"q05": 0.49, "center_shift": 0})[0] == "regressed"
+    assert judge(limited, MeanEstimate(1, 1, 1, 128), 0.99, {"q05": 0.5, "center_shift": 0.11})[0] == "regressed"
+    assert judge(limited, MeanEstimate(1, 1, 1, 128), 0.99, {"q05": 0.5, "center_shift": 0.1})[0] == "pass"
+    assert judge(limited, MeanEstimate(1, 1, 1, 128), 0.99, {"q05": math.nan, "center_shift": 0})[0] == "regressed"

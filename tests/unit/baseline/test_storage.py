@@ -21,11 +21,11 @@ from safetensors.torch import load as load_tensors, save as save_tensors
 from torch import nn
 
 from lightning_gradcam import Baseline
-from lightning_gradcam.baseline import storage as vault
+from lightning_gradcam.baseline import storage
 from lightning_gradcam.baseline.data import serialize
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.errors import UnreadableError
-from lightning_gradcam.explainer.explanation import FLAWS
+from lightning_gradcam.explainer.map_status import MapStatus
 
 EXAMPLES = 1000
 
@@ -44,9 +44,9 @@ def content_of(baseline, folder):
 def as_file(tensors, about, version="1", checksum=True):
     """A baseline file of these parts, with a checksum that fits or none."""
     text = about if isinstance(about, str) else json.dumps(about)
-    metadata = {"kind": vault.KIND, "version": version, "about": text}
+    metadata = {"kind": storage.KIND, "version": version, "about": text}
     if checksum:
-        metadata["sha256"] = vault._digest(tensors, int(version) if len(version) < 9 else 1, text)
+        metadata["sha256"] = storage._compute_checksum(tensors, int(version) if len(version) < 9 else 1, text)
     return save_tensors(tensors, metadata)
 
 
@@ -216,7 +216,7 @@ def test_one_fact_that_lies(name, value, tmp_path):
     path.write_bytes(as_file(tensors, about))
     Baseline.load(path)
     path.write_bytes(as_file(tensors, {**about, name: value}))
-    with pytest.raises(UnreadableError, match="is no baseline"):
+    with pytest.raises(UnreadableError, match="is not a baseline"):
         Baseline.load(path)
 
 
@@ -226,7 +226,7 @@ def test_one_fact_that_lies(name, value, tmp_path):
         ("images", torch.rand(3, 3, 4, 4), {"pixels": {"mean": [0.5, 0.5], "std": [1, 1]}}),
         ("images", torch.rand(3, 0, 4, 4), {}),
         ("evidence.0", torch.zeros(3, 0, 2), {}),
-        ("flaws.0", torch.full((3,), len(FLAWS), dtype=torch.uint8), {}),
+        ("flaws.0", torch.full((3,), len(MapStatus), dtype=torch.uint8), {}),
         ("logits", torch.zeros(3), {}),
         ("logits", torch.zeros(3, 2).double(), {}),
     ],
@@ -235,7 +235,7 @@ def test_one_tensor_that_does_not_fit(name, tensor, facts, tmp_path):
     tensors, about = serialize(small())
     path = tmp_path / "b.safetensors"
     path.write_bytes(as_file({**tensors, name: tensor}, {**about, **facts}))
-    with pytest.raises(UnreadableError, match="is no baseline"):
+    with pytest.raises(UnreadableError, match="is not a baseline"):
         Baseline.load(path)
 
 
@@ -257,31 +257,31 @@ def test_what_counts_as_few_are_images_with_an_answer():
     evidence[:30] = 0
     flawed = replace(baseline.explanation, evidence={key: evidence})
     [warning] = replace(baseline, explanation=flawed).compare(replace(baseline, explanation=flawed)).warnings
-    assert warning.startswith("50 images with an answer are few")
+    assert warning.startswith("Only 50 images have comparable maps")
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         (b"", "it is empty"),
-        (b"{}", "no safetensors file"),
-        (b"\x80\x04" + b"x" * 40, "no safetensors file"),
-        (struct.pack("<Q", 1 << 62) + b"{}" + b" " * 20, "no safetensors file"),
+        (b"{}", "not a safetensors file"),
+        (b"\x80\x04" + b"x" * 40, "not a safetensors file"),
+        (struct.pack("<Q", 1 << 62) + b"{}" + b" " * 20, "not a safetensors file"),
         (struct.pack("<Q", 20) + b"{" * 20, "header is damaged"),
         (struct.pack("<Q", 4000) + b'{"a":' * 800 + b" " * 10, "header is damaged"),
         (struct.pack("<Q", 11) + b'{"\xff\xfe": 1}  ', "header is damaged"),
         (struct.pack("<Q", 30) + b'{"__metadata__": [1, 2, 3]}   ', "header is damaged"),
-        (save_tensors({"a": torch.zeros(1)}), "no baseline of lightning_gradcam"),
-        (save_tensors({"a": torch.zeros(1)}, {"kind": vault.KIND}), "of version ''"),
-        (save_tensors({"a": torch.zeros(1)}, {"kind": vault.KIND, "version": "1"}), "damaged"),
-        (as_file({"a": torch.zeros(1)}, {}, version="2"), "of version '2'.*upgrade it"),
-        (as_file({"a": torch.zeros(1)}, {}, version="9" * 5000), "of version '99999"),
-        (as_file({"a": torch.zeros(1)}, {}, version="²", checksum=False), "of version '²'"),
+        (save_tensors({"a": torch.zeros(1)}), "not a baseline of lightning_gradcam"),
+        (save_tensors({"a": torch.zeros(1)}, {"kind": storage.KIND}), "the version ''"),
+        (save_tensors({"a": torch.zeros(1)}, {"kind": storage.KIND, "version": "1"}), "damaged"),
+        (as_file({"a": torch.zeros(1)}, {}, version="2"), "the version '2'.*Upgrade lightning_gradcam"),
+        (as_file({"a": torch.zeros(1)}, {}, version="9" * 5000), "the version '99999"),
+        (as_file({"a": torch.zeros(1)}, {}, version="²", checksum=False), "the version '²'"),
         (as_file({"a": torch.zeros(1)}, "[" * 100_000, checksum=False), "damaged"),
         (as_file({"a": torch.zeros(1)}, "nonsense"), "damaged"),
-        (as_file({"a": torch.zeros(1)}, []), "no baseline"),
-        (as_file({"a": torch.zeros(1)}, {}, checksum=False), "checksum does not fit"),
-        (as_file({"a": torch.zeros(1)}, {}), "no baseline"),
+        (as_file({"a": torch.zeros(1)}, []), "not a baseline"),
+        (as_file({"a": torch.zeros(1)}, {}, checksum=False), "checksum does not match"),
+        (as_file({"a": torch.zeros(1)}, {}), "not a baseline"),
     ],
 )
 def test_what_is_no_baseline_says_so_in_a_line(content, said, tmp_path):
@@ -307,7 +307,7 @@ class Hostile:
 def test_a_pickle_in_disguise_runs_nothing(write, tmp_path):
     path, mark = tmp_path / "b.safetensors", tmp_path / "ran"
     write(Hostile(mark), path)
-    with pytest.raises(UnreadableError, match="no safetensors file"):
+    with pytest.raises(UnreadableError, match="not a safetensors file"):
         Baseline.load(path)
     assert not mark.exists()
 
@@ -320,7 +320,7 @@ def test_what_cannot_be_opened_is_unreadable(tmp_path, monkeypatch):
     with pytest.raises(UnreadableError):
         Baseline.load("a\0b")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UnreadableError, match="no baseline"):
+    with pytest.raises(UnreadableError, match="not a baseline"):
         Baseline.load(tmp_path / "pipe")
     (tmp_path / "b").write_bytes(b"x")
     monkeypatch.setattr(
@@ -349,7 +349,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_draft(fails, tmp_path, monkeypat
         if fails == "write":  # the system itself takes a half, and then no more
             resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
         else:
-            patch.setattr(vault.os, fails, lambda *arguments: (_ for _ in ()).throw(full))
+            patch.setattr(storage.os, fails, lambda *arguments: (_ for _ in ()).throw(full))
         try:
             with pytest.raises(OSError, match="File too large" if fails == "write" else "No space left"):
                 small(1).save(path)
@@ -396,21 +396,21 @@ def test_a_file_has_the_rights_that_any_file_would_have_and_keeps_those_that_it_
 
 
 def test_what_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(vault, "LARGEST", (1 << 20) + 100)
-    with pytest.raises(ValueError, match=r"at most 0 GiB, but this one takes 0\.0: record fewer .* `store='hash'`"):
+    monkeypatch.setattr(storage, "LARGEST", (1 << 20) + 100)
+    with pytest.raises(ValueError, match=r"at most 0 GiB, but got 0\.0 GiB\. Record fewer .* `store='hash'`"):
         small().save(tmp_path / "b")
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(vault, "LARGEST", 100)
+    monkeypatch.setattr(storage, "LARGEST", 100)
     (tmp_path / "b").write_bytes(b" " * 101)
-    with pytest.raises(UnreadableError, match="no baseline: 101 bytes"):
+    with pytest.raises(UnreadableError, match="not a baseline: 101 bytes"):
         Baseline.load(tmp_path / "b")
 
 
 def test_a_header_of_many_megabytes_is_not_parsed(tmp_path, monkeypatch):
-    monkeypatch.setattr(vault, "LARGEST_HEADER", 1 << 10)
+    monkeypatch.setattr(storage, "LARGEST_HEADER", 1 << 10)
     content = content_of(small(), tmp_path)
     (tmp_path / "b").write_bytes(with_header(content, lambda header: header + b" " * 1000))
-    with pytest.raises(UnreadableError, match=r"its header is of \d{4} bytes"):
+    with pytest.raises(UnreadableError, match=r"its header has \d{4} bytes"):
         Baseline.load(tmp_path / "b")
 
 
@@ -430,8 +430,8 @@ def evil(baseline):
         map_status={EVIL: explanation.map_status[key]},
         layers={EVIL: Layer(EVIL, -1, EVIL)},
     )
-    words = {"target": EVIL, "methods": (EVIL,), "layers": (EVIL,), "recorded": EVIL, "surroundings": {EVIL: EVIL}}
-    return replace(baseline, explanation=explanation, about=replace(baseline.about, **words))
+    words = {"target": EVIL, "methods": (EVIL,), "layers": (EVIL,), "recorded": EVIL, "environment": {EVIL: EVIL}}
+    return replace(baseline, explanation=explanation, metadata=replace(baseline.metadata, **words))
 
 
 def test_names_from_files_are_escaped_wherever_they_are_shown(tmp_path):
@@ -439,9 +439,9 @@ def test_names_from_files_are_escaped_wherever_they_are_shown(tmp_path):
 
     evil(small(0)).save(tmp_path / "one")
     one = Baseline.load(tmp_path / "one")
-    other = replace(evil(small(1)), about=replace(evil(small(1)).about, surroundings={EVIL: EVIL + "!"}))
-    alone = replace(other, about=replace(other.about, methods=("gradcam",)))
-    for shown in (one.compare(other), one.compare(alone), BaselineSummary.of(one)):
+    other = replace(evil(small(1)), metadata=replace(evil(small(1)).metadata, environment={EVIL: EVIL + "!"}))
+    alone = replace(other, metadata=replace(other.metadata, methods=("gradcam",)))
+    for shown in (one.compare(other), one.compare(alone), BaselineSummary.from_baseline(one)):
         page = shown.html()
         inside = page.split("</style>")[1]
         assert "<script" not in inside

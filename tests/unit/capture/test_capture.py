@@ -33,7 +33,7 @@ class Guarded(nn.Module):
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_no_grad_block_of_the_models_own(whole):
+def test_capture_inside_no_grad_block_of_the_model(whole):
     model, images = perturbed(Guarded(whole)), torch.randn(2, 3, 12, 12)
     expected = plain_gradcam(*full_autograd(model.inner, "5", images, of_class(1)))
     found = explain(model, images, target=1)
@@ -60,7 +60,7 @@ class Parallel(Halves):
         return self.head((self.late(self.early(images)) * self.late(self.early(images + 1))).flatten(1))
 
 
-def test_layers_inside_and_behind_a_no_grad_block_at_once():
+def test_layers_inside_and_after_a_no_grad_block():
     model, images = perturbed(Halves(torch.no_grad)), torch.randn(2, 3, 12, 12)
     free = copy.deepcopy(model)
     free.block = torch.enable_grad
@@ -77,7 +77,7 @@ def test_layers_inside_and_behind_a_no_grad_block_at_once():
     (lambda: Halves(torch.no_grad), ["late"], 1),
     (lambda: Halves(torch.no_grad), ["early", "late"], 2),  # the price of the early one
 ])  # fmt: skip
-def test_a_second_pass_is_made_only_where_a_gradient_would_be_lost(make, layers, runs):
+def test_second_pass_runs_only_if_a_gradient_would_be_lost(make, layers, runs):
     model, images, target = perturbed(make()), torch.randn(2, 3, 12, 12), TARGETS["predicted"]
     ran = []
     forward = lambda model, probe: ran.append(1) or model(probe.images)  # noqa: E731
@@ -87,7 +87,7 @@ def test_a_second_pass_is_made_only_where_a_gradient_would_be_lost(make, layers,
     assert len(ran) == runs
 
 
-def test_an_inference_mode_of_the_models_own():
+def test_inference_mode_block_of_the_model():
     model, images = perturbed(Halves(torch.inference_mode)), torch.randn(2, 3, 12, 12)
     assert list(explain(model, images).evidence) == ["late"]
     free = copy.deepcopy(model)
@@ -118,7 +118,7 @@ class Twice(nn.Module):
         return self.head(self.conv(self.conv(self.stem(images)).tanh()).flatten(1))
 
 
-def test_a_module_that_runs_twice():
+def test_module_that_runs_twice():
     model, images = perturbed(Twice()), torch.randn(2, 3, 8, 8)
     unrolled = nn.Sequential(
         model.stem, copy.deepcopy(model.conv), nn.Tanh(), copy.deepcopy(model.conv), nn.Flatten(), model.head
@@ -172,7 +172,7 @@ def test_outputs_in_containers(pack):
 
 
 @pytest.mark.parametrize("with_hooks", ["layer2", "layer2.relu", "layer1"])
-def test_hooks_of_others_see_the_same_tensors_as_without_us(with_hooks):
+def test_user_hooks_see_unchanged_tensors(with_hooks):
     model, images = perturbed(TinyResNet()), torch.randn(2, 3, 16, 16)
     seen = []
     model.get_submodule(with_hooks).register_forward_hook(lambda module, args, output: seen.append(output.clone()))
@@ -198,7 +198,7 @@ def kept_for_backward(model, run):
     return sum(size for size, _ in kept.values())
 
 
-def test_little_is_kept_for_backward():
+def test_little_is_saved_for_backward():
     model, probe = torchvision.models.resnet18(num_classes=5).eval(), Probe(torch.randn(4, 3, 96, 96))
     target = TARGETS["predicted"]
     plan = prepare(model, probe, layers="layer4", target=target)
@@ -230,7 +230,7 @@ class Classifier(nn.Module):
         return self.head(self.backbone(images)["pooled"])
 
 
-def test_a_map_that_is_returned_beside_what_was_made_of_it():
+def test_feature_map_returned_together_with_its_pooled_values():
     model, images = perturbed(Classifier()), torch.randn(2, 3, 8, 8)
     found = explain(model, images, target=1)
     expected = plain_gradcam(*full_autograd(model, "backbone.body", images, of_class(1)))

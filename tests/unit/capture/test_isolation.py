@@ -16,30 +16,13 @@ from torchvision.models.vision_transformer import EncoderBlock
 from lightning_gradcam import explain
 from lightning_gradcam.capture.isolation import isolated
 from lightning_gradcam.errors import ForwardError
+from tests.helpers.model_state import HOOKS, everything
 from tests.helpers.models import Noisy, TinyResNet, assert_close, perturbed, plain_cnn
-
-HOOKS = [name for name in vars(nn.Module()) if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called"))]
-
-
-def everything(model):
-    """All that a training run could notice, as nested plain values."""
-    return {
-        "hooks": [[len(getattr(module, name)) for name in HOOKS] for module in model.modules()],
-        "training": [module.training for module in model.modules()],
-        "parameters": [(id(p), id(p.grad), p.requires_grad, p._version, p.tolist()) for p in model.parameters()],
-        "gradients": [p.grad if p.grad is None else p.grad.tolist() for p in model.parameters()],
-        "buffers": [(id(b), b._version, b.numpy().tobytes()) for b in model.buffers()],
-        "torch": torch.get_rng_state().tolist(),
-        "numpy": [part.tolist() if isinstance(part, np.ndarray) else part for part in np.random.get_state()],
-        "python": random.getstate(),
-        "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
-        "switches": (torch.backends.mha.get_fastpath_enabled(), torch.is_autocast_cache_enabled()),
-    }
 
 
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("switches", [False, True])
-def test_nothing_is_left(fails, switches):
+def test_explain_restores_model_and_process(fails, switches):
     model = Noisy(fails)
     model.train()
     model.body[1].eval()  # a frozen BatchNorm: the flags are not all the same
@@ -65,7 +48,7 @@ def test_nothing_is_left(fails, switches):
         torch.set_autocast_cache_enabled(True)
 
 
-def test_inside_the_model_evaluates_and_forward_may_rewrite_it():
+def test_isolated_evaluates_and_discards_changes():
     model = plain_cnn().train()
     old, names = everything(model), set(model.state_dict())
     with isolated(model):
@@ -83,7 +66,7 @@ def test_inside_the_model_evaluates_and_forward_may_rewrite_it():
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
-def test_a_metric_beside_a_scripted_part_counts_nothing():
+def test_metric_next_to_scripted_module_is_not_updated():
     class Beside(nn.Module):
         def __init__(self):
             super().__init__()
@@ -120,7 +103,7 @@ class Called(TorchDispatchMode):
         (nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2), False),
     ],
 )
-def test_attention_keeps_its_fast_path_where_that_passes_by_no_hooks(model, fast):
+def test_attention_keeps_fast_path_if_it_skips_no_hooks(model, fast):
     called = []
     for module in model.modules():
         module.register_forward_hook(lambda module, args, output: called.append(module))
@@ -155,7 +138,7 @@ class Diary(nn.Module):
         return self.body(images)
 
 
-def test_what_a_forward_pass_writes_down_is_forgotten():
+def test_isolated_discards_attributes_set_by_forward():
     model = Diary()
     seen, total = model.seen, model.total
     explain(model, torch.rand(2, 3, 12, 12))
@@ -165,7 +148,7 @@ def test_what_a_forward_pass_writes_down_is_forgotten():
     assert not hasattr(model, "latest")
 
 
-def test_buffers_that_are_shared_stay_shared_inside():
+def test_shared_buffers_stay_shared_inside():
     model = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(2))
     model[1].running_mean = model[0].running_mean
     with isolated(model):
@@ -173,7 +156,7 @@ def test_buffers_that_are_shared_stay_shared_inside():
     assert model[0].running_mean is model[1].running_mean
 
 
-def test_the_same_weights_give_the_same_map_of_a_model_that_draws_random_numbers():
+def test_random_model_with_same_weights_has_same_map():
     model, images = perturbed(Noisy()), torch.rand(3, 3, 12, 12)
     maps = []
     for seed in (1, 2):
@@ -186,7 +169,7 @@ def test_the_same_weights_give_the_same_map_of_a_model_that_draws_random_numbers
     assert not torch.equal(model(images), model(images))  # it does draw
 
 
-def test_explained_as_in_evaluation_also_where_modules_train():
+def test_model_in_training_is_explained_as_in_evaluation():
     model, images = perturbed(TinyResNet()), torch.randn(4, 3, 16, 16)
     evaluated = explain(model, images, layers="layer2", target=1).evidence["layer2"]
     training = explain(copy.deepcopy(model).train(), images, layers="layer2", target=1).evidence["layer2"]
@@ -194,7 +177,7 @@ def test_explained_as_in_evaluation_also_where_modules_train():
     assert_close(evaluated, explain(model, images, target=1).evidence["layer2"], 1e-6)
 
 
-def test_a_training_step_of_the_same_autocast_region_still_gets_its_gradients():
+def test_training_step_in_same_autocast_has_gradients():
     # Autocast caches weights that it cast; one that was cast without grad would leave the step without a gradient.
     model, images = TinyResNet().train(), torch.randn(2, 3, 16, 16)
     with torch.autocast("cpu", torch.bfloat16):

@@ -77,7 +77,7 @@ def test_no_more_run_at_once_than_asked(at_once, passes):
 def test_memory_for_no_image_is_said():
     model, probe, plan = case([TARGETS["label"]])
     Full(model, 0)
-    with pytest.raises(NotExplainableError, match=r"does not hold one image's explanation \(CUDA out of memory"):
+    with pytest.raises(NotExplainableError, match=r"too small to explain a single image \(CUDA out of memory"):
         ShardedExplainer(plan)(model, probe, [TARGETS["label"]])
 
 
@@ -107,18 +107,18 @@ class Tight(Lit):
 
 
 @pytest.mark.parametrize(
-    ("images", "message", "looks"), [(5, "looks explain 4 images at once", 3), (0, "Memory does not hold", 0)]
+    ("images", "message", "looks"), [(5, "snapshots explain 4 images at once", 3), (0, "Memory is too small", 0)]
 )
 def test_a_run_whose_memory_runs_out_ends_with_one_warning_and_the_same_weights(
     tmp_path, monkeypatch, images, message, looks
 ):
     monkeypatch.setattr(Tight, "images", images)
-    monkeypatch.setattr("lightning_gradcam.layers.trace_model.TRACED_ROWS", 12)  # the trace finds room
+    monkeypatch.setattr("lightning_gradcam.layers.trace_model.TRACED_IMAGES", 12)  # the trace finds room
     callback = GradCAMCallback()
     with pytest.warns(UserWarning, match=message) as caught:
         trainer = fit(tmp_path, [callback], make=Tight)
     assert len([w for w in caught if "GradCAM" in str(w.message)]) == 1
-    assert callback.monitor.track.looks == looks
+    assert callback.monitor.tracker.snapshots == looks
     assert weights(trainer) == weights(fit(tmp_path, make=Tight))
 
 
@@ -136,12 +136,12 @@ class World:
 def test_shares_are_of_one_size_and_joined_they_are_the_whole(images, processes):
     rows = torch.arange(images)
     whole = Explanation({"a": rows[:, None] * 1.0}, rows[:, None] * 2.0, rows, (1,), map_status={"a": rows.byte()})
-    shares = [Ranks(None, i, processes).rows(images) for i in range(processes)]
+    shares = [Ranks(None, i, processes).get_shard(images) for i in range(processes)]
     assert len({share.stop - share.start for share in shares}) == 1
     everyone = [whole.map(lambda tensor, at=share: tensor[at]) for share in shares]
     tensors = [[e.evidence["a"], e.logits, e.classes, e.map_status["a"]] for e in everyone]
     for i, mine in enumerate(everyone):
-        joined = Ranks(World(tensors), i, processes).gather_rows(mine, images)
+        joined = Ranks(World(tensors), i, processes).gather_shards(mine, images)
         for key in ("evidence", "map_status"):
             assert torch.equal(getattr(joined, key)["a"], getattr(whole, key)["a"])
         assert torch.equal(joined.logits, whole.logits)
@@ -152,7 +152,7 @@ def test_a_strategy_that_is_not_served_is_named_before_training(tmp_path):
     class DeepSpeedStrategy(SingleDeviceStrategy):
         pass
 
-    with pytest.warns(UserWarning, match="not served under DeepSpeedStrategy.*DDP, FSDP and ModelParallel") as caught:
+    with pytest.warns(UserWarning, match="does not support `DeepSpeedStrategy`.*DDP, FSDP and ModelParallel") as caught:
         trainer = fit(tmp_path, [GradCAMCallback()], strategy=DeepSpeedStrategy("cpu"))
     assert len([w for w in caught if "GradCAM" in str(w.message)]) == 1
     assert weights(trainer) == weights(fit(tmp_path))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from hypothesis import assume, given, strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
-from lightning_gradcam import explain
-from lightning_gradcam.explainer.explanation import FLAWS, Explanation, find_status
+from lightning_gradcam import Layer, explain
+from lightning_gradcam.explainer.explanation import REFERENCE, Explanation, FieldKind
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
+from lightning_gradcam.explainer.map_status import MapStatus, find_status
 from lightning_gradcam.targets.logits import probabilities
 from lightning_gradcam.utils.numerics import CONSTANT
 from tests.helpers.models import examples
@@ -141,7 +144,7 @@ def test_a_common_scale_keeps_magnitudes_apart():
         to_heatmaps(evidence[3:], explanation.map_status["a"][3:], (2, 2), torch.tensor(0.0)) == 0
     ).all()  # none so far
     assert explanation.heatmaps()["a"][:2].amax((1, 2)).tolist() == [1, 1]
-    assert explanation.degenerate["a"] == (None, None, FLAWS[CONSTANT_MAP], FLAWS[ALL_ZERO])
+    assert explanation.degenerate["a"] == (None, None, MapStatus.CONSTANT.text, MapStatus.ALL_ZERO.text)
 
 
 def test_probabilities_are_given_or_made():
@@ -152,3 +155,74 @@ def test_probabilities_are_given_or_made():
     mixed = probabilities(torch.stack([torch.tensor([0.2, 0.8, 0.0]), torch.tensor([-1.0, 1.0, 1.0])]))
     torch.testing.assert_close(mixed.sum(1), torch.ones(2))
     torch.testing.assert_close(mixed[0], torch.tensor([0.2, 0.8, 0.0]))
+
+
+def make_explanation(values: list[float]) -> Explanation:
+    """An explanation of one image per value, whose tensors all hold these values, and without an empty field."""
+    images = torch.tensor(values)[:, None]
+    vectors = images[:, 0]
+    return Explanation(
+        evidence={"a": images},
+        logits=images,
+        classes=vectors,
+        size=(1,),
+        layers={"a": Layer("a")},
+        map_status={"a": vectors},
+        explained={"": vectors},
+        scores={"": vectors},
+        photos=images,
+        region=images,
+    )
+
+
+def list_tensors(explanation: Explanation) -> dict[str, torch.Tensor]:
+    """Each tensor in an explanation, by field and key."""
+    values = {f.name: getattr(explanation, f.name) for f in fields(Explanation)}
+    tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+    mappings = {name: value for name, value in values.items() if isinstance(value, dict) and name != "layers"}
+    return tensors | {f"{name}.{key}": tensor for name, by_key in mappings.items() for key, tensor in by_key.items()}
+
+
+def test_every_field_of_an_explanation_names_its_kind():
+    assert all(isinstance(f.metadata["kind"], FieldKind) for f in fields(Explanation))
+    whole = make_explanation([1.0, 2.0])
+    assert all(getattr(whole, f.name) is not None for f in fields(Explanation))
+    assert len(list_tensors(whole)) == len(fields(Explanation)) - 2  # all but size and layers
+
+
+def test_map_and_cat_reach_every_tensor():
+    whole = make_explanation([1.0, 2.0, 3.0])
+    doubled = whole.map(lambda tensor: 2 * tensor)
+    assert all(
+        torch.equal(doubled_one.flatten(), torch.tensor([2.0, 4, 6])) for doubled_one in list_tensors(doubled).values()
+    )
+    joined = Explanation.cat([whole.map(lambda tensor: tensor[:1]), whole.map(lambda tensor: tensor[1:])])
+    expected = list_tensors(whole)
+    assert list_tensors(joined).keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in list_tensors(joined).items())
+    assert joined.layers == whole.layers
+    assert joined.size == whole.size
+
+
+def test_merged_scores_keep_each_field_by_its_kind():
+    first, second = make_explanation([1.0]), make_explanation([2.0])
+    merged = Explanation.merge_scores({"top 1": first, "top 2": second})
+    for f in fields(Explanation):
+        value, own = getattr(merged, f.name), [getattr(one, f.name) for one in (first, second)]
+        if f.metadata["kind"] is FieldKind.PER_MAP:
+            assert value == {"a/top 1": own[0]["a"], "a/top 2": own[1]["a"]}
+        elif f.metadata["kind"] is FieldKind.PER_SCORE:
+            assert value == {"top 1": own[0][""], "top 2": own[1][""]}
+        else:
+            assert value is (own[0] if f.metadata["kind"] is FieldKind.SHARED else None)
+    assert Explanation.merge_scores({"": first}).region is first.region
+
+
+def test_split_pairs_moves_the_references_maps_to_own_keys():
+    pairs = make_explanation([1.0, 2.0])
+    split = pairs.split_pairs()
+    assert {key: float(maps) for key, maps in split.evidence.items()} == {"a": 1.0, f"a/{REFERENCE}": 2.0}
+    assert {key: float(code) for key, code in split.map_status.items()} == {"a": 1.0, f"a/{REFERENCE}": 2.0}
+    assert {name: float(score) for name, score in split.scores.items()} == {"": 1.0}
+    assert {name: float(classes) for name, classes in split.explained.items()} == {"": 1.0}
+    assert split.region is None

@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_gradcam import GradCAMCallback, Layer, Probe, explain
-from lightning_gradcam.explainer.explanation import FLAWS, find_status
 from lightning_gradcam.explainer.fusion import fuse_maps
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
+from lightning_gradcam.explainer.map_status import MapStatus, find_status
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.targets import TARGETS
 from tests.helpers.lit import Bars, Lit, fit
@@ -123,7 +123,7 @@ def test_flips_are_the_mean_with_the_mirrored_images_for_the_same_class():
         found = explain(model, images, layers=["2", "5"], target=target, flips=True)
         for key, expected in mean_of_flips(model, images, classes, layers=["2", "5"]).items():
             assert_close(found.evidence[key], expected, 1e-6)
-            assert found.degenerate[key] == tuple(FLAWS[i] for i in find_status(expected))
+            assert found.degenerate[key] == tuple(MapStatus(i).text for i in find_status(expected).tolist())
         assert_close(found.logits, model(images).detach(), 1e-6)
     nn.init.zeros_(model[-1].weight)
     assert explain(model, images, layers="5", target=0, flips=True).degenerate["5"] == ("no gradient",) * 8
@@ -134,7 +134,7 @@ def test_what_has_the_images_places_is_mirrored_with_them():
     probe = Probe(
         torch.rand(2, 3, 4, 5), labels=torch.tensor([1, 0]), masks=masks, extras={"wide": wide, "x": wide[:, 0, 0]}
     )
-    mirrored = probe.mirrored()
+    mirrored = probe.mirror()
     assert torch.equal(mirrored.masks, masks.flip(-1))
     assert torch.equal(mirrored.extras["wide"], wide.flip(-1))
     assert torch.equal(mirrored.extras["x"], wide[:, 0, 0])
@@ -145,13 +145,13 @@ def test_the_callback_shows_the_fused_map_first_and_its_numbers_are_the_plain_on
     callback = GradCAMCallback(layers="stages", fuse="mean", flips=True, interpolation="nearest")
     trainer = fit(tmp_path, [callback])
     watch = callback.monitor
-    assert next(iter(watch.track.previous.maps)) == "fused"
+    assert next(iter(watch.tracker.previous.maps)) == "fused"
     assert watch.signature["fuse"] == "mean"
     assert watch.signature["flips"] is True
-    stages = [layer.key for layer in watch.plan.layers]
+    stages = [layer.key for layer in watch.explainer.layers]
     assert {f"gradcam/drift/{key}" for key in stages} | {"gradcam/drift"} <= set(trainer.callback_metrics)
-    look = watch.look(trainer.lightning_module, "now")
-    assert list(look.pictures) == ["fused", *stages]
+    look = watch.take_snapshot(trainer.lightning_module, "now")
+    assert list(look.figures) == ["fused", *stages]
 
 
 def test_nearest_shows_cells_and_bicubic_stays_in_range():

@@ -15,9 +15,9 @@ from lightning_gradcam.capture.isolation import isolated
 from lightning_gradcam.capture.layer import ATTENTION
 from lightning_gradcam.errors import ForwardError
 from lightning_gradcam.methods.attention import discard_smallest
+from tests.helpers.model_state import everything
 from tests.helpers.models import TinyViT, assert_close, perturbed
 from tests.helpers.pass_replicas import PASS_REPLICAS, matrices
-from tests.unit.capture.test_isolation import everything
 
 
 def of_class_one(output, probe):
@@ -169,10 +169,10 @@ class Windows(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        ("windows", r"\(8, 1, 4, 4\) for 2 images is attention inside of windows.*'gradcam'"),
-        ("fewer", r"\(2, 1, 16, 8\) is not square.*'gradcam'"),
-        ("pooled", r"is over 8 tokens, where 16 \(0 and a grid of \(4, 4\)\) are read"),
-        ("none", "Expected attention in Windows, but saw none"),
+        ("windows", r"\(8, 1, 4, 4\) for 2 images, which is windowed attention.*'gradcam'"),
+        ("fewer", r"\(2, 1, 16, 8\), which is not square.*'gradcam'"),
+        ("pooled", r"over 8 tokens instead of 16 \(0 and a grid of \(4, 4\)\)"),
+        ("none", "Expected attention in Windows, but its forward pass called neither"),
     ],
 )
 def test_what_cannot_be_followed_is_said(kind, why):

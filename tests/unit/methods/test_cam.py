@@ -129,9 +129,7 @@ def test_a_method_blind_to_gradients_asks_for_none():
     assert found.degenerate["5/gradcam"] == ("no gradient", "no gradient")
     assert found.degenerate["5/eigencam"] == (None, None)
     passes = namedtuple("passes", "layers activations probe")  # and no gradients to take
-    assert evidence.apply_methods(
-        METHODS["eigencam"], passes({"5": None}, {"5": torch.rand(2, 3, 4, 4)}, Probe(images))
-    )
+    assert evidence.apply_method(METHODS["eigencam"], passes({"5": None}, {"5": torch.rand(2, 3, 4, 4)}, Probe(images)))
 
 
 def test_several_methods_and_ones_of_the_users_own():

@@ -14,10 +14,10 @@ from lightning_gradcam.capture.isolation import isolated
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.capture.restart import Restart
 from lightning_gradcam.errors import ForwardError
-from lightning_gradcam.explainer.explanation import find_status
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
+from lightning_gradcam.explainer.map_status import find_status
+from tests.helpers.model_state import HOOKS
 from tests.helpers.models import TinyResNet, TinyViT, assert_close, perturbed, plain_cnn
-from tests.unit.capture.test_isolation import HOOKS
 
 CLASSES = torch.tensor([0, 2, 1])
 
@@ -80,7 +80,7 @@ def test_a_pass_from_a_layer_on_is_the_whole_pass(case):
     with isolated(model):
         before = left(model)
         behind = restart(model, images, layer, call)
-        assert behind.restarts
+        assert behind.is_partial
         factor = torch.tensor([0.0, 0.5, 1.0, 2.0])
 
         def change(output):
@@ -90,7 +90,7 @@ def test_a_pass_from_a_layer_on_is_the_whole_pass(case):
         assert left(model) == before
         ran = []
         handle = model.register_forward_hook(lambda *_: ran.append(1))
-        whole = behind._whole(4, change)
+        whole = behind._run_whole_model(4, change)
         handle.remove()
     assert ran
     assert_close(found, whole, 1e-5)
@@ -150,7 +150,7 @@ def test_where_it_cannot_the_whole_model_runs(make):
     model, images = make().eval(), torch.randn(1, 3, 12, 12)
     with isolated(model):
         behind = restart(model, images, "late")
-        assert not behind.restarts
+        assert not behind.is_partial
         assert behind(3, lambda output: output * 0).shape == (3, 5)
 
 
@@ -159,7 +159,7 @@ def test_nothing_is_left_where_a_restarted_pass_raises():
     with isolated(model):
         before = left(model)
         behind = restart(model, images, "layer2")
-        assert behind.restarts
+        assert behind.is_partial
         with pytest.raises(ForwardError):
             behind(2, lambda output: 1 / 0)
         assert left(model) == before
@@ -173,7 +173,7 @@ def test_chunks_change_nothing_and_wrong_ones_are_named(method):
         explain(model, images, layers="layer2", method=method(chunk), target=1).evidence for chunk in (99, 3)
     )
     assert_close(small["layer2"], whole["layer2"], 1e-5)
-    with pytest.raises(ValueError, match="`chunk` to be a number of passes from 1, but got 0"):
+    with pytest.raises(ValueError, match="`chunk` to be a positive integer, but got 0"):
         method(chunk=0)
 
 

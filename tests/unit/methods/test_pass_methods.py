@@ -11,9 +11,9 @@ from torch import nn
 from lightning_gradcam import Baseline, NotExplainableError, Probe, ScoreCAM, explain
 from lightning_gradcam.capture.layer import ATTENTION, PIXELS
 from lightning_gradcam.methods import EQUATIONS, METHODS, get_location
+from tests.helpers.model_state import everything
 from tests.helpers.models import TinyViT, assert_close, perturbed, plain_cnn
 from tests.helpers.pass_replicas import PASS_REPLICAS
-from tests.unit.capture.test_isolation import everything
 
 
 def brightness(passes):
@@ -21,7 +21,7 @@ def brightness(passes):
     return {PIXELS: passes.probe.images.mean(1)}
 
 
-brightness.place = PIXELS
+brightness.location = PIXELS
 
 
 def mlp():
@@ -60,15 +60,17 @@ def test_what_is_wrong_is_said():
     def rolled(passes):
         return {ATTENTION: passes.probe.images.mean(1)}
 
-    with pytest.raises(ValueError, match=r"evidence for '5' from method 'lost', but got it for 'nowhere'.*`place`"):
+    with pytest.raises(
+        ValueError, match=r"evidence for '5' from method 'lost', but got evidence for 'nowhere'.*`location`"
+    ):
         explain(model, images, layers="5", method=lost)
-    rolled.place = ATTENTION
+    rolled.location = ATTENTION
     with pytest.raises(NotExplainableError, match="Expected a model of tokens"):
         explain(model, images, method=rolled)
-    rolled.place = "here"
-    with pytest.raises(ValueError, match="a method's `place` to be 'input pixels' or 'all attention'"):
+    rolled.location = "here"
+    with pytest.raises(ValueError, match="a method's `location` to be 'input pixels' or 'all attention'"):
         explain(model, images, method=rolled)
-    with pytest.raises(ValueError, match="methods that are read at layers beside `fuse='max'`"):
+    with pytest.raises(ValueError, match="Expected only methods that explain layers with `fuse='max'`"):
         explain(model, images, layers="stages", fuse="max", method=["gradcam", brightness])
 
 
@@ -89,7 +91,7 @@ def test_scores_of_other_images_stay_with_the_class_of_their_row(target):
     torch.testing.assert_close(scores[0][1], logits.gather(1, found.classes[:, None])[:, 0])
 
 
-PASSES = [name for name, method in METHODS.items() if name not in EQUATIONS and not hasattr(method, "extra")]
+PASSES = [name for name in METHODS if name not in EQUATIONS and METHODS[name].requires is None]
 """The names of the methods of passes; `test_pixel_methods` holds those that need another package."""
 
 ALONE = {name: (1e-5 if get_location(METHODS[name]) else 1e-4) for name in PASSES}
@@ -170,7 +172,7 @@ def test_other_passes_are_as_exact_as_the_first(dtype):
 
 
 def test_a_bar_shows_on_a_terminal_only(capsys, monkeypatch):
-    monkeypatch.setattr("lightning_gradcam.methods.gradient_free.PATIENCE", 0.0)
+    monkeypatch.setattr("lightning_gradcam.methods.gradient_free.PROGRESS_DELAY", 0.0)
     model, images = plain_cnn().eval(), torch.randn(1, 3, 12, 12)
     explain(model, images, layers="5", method=ScoreCAM(chunk=2), target=1)
     assert not capsys.readouterr().err

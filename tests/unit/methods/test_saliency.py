@@ -23,6 +23,7 @@ from lightning_gradcam.methods import (
     Saliency,
     SmoothGrad,
 )
+from tests.helpers.model_state import everything
 from tests.helpers.models import TinyResNet, TinyVGG, assert_close, perturbed, plain_cnn
 from tests.helpers.pixel_replicas import (
     NOISE,
@@ -35,7 +36,6 @@ from tests.helpers.pixel_replicas import (
     deconvolution,
     guided,
 )
-from tests.unit.capture.test_isolation import everything
 
 SMALL = {
     "integrated_gradients": IntegratedGradients(STEPS),
@@ -61,7 +61,7 @@ def evidence(model, images, name, **kwargs):
 
 
 def test_every_method_that_calls_captum_has_a_replica():
-    assert set(REPLICAS) == {name for name, entry in METHODS.items() if getattr(entry, "extra", None) == "captum"}
+    assert set(REPLICAS) == {name for name, entry in METHODS.items() if getattr(entry, "requires", None) == "captum"}
     assert all(method(name).name.startswith(name) and METHODS[name].name == name for name in NAMES)
 
 
@@ -253,10 +253,12 @@ def test_a_neuron_that_is_not_there_is_said():
     model, images = perturbed(plain_cnn()), torch.randn(2, 3, 12, 12)
     assert explain(model, images, layers="5", method=Saliency((7, 5, 5))).evidence["5"].any()
     for neuron in ((8, 5, 5), (7, 6, 0), (7, 5)):
-        with pytest.raises(ValueError, match=r"a channel and a place in layer '5', whose output is \(8, 6, 6\)"):
+        with pytest.raises(
+            ValueError, match=r"a channel and a position in layer '5', whose output has shape \(8, 6, 6\)"
+        ):
             explain(model, images, layers="5", method=Saliency(neuron))
     for wrong in (5, "layer", (1.0, 2, 2), True):
-        with pytest.raises(TypeError, match=r"Expected `neuron` to be a channel and a place, \(channel, i, j\)"):
+        with pytest.raises(TypeError, match=r"Expected `neuron` to be a channel and a position, \(channel, i, j\)"):
             GuidedBackprop(wrong)
     with pytest.raises(ValueError, match="of at least 0"):
         Deconvolution((5, -1, 2))
@@ -363,7 +365,7 @@ def test_captum_missing_is_said_at_once(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr("lightning_gradcam.methods.base.find_spec", lambda n: None if n == "captum" else find(n))
     for name in NAMES:
-        with pytest.raises(ValueError, match=r"captum .* calls: pip install 'lightning_gradcam\[captum\]'"):
+        with pytest.raises(ValueError, match=r"captum .* requires. Run: pip install 'lightning_gradcam\[captum\]'"):
             explain(plain_cnn(), torch.randn(2, 3, 12, 12), method=name)
     with pytest.raises(MisconfigurationException, match=r"lightning_gradcam\[captum\]"):
         GradCAMCallback(method=["gradcam", "saliency"])

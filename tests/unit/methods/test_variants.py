@@ -73,8 +73,8 @@ def test_what_is_wrong_is_said():
         ("Did you mean 'gradcam'", {"method": "grad-cam"}),
         ("Expected `gradients` to be", {"method": "gradcam", "gradients": "square"}),
         ("Expected `smooth` to be", {"method": "gradcam", "smooth": "flips"}),
-        ("'eigencam' takes none", {"method": "eigencam", "gradients": "abs"}),
-        ("is a principal component", {"method": "eigengradcam", "smooth": "principal"}),
+        ("got 'eigencam', which ignores them", {"method": "eigencam", "gradients": "abs"}),
+        ("already is a principal component", {"method": "eigengradcam", "smooth": "principal"}),
     ]:
         with pytest.raises(ValueError, match=message):
             Variant(**arguments)

@@ -48,7 +48,7 @@ def watched(attack, probe=None, target="label", model=None, **how):
     probe, model = probe or bars(), model or undecided(probe or bars())
     plan = prepare(model, probe, target=TARGETS[target], **{"layers": ["features", "features.2"], **how})
     watch = ProbeMonitor(
-        probe, ShardedExplainer(plan), TARGETS[target], DisplayConfig(names=Bars.classes), attack=attack
+        probe, ShardedExplainer(plan), TARGETS[target], DisplayConfig(), class_names=Bars.classes, attack=attack
     )
     return watch, model
 
@@ -62,7 +62,7 @@ def test_every_number_has_a_worst_value():
 @pytest.mark.parametrize("target", ["label", "predicted"])
 def test_numbers_are_those_of_maps_explained_one_by_one(attack, target):
     watch, model = watched(attack, target=target)
-    numbers = watch.look(model, "start").numbers
+    numbers = watch.take_snapshot(model, "start").numbers
     probe = watch.probe
     clean = explain(model, probe, layers=["features", "features.2"], target=target)
     twins = attack_probe(model, probe, attack)
@@ -93,10 +93,10 @@ def test_numbers_are_those_of_maps_explained_one_by_one(attack, target):
 def test_what_it_measures_can_tell_attacks_apart():
     still, _ = watched(FGSM(0.0))
     model = undecided(bars())
-    numbers = watched(FGSM(0.0), model=model)[0].look(model, "start").numbers
+    numbers = watched(FGSM(0.0), model=model)[0].take_snapshot(model, "start").numbers
     assert numbers["adv_similarity"] == numbers["adv_similarity_held"] == numbers["adv_topk"] == 1
     assert numbers["adv_accuracy"] == numbers["accuracy"]
-    strong = watched(PGD(0.2, 10), model=model)[0].look(model, "start").numbers
+    strong = watched(PGD(0.2, 10), model=model)[0].take_snapshot(model, "start").numbers
     assert strong["adv_similarity"] < 0.9
     assert strong["adv_accuracy"] < numbers["accuracy"]
     assert still.attack == FGSM(0.0)
@@ -106,10 +106,10 @@ def test_what_it_measures_can_tell_attacks_apart():
 def test_portions_and_processes_attack_as_the_whole(images):
     model, probe = perturbed(TinyResNet()).eval(), Probe(torch.rand(7, 3, 16, 16), labels=torch.arange(7) % 5)
     plan, target = prepare(model, probe, layers="layer2", target=TARGETS["label"]), TARGETS["label"]
-    whole = ShardedExplainer(plan).attacked(model, probe, target, PGD(0.1, 3))
+    whole = ShardedExplainer(plan).explain_attacked(model, probe, target, PGD(0.1, 3))
     assert torch.equal(whole.images, attack_probe(model, probe, PGD(0.1, 3)).images)
     Full(model, images)
-    parts = ShardedExplainer(plan).attacked(model, probe, target, PGD(0.1, 3))
+    parts = ShardedExplainer(plan).explain_attacked(model, probe, target, PGD(0.1, 3))
     assert ((parts.images - whole.images).abs() < 1e-5).float().mean() > 0.99
     assert_close(parts.explanation.evidence["layer2"], whole.explanation.evidence["layer2"], 1e-2)
     assert torch.equal(parts.explanation.classes, probe.labels)
@@ -118,8 +118,8 @@ def test_portions_and_processes_attack_as_the_whole(images):
         def all_gather(self, tensor, *_args, **_kwargs):
             return made[id(tensor)]
 
-    rows = [Ranks(Both("cpu"), index, 2).rows(7) for index in (0, 1)]
-    mine = [ShardedExplainer(plan).attacked(model, probe[r], target, PGD(0.1, 3)) for r in rows]
+    rows = [Ranks(Both("cpu"), index, 2).get_shard(7) for index in (0, 1)]
+    mine = [ShardedExplainer(plan).explain_attacked(model, probe[r], target, PGD(0.1, 3)) for r in rows]
     made = {}
     first = mine[0].map(lambda tensor: tensor)
     tensors = [first.images, *first.explanation.evidence.values(), first.explanation.logits, first.explanation.classes]
@@ -134,7 +134,7 @@ def test_portions_and_processes_attack_as_the_whole(images):
     for name in ("map_status", "explained", "scores"):
         both = [getattr(part.explanation, name).values() for part in (first, mine[1])]
         made |= {id(one): torch.stack([one, other]) for one, other in zip(*both, strict=True)}
-    joined = Ranks(Both("cpu"), 0, 2).gather_rows(first, 7)
+    joined = Ranks(Both("cpu"), 0, 2).gather_shards(first, 7)
     assert ((joined.images - whole.images).abs() < 1e-5).float().mean() > 0.99
 
 
@@ -167,8 +167,8 @@ def test_a_resumed_run_goes_on_with_the_curves_of_the_attack(tmp_path):
     first.save_checkpoint(tmp_path / "half.ckpt")
     resumed = GradCAMCallback(attack=FGSM(0.1))
     fit(tmp_path, [resumed], max_epochs=3, ckpt_path=str(tmp_path / "half.ckpt"))
-    assert resumed.monitor.track.looks == callback.monitor.track.looks + 1
-    assert {"adv_similarity", "adv_accuracy"} <= resumed.monitor.track.last.keys()
+    assert resumed.monitor.tracker.snapshots == callback.monitor.tracker.snapshots + 1
+    assert {"adv_similarity", "adv_accuracy"} <= resumed.monitor.tracker.last.keys()
 
 
 def test_without_labels_it_moves_away_from_what_is_predicted(tmp_path):
@@ -179,7 +179,7 @@ def test_without_labels_it_moves_away_from_what_is_predicted(tmp_path):
         return FGSM(0.1)(model, images, labels)
 
     watch, model = watched(attack, probe=bars(labels=False), target="predicted")
-    look = watch.look(model, "start")
+    look = watch.take_snapshot(model, "start")
     assert torch.equal(seen[0], look.explanation.logits.argmax(1))
     assert "adv_accuracy" not in look.numbers
     assert torch.equal(look.attacked.explanation.classes, look.explanation.classes)
@@ -192,11 +192,11 @@ def test_signals_and_volumes_are_measured(dimensions):
     probe = Probe((images - low) / (high - low), labels=labels)
     model = BODIES[dimensions]()
     plan = prepare(model, probe, target=TARGETS["label"])
-    look = ProbeMonitor(probe, ShardedExplainer(plan), TARGETS["label"], DisplayConfig(), attack=PGD(0.05, 2)).look(
-        model, "start"
-    )
+    look = ProbeMonitor(
+        probe, ShardedExplainer(plan), TARGETS["label"], DisplayConfig(), attack=PGD(0.05, 2)
+    ).take_snapshot(model, "start")
     assert look.numbers["adv_similarity"].isfinite()
-    assert look.pictures
+    assert look.figures
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,9 @@ def test_a_wrong_attack_is_named_before_training(tmp_path, arguments, message):
 def test_an_attack_that_returns_something_else_is_named_and_ends_looks_only(tmp_path, attack, message):
     watch, model = watched(attack)
     with pytest.raises(ValueError, match=message):
-        watch.look(model, "start")
-    with pytest.warns(UserWarning, match="No explanations from here on: .* from the attack|in .0, 1."):
+        watch.take_snapshot(model, "start")
+    with pytest.warns(
+        UserWarning, match="Explanations are disabled for the rest of the run: .* from the attack|in .0, 1."
+    ):
         trainer = fit(tmp_path, [GradCAMCallback(attack=attack, probe=9)])
     assert trainer.global_step == 8

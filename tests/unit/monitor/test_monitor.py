@@ -56,16 +56,18 @@ def test_nothing_leaves_the_device_before_the_finished_picture(target, scale, di
         images, labels, _ = bodies(6, dimensions)
         probe, model = Probe(images, labels=labels), BODIES[dimensions]()
     plan = prepare(model, probe, target=TARGETS[target], layers="stages")
-    watch = ProbeMonitor(probe, ShardedExplainer(plan), TARGETS[target], DisplayConfig(scale=scale, names=Bars.classes))
+    watch = ProbeMonitor(
+        probe, ShardedExplainer(plan), TARGETS[target], DisplayConfig(scale=scale), class_names=Bars.classes
+    )
     for moment in ("start", "epoch 0"):
-        watch.look(model, moment)
+        watch.take_snapshot(model, moment)
     with Waits() as waits:
-        look = watch.look(model, "epoch 1")
+        look = watch.take_snapshot(model, "epoch 1")
     assert waits.seen == []
-    assert look.pictures
+    assert look.figures
     font = watch.figures.sheet.font
     said = ["".join(font.characters[c] for row in given for c in row) for given in waits.given]
-    assert said == ["epoch 1 · drift "] * len(look.pictures)  # all else was there before
+    assert said == ["epoch 1 · drift "] * len(look.figures)  # all else was there before
     with Waits() as control:
         look.numbers["drift"].item()
         probe.images[probe.labels > 0]

@@ -53,9 +53,9 @@ def watched(layers, methods, attack=None, device="cpu"):
     model = perturbed(Lit()).to(device)
     plan = prepare(model, probe, target=TARGETS["label"], layers=layers, method=methods)
     watch = ProbeMonitor(
-        probe, ShardedExplainer(plan), TARGETS["label"], DisplayConfig(names=Bars.classes), attack=attack
+        probe, ShardedExplainer(plan), TARGETS["label"], DisplayConfig(), class_names=Bars.classes, attack=attack
     )
-    watch.look(model, "start")
+    watch.take_snapshot(model, "start")
     return watch, model
 
 
@@ -70,13 +70,13 @@ def test_each_picture_is_copied_once_and_nothing_else(tmp_path, layers, methods)
     watch, model = watched(layers, methods)
     loggers = [TensorBoardLogger(tmp_path), CSVLogger(tmp_path)]
     with Waits() as waits, Leaving() as leaving:
-        look = watch.look(model, "epoch 1")
+        look = watch.take_snapshot(model, "epoch 1")
         assert len(leaving.copies) == 0
-        for key, picture in look.pictures.items():
+        for key, picture in look.figures.items():
             assert log_image(loggers, tmp_path, key, picture, 1) == []
     assert (waits.seen, leaving.reads) == ([], [])
-    assert len(leaving.copies) == len(look.pictures) == len(layers)
-    for copied, picture in zip(leaving.copies, look.pictures.values(), strict=True):
+    assert len(leaving.copies) == len(look.figures) == len(layers)
+    for copied, picture in zip(leaving.copies, look.figures.values(), strict=True):
         assert copied is picture
         assert (copied.dtype, copied.shape[0]) == (torch.uint8, 3)
     loggers[0].finalize("success")
@@ -87,7 +87,7 @@ def test_an_attack_waits_for_its_checks_and_not_in_its_steps():
     for steps in (2, 5):
         watch, model = watched(["features"], ["gradcam"], PGD(0.05, steps))
         with Waits() as waits, Leaving() as leaving:
-            watch.look(model, "epoch 1")
+            watch.take_snapshot(model, "epoch 1")
         seen.append((len(waits.seen), leaving.reads))
         assert len(leaving.copies) == 0
     assert seen[0] == seen[1]
@@ -111,6 +111,6 @@ def test_on_a_gpu_a_look_waits_for_nothing(layers):
     watch, model = watched(layers, ["gradcam", "layercam"], device="cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
-        watch.look(model, "epoch 1")
+        watch.take_snapshot(model, "epoch 1")
     finally:
         torch.cuda.set_sync_debug_mode("default")

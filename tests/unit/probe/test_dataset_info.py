@@ -1,20 +1,17 @@
-"""Normalisation, class names and the model's own call, read off what the user has."""
+"""Normalization and class names in datasets and datamodules."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities import CombinedLoader
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
-from lightning_gradcam import Normalization, NotExplainableError, explain
-from lightning_gradcam.capture.forward import ChildForward, find_forward
+from lightning_gradcam import Normalization
 from lightning_gradcam.probe.dataset_info import find_class_names, find_datasets, find_normalization
-from tests.helpers.models import assert_close, perturbed, plain_cnn
 
 MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
 PIXELS = Normalization(tuple(MEAN), tuple(STD))
@@ -63,14 +60,14 @@ HOLDERS = {
 
 
 @pytest.mark.parametrize("name", HOLDERS)
-def test_the_normalisation_is_found(name):
+def test_find_normalization_in_datasets_and_datamodules(name):
     pixels, where = find_normalization([TensorDataset(torch.zeros(3)), HOLDERS[name]()])
     assert pixels is not None
     torch.testing.assert_close(torch.tensor([pixels.mean, pixels.std]), torch.tensor([MEAN, STD]))
     assert where.split(".")[0] in ("Data", "Subset", "ConcatDataset", "Module")
 
 
-def test_the_first_normalisation_counts_and_none_is_none():
+def test_find_normalization_returns_first_or_none():
     first, second = HOLDERS["v1"](), Data(transform=v1.Normalize([0.9], [0.9]))
     assert find_normalization([first, second]) == (PIXELS, "Data.transform")
     assert find_normalization([second, first])[0] == Normalization((0.9,), (0.9,))
@@ -81,7 +78,7 @@ def test_the_first_normalisation_counts_and_none_is_none():
     assert find_normalization([looped])[0] == PIXELS
 
 
-def test_class_names_are_found():
+def test_find_class_names_in_datasets_and_datamodules():
     names = ["cat", "dog"]
     inherited = type("Animals", (Data,), {"classes": tuple(names)})
     for holder, where in [
@@ -94,31 +91,10 @@ def test_class_names_are_found():
     assert find_class_names([Module(classes=[1, 2]), Data(classes=[])]) == (None, "")
 
 
-def test_datasets_behind_loaders():
+def test_find_datasets_of_loaders():
     a, b = Data(), Data()
     one, two = DataLoader(a), DataLoader(b)
     for loaders in ([one, two], (one, [two]), {"x": one, "y": two}, CombinedLoader({"x": one, "y": [two]})):
         assert find_datasets(loaders) == [a, b]
     assert find_datasets(one) == [a]
     assert find_datasets(None) == []
-
-
-class Headless(LightningModule):
-    def __init__(self, **children) -> None:
-        super().__init__()
-        for name, child in children.items():
-            self.add_module(name, child)
-
-
-def test_a_module_without_forward_is_called_through_its_largest_child():
-    network, images = perturbed(plain_cnn()), torch.randn(2, 3, 12, 12)
-    module = Headless(loss=nn.CrossEntropyLoss(), metric=nn.Linear(2, 2), network=network)
-    assert find_forward(module) == ChildForward("network")
-    found = explain(module, images, forward=find_forward(module), target=1)
-    assert list(found.evidence) == ["network.5"]
-    assert_close(found.evidence["network.5"], explain(network, images, target=1).evidence["5"], 1e-6)
-    own = type("Own", (Headless,), {"forward": lambda self, images: self.network(images)})
-    assert find_forward(own(network=network)) is None
-    assert find_forward(network) is None
-    with pytest.raises(NotExplainableError, match=r"neither a `forward` nor a child with parameters.*`forward=`"):
-        find_forward(Headless(loss=nn.CrossEntropyLoss()))

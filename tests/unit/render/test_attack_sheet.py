@@ -24,7 +24,7 @@ def drawn(count=6, **how):
     probe = Probe(torch.stack([data[i][0] for i in range(count)]), labels=data.labels, pixels=NORM)
     torch.manual_seed(5)
     watch, model = watched(PGD(0.01, 4), probe=probe, model=undecided(probe), layers=["features"], **how)
-    return watch, watch.look(model, "epoch 2 · step 9")
+    return watch, watch.take_snapshot(model, "epoch 2 · step 9")
 
 
 def lines(duel, picture, y, x, wrong):
@@ -42,7 +42,7 @@ def lines(duel, picture, y, x, wrong):
 def test_every_image_stands_clean_and_attacked_with_its_maps_and_words(count):
     watch, look = drawn(count)
     duel, clean, attacked = watch.figures.duel, look.explanation, look.attacked.explanation
-    picture = look.pictures["features"]
+    picture = look.figures["features"]
     assert picture.shape[2] <= WIDTH
     assert picture.dtype == torch.uint8
     size = duel.sheet.photos.shape[-1]
@@ -105,14 +105,14 @@ def test_what_was_added_is_enlarged_as_far_as_the_range_goes():
 def test_the_head_counts_and_averages():
     watch, look = drawn()
     font, both = watch.figures.sheet.font, (look.explanation, look.attacked.explanation)
-    picture = look.pictures["features"]
+    picture = look.figures["features"]
     top = GAP + watch.figures.sheet.bold.height + font.height
     strip = picture[:, top : top + font.height, GAP : picture.shape[2] - GAP]
     said = read(font, strip, INK, PAPER)
     fooled = predictions(both[0].logits)[1] != predictions(both[1].logits)[1]
     assert said.startswith(f"attack · {int(fooled.sum())} of 6 predictions moved · maps agree ")
     found = float(said.split("maps agree")[1].split(",")[0])
-    assert found == pytest.approx(float(watch.track.last["adv_similarity"]), abs=0.006)
+    assert found == pytest.approx(float(watch.tracker.last["adv_similarity"]), abs=0.006)
     assert 0 < int(fooled.sum()) < 6
     agree = torch.where(fooled, -0.5, 0.25)
     codes = watch.figures.duel._attack_line(both, "features", agree)
@@ -125,6 +125,6 @@ def test_the_head_counts_and_averages():
 
 def test_several_methods_each_have_a_picture_and_shared_scales_are_shared():
     watch, look = drawn(method=["gradcam", "layercam"])
-    assert list(look.pictures) == ["features/gradcam", "features/layercam"]
+    assert list(look.figures) == ["features/gradcam", "features/layercam"]
     assert isinstance(watch.figures.duel, AttackSheet)
-    assert not torch.equal(*look.pictures.values())
+    assert not torch.equal(*look.figures.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_gradcam.explainer.explanation import FLAWS
+from lightning_gradcam.explainer.map_status import MapStatus
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.render.canvas import restore_images
 from lightning_gradcam.render.captions import GAP
@@ -24,7 +24,9 @@ def test_every_shape_and_count_fits(shape, count):
     sheet, film = sheet_of(images), Film(8)
     picture = drawn(sheet, evidence, facts=["facts " * 40], scale=torch.tensor(1e-20))
     for look in range(9):
-        film.add(Frame(f"epoch {look}", evidence, torch.arange(count) % len(FLAWS), torch.zeros(count, 3 * (look % 2))))
+        film.add(
+            Frame(f"epoch {look}", evidence, torch.arange(count) % len(MapStatus), torch.zeros(count, 3 * (look % 2)))
+        )
     photos, _ = restore_images(images)
     for labels in (None, torch.arange(count) % 3):
         shown = film.draw(Probe(images, labels=labels), photos, NAMES, "viridis", title="run", scale=torch.tensor(2.0))

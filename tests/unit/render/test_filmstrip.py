@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from lightning_gradcam.explainer.explanation import find_status
+from lightning_gradcam.explainer.map_status import find_status
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.render.captions import GAP
 from lightning_gradcam.render.colors import INK, PAPER

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_gradcam import Probe, Variant
-from lightning_gradcam.explainer.explanation import find_status
+from lightning_gradcam.explainer.map_status import find_status
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.methods import EQUATIONS
 from lightning_gradcam.methods.resolve import coerce_methods
@@ -34,16 +34,16 @@ def watched(count=5, methods=EVERY, **display):
     model = perturbed(Lit())
     plan = prepare(model, probe, target=TARGETS["label"], layers=["features"], method=methods)
     return ProbeMonitor(
-        probe, ShardedExplainer(plan), TARGETS["label"], DisplayConfig(names=Bars.classes, **display)
+        probe, ShardedExplainer(plan), TARGETS["label"], DisplayConfig(**display), class_names=Bars.classes
     ), model
 
 
 @pytest.mark.parametrize("count", [1, 5, 11, 16])
 def test_each_overlay_stands_below_its_photo_beside_its_method(count):
     watch, model = watched(count)
-    look = watch.look(model, "start")
-    assert list(look.pictures) == ["features"]
-    picture, sheet = look.pictures["features"], watch.figures.sheet
+    look = watch.take_snapshot(model, "start")
+    assert list(look.figures) == ["features"]
+    picture, sheet = look.figures["features"], watch.figures.sheet
     assert picture.shape[2] <= WIDTH
     height, line = sheet.photos.shape[-2], sheet.font.height
     for i in {0, count - 1}:
@@ -62,9 +62,9 @@ def test_each_overlay_stands_below_its_photo_beside_its_method(count):
 @pytest.mark.parametrize("scale", ["image", "shared", 0.5])
 def test_all_methods_leave_the_device_as_the_finished_picture_only(scale):
     watch, model = watched(scale=scale)
-    watch.look(model, "start")
+    watch.take_snapshot(model, "start")
     with Waits() as waits:
-        watch.look(model, "epoch 1")
+        watch.take_snapshot(model, "epoch 1")
     assert waits.seen == []
 
 
@@ -73,22 +73,24 @@ def test_pictures_and_film_are_enlarged_as_asked(methods):
     drawn = {}
     for interpolation in ("bilinear", "nearest", "bicubic"):
         watch, model = watched(methods=methods, interpolation=interpolation)
-        watch.look(model, "start")
-        drawn[interpolation] = watch.look(model, "now").pictures["features"], watch.draw_film()
+        watch.take_snapshot(model, "start")
+        drawn[interpolation] = watch.take_snapshot(model, "now").figures["features"], watch.draw_film()
     for one, other in (("bilinear", "nearest"), ("nearest", "bicubic"), ("bicubic", "bilinear")):
         assert not any(torch.equal(a, b) for a, b in zip(drawn[one], drawn[other], strict=True))
 
 
 def test_the_film_and_a_resumed_run_follow_the_first_method():
     watch, model = watched(methods=["layercam", "gradcam"], film=2, scale="shared")
-    watch.look(model, "start")
-    look = watch.look(model, "epoch 1")
-    assert torch.equal(watch.film.frames[-1].evidence, look.explanation.evidence["features/layercam"])
+    watch.take_snapshot(model, "start")
+    look = watch.take_snapshot(model, "epoch 1")
+    assert torch.equal(watch.figures.film.frames[-1].evidence, look.explanation.evidence["features/layercam"])
     assert set(look.numbers) >= {"drift", "drift/features/gradcam"}
     assert watch.draw_film() is not None
     other, _ = watched(methods=["layercam", "gradcam"], film=2, scale="shared")
     other.load_state_dict(watch.state_dict())
-    assert torch.equal(other.look(model, "now").pictures["features"], watch.look(model, "now").pictures["features"])
+    assert torch.equal(
+        other.take_snapshot(model, "now").figures["features"], watch.take_snapshot(model, "now").figures["features"]
+    )
 
 
 def test_signals_stand_over_their_curves():
@@ -96,8 +98,8 @@ def test_signals_stand_over_their_curves():
     probe, model, methods = Probe(images, labels=labels), perturbed(BODIES[1]()), ["gradcam", "layercam"]
     plan = prepare(model, probe, target=TARGETS["label"], method=methods)
     watch = ProbeMonitor(probe, ShardedExplainer(plan), TARGETS["label"], DisplayConfig())
-    look = watch.look(model, "start")
-    [(layer, picture)], sheet = look.pictures.items(), watch.figures.sheet
+    look = watch.take_snapshot(model, "start")
+    [(layer, picture)], sheet = look.figures.items(), watch.figures.sheet
     for i in range(4):
         [(y, x)] = find(picture, sheet.photos[i])
         top = y + sheet.photos.shape[-2]

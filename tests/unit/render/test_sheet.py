@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor
 
-from lightning_gradcam.explainer.explanation import FLAWS, find_status
+from lightning_gradcam.explainer.map_status import MapStatus, find_status
 from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.render.captions import GAP
@@ -113,12 +113,12 @@ def test_no_evidence_leaves_the_grey_photo_alone_and_more_moves_to_the_end_of_th
 
 @pytest.mark.parametrize("size", [(28, 28), (224, 224), (32, 512), (512, 32)])
 def test_a_degenerate_tile_carries_the_word(size):
-    photos = torch.rand(len(FLAWS), 3, *size)
+    photos = torch.rand(len(MapStatus), 3, *size)
     sheet = sheet_of(photos)
-    codes = torch.arange(len(FLAWS), dtype=torch.uint8)
-    tiles = sheet.overlays(ramp_evidence(len(FLAWS)), codes)
+    codes = torch.arange(len(MapStatus), dtype=torch.uint8)
+    tiles = sheet.overlays(ramp_evidence(len(MapStatus)), codes)
     middle = (tiles.shape[2] - sheet.font.height) // 2
-    for tile, word in zip(tiles[1:], FLAWS[1:], strict=True):
+    for tile, word in zip(tiles[1:], [s.text for s in MapStatus][1:], strict=True):
         band = tile[:, middle : middle + sheet.font.height]
         expected = word if len(word) <= sheet.characters else word[: sheet.characters - 1] + "…"
         assert read(sheet.font, band, PAPER, INK).strip() == expected
@@ -180,7 +180,7 @@ def test_head_and_foot_say_what_is_shown():
 @pytest.mark.parametrize("size", [(28, 28), (32, 32), (224, 224), (32, 512), (512, 32), (7, 300), (1, 1)])
 @pytest.mark.parametrize("count", [1, 3, 16, 40])
 def test_every_size_and_count_fits(size, count):
-    facts, codes = ["facts " * 40], torch.arange(count) % len(FLAWS)
+    facts, codes = ["facts " * 40], torch.arange(count) % len(MapStatus)
     columns, tile, _ = arrange(count, size)
     assert GAP + columns * (tile[1] + GAP) <= WIDTH
     assert tile[1] >= 84 or tile[1] > 84 - size[1] > 42  # twelve characters, or the last whole multiple below

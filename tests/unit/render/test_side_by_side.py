@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lightning_gradcam.capture.layer import Layer
-from lightning_gradcam.explainer.explanation import Explanation, find_status
+from lightning_gradcam.explainer.explanation import Explanation
+from lightning_gradcam.explainer.map_status import find_status
 from lightning_gradcam.render.colors import PAPER
 from lightning_gradcam.render.photos import SEAM
 from lightning_gradcam.render.side_by_side import TILE, draw_pairs, draw_strips

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, strategies as st
 from torch.nn import functional as F
 
-from lightning_gradcam.explainer.explanation import FLAWS, find_status
+from lightning_gradcam.explainer.map_status import MapStatus, find_status
 from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.render.canvas import restore_images
 from lightning_gradcam.render.colors import BAR, INK, PAPER, ColorTable, lay_over
@@ -94,11 +94,11 @@ def test_colour_and_curve_say_what_explain_says(scale):
 
 
 def test_a_degenerate_signal_carries_the_word_below_it():
-    signals = torch.rand(len(FLAWS), 1, 64)
+    signals = torch.rand(len(MapStatus), 1, 64)
     sheet = sheet_of(signals)
     height = sheet.photos.shape[-2]
-    tiles = sheet.overlays(torch.rand(len(FLAWS), 8), torch.arange(len(FLAWS), dtype=torch.uint8))
-    for tile, word in zip(tiles[1:], FLAWS[1:], strict=True):
+    tiles = sheet.overlays(torch.rand(len(MapStatus), 8), torch.arange(len(MapStatus), dtype=torch.uint8))
+    for tile, word in zip(tiles[1:], [s.text for s in MapStatus][1:], strict=True):
         top = sheet.canvas.words - sheet.font.height // 2
         assert height + SEAM <= top <= tile.shape[1] - sheet.font.height
         assert read(sheet.font, tile[:, top : top + sheet.font.height], PAPER, INK).strip() == word

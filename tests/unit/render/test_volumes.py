@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor
 
-from lightning_gradcam.explainer.explanation import find_status
+from lightning_gradcam.explainer.map_status import find_status
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.render.canvas import restore_images
 from lightning_gradcam.render.captions import GAP

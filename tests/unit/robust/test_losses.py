@@ -468,13 +468,13 @@ def test_restarts_and_targets_are_the_attacks(keep):
 
     def ends(**options) -> Tensor:
         torch.manual_seed(0)
-        moved = PGDLoss(PGD(0.3, 2, 0.2, keep=keep, **options)).attacked(model, images, labels)
+        moved = PGDLoss(PGD(0.3, 2, 0.2, keep=keep, **options)).explain_attacked(model, images, labels)
         with torch.no_grad():
             return F.cross_entropy(model(moved), labels, reduction="none")
 
     assert (ends(restarts=4) >= ends() - 1e-12).all()
     assert (ends(restarts=4) > ends() + 1e-9).any()
-    towards = PGDLoss(PGD(0.3, 5, toward=3)).attacked(model, images, labels)
+    towards = PGDLoss(PGD(0.3, 5, toward=3)).explain_attacked(model, images, labels)
     with torch.no_grad():
         assert (model(towards)[:, 3] > model(images)[:, 3]).all()
 

@@ -39,20 +39,20 @@ def plain(series):
 @given(st.lists(st.sampled_from([0.1, 0.5, 0.8, 0.85, 0.9, 0.95, 1.0]), max_size=25))
 def test_notices_what_the_definition_says(series):
     alarm = DriftAlarm()
-    noticed = [t for t, value in enumerate(series) if alarm.notice("maps", torch.tensor([value], dtype=torch.float64))]
+    noticed = [t for t, value in enumerate(series) if alarm.update("maps", torch.tensor([value], dtype=torch.float64))]
     assert noticed == plain(series)
 
 
 def test_one_bad_look_is_none_and_two_are_named_with_their_images():
     alarm = DriftAlarm()
     for mean in (0.9, 0.92, 0.91, 0.9, 0.93, 0.2, 0.91, 0.9, 0.2):
-        assert not alarm.notice("maps", torch.full((4,), mean))
-    said = alarm.notice("maps", torch.tensor([0.5, 0.1, torch.nan, 0.3]))
-    assert "agree to 0.30 now, after 0.20, where 0.91 was usual; least in image 1, 3, 0" in said
+        assert not alarm.update("maps", torch.full((4,), mean))
+    said = alarm.update("maps", torch.tensor([0.5, 0.1, torch.nan, 0.3]))
+    assert "mean similarity 0.30, after 0.20; the usual value is 0.91; least similar images: 1, 3, 0" in said
     resumed = DriftAlarm()
     resumed.load_state_dict(alarm.state_dict())
     assert resumed == alarm
-    assert not alarm.notice("maps", torch.full((4,), torch.nan))
+    assert not alarm.update("maps", torch.full((4,), torch.nan))
 
 
 class Shuffles(Callback):
@@ -70,10 +70,10 @@ def test_a_run_is_warned_of_what_changes_suddenly(tmp_path):
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=1e-4)
 
-    said = r"epoch 9 · step \d+: maps compared with the previous look's at layer 'features'"
+    said = r"epoch 9 · step \d+: the maps of layer 'features' suddenly differ from the previous snapshot's"
     with pytest.warns(UserWarning, match=said) as caught:
         fit(tmp_path, [Shuffles(), GradCAMCallback(every_n_epochs=1)], make=Slow, max_epochs=11)
-    assert len([w for w in caught if "maps compared" in str(w.message)]) == 1
+    assert len([w for w in caught if "suddenly differ" in str(w.message)]) == 1
     fit(tmp_path, [GradCAMCallback()], make=Slow, max_epochs=11)  # where nothing happens, nothing is said
 
 
@@ -109,11 +109,14 @@ def test_images_of_a_baseline_are_normalised_as_this_run_does_it(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"baseline": "hash"}, r"hash of its images only: give them again .*or record it with"),
+        ({"baseline": "hash"}, r"only the hash of its images\. Pass the same images .*or record the baseline"),
         ({"baseline": "missing.safetensors"}, "cannot be read: No such file"),
-        ({"baseline": "images", "probe": (torch.rand(2, 3, 16, 16), torch.tensor([0, 1]))}, "no `probe` beside"),
-        ({"baseline": "images", "layers": "features.2"}, "no `layers` beside `baseline`"),
-        ({"baseline": "images", "method": "layercam"}, "no `method` beside `baseline`"),
+        (
+            {"baseline": "images", "probe": (torch.rand(2, 3, 16, 16), torch.tensor([0, 1]))},
+            "`probe` cannot be combined with `baseline`",
+        ),
+        ({"baseline": "images", "layers": "features.2"}, "`layers` cannot be combined with `baseline`"),
+        ({"baseline": "images", "method": "layercam"}, "`method` cannot be combined with `baseline`"),
     ],
 )
 def test_what_does_not_go_with_a_baseline_is_named_in_setup(tmp_path, arguments, message):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from lightning_gradcam.explainer.explanation import Explanation, find_status
+from lightning_gradcam.explainer.explanation import Explanation
+from lightning_gradcam.explainer.map_status import find_status
 from lightning_gradcam.stability.drift import DriftTracker
 from lightning_gradcam.targets import TARGETS
 
@@ -47,7 +48,7 @@ def test_numbers_of_several_layers_are_those_of_each_by_itself():
     )
     for i, now in enumerate(looks):
         track.measure([now], labels, {"adv_topk": torch.tensor(0.25)})
-        numbers = {name: float(value) for name, value in track.found.items()}
+        numbers = {name: float(value) for name, value in track.measured.items()}
         expected = {"adv_topk": 0.25, "accuracy": float((now.logits.argmax(1) == labels).double().mean())}
         expected["confidence"] = float(now.logits.double().softmax(1).amax(1).mean())
         for key in KEYS:
@@ -59,7 +60,7 @@ def test_numbers_of_several_layers_are_those_of_each_by_itself():
             expected |= {f"drift{suffix}": since, f"drift_error{suffix}": error}
             expected[f"drift_from_start{suffix}"] = drift(looks[0], now, key)[0] if i else np.nan
         assert numbers == pytest.approx(expected, abs=1e-6, nan_ok=True)
-        assert all(value.dtype == torch.float32 and value.ndim == 0 for value in track.found.values())
+        assert all(value.dtype == torch.float32 and value.ndim == 0 for value in track.measured.values())
 
 
 def test_where_no_image_gives_a_number_the_last_one_is_repeated():
@@ -70,7 +71,7 @@ def test_where_no_image_gives_a_number_the_last_one_is_repeated():
     track.measure([look(2, tuple(range(5)))], None)  # empty maps, and before that others: 1
     nothing = track.measure([look(3, tuple(range(5)))], None)
     assert float(nothing["drift"]) == 1  # between empty maps there is none, so that is the last one
-    assert torch.isnan(track.found["drift"])
+    assert torch.isnan(track.measured["drift"])
     assert float(second["drift"]) != 1
     assert nothing["degenerate"] == 1
     assert nothing.keys() == first.keys()

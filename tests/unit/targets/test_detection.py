@@ -10,8 +10,8 @@ from torchvision.models import detection
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from lightning_gradcam import BoxScore, NotExplainableError, Probe, explain
-from lightning_gradcam.explainer.padding import crop_padding, find_image_share
 from lightning_gradcam.targets.detection import as_list
+from lightning_gradcam.targets.padding import crop_padding, find_image_fraction
 from tests.helpers.models import assert_close, plain_gradcam
 from tests.helpers.recorder import flat, state_of
 
@@ -170,5 +170,5 @@ def test_torchvisions_detectors_need_no_setting_and_are_left_as_they_were(name):
     assert evidence.shape[1] * evidence.shape[2] >= 16
     best = [each["labels"][0] for each in model.eval()(list(images))]
     assert found.classes.tolist() == [int(label) for label in best]
-    share = find_image_share(model, Probe(images))
+    share = find_image_fraction(model, Probe(images))
     assert share == ((1.0, 1.0) if name.startswith("ssd") else (96 / 96, 144 / 160))

@@ -151,11 +151,11 @@ def test_the_background_is_passed_over_unless_it_is_all_there_is_or_none_is_told
     scores[:, 0] = 1.0
     scores[0, 3, 0, :2] = 5.0
     probe = Probe(torch.rand(2, 3, 2, 4))
-    assert SegmentationScore().chosen(scores, probe).tolist() == [3, 0]
+    assert SegmentationScore().select_classes(scores, probe).tolist() == [3, 0]
     assert SegmentationScore()(scores, probe).tolist() == [10.0, 8.0]
-    assert SegmentationScore(background=None).chosen(scores, probe).tolist() == [0, 0]
-    assert SegmentationScore(background=3).chosen(scores, probe).tolist() == [0, 0]
-    assert SegmentationScore(3).region(scores, probe).sum((1, 2)).tolist() == [2, 0]
+    assert SegmentationScore(background=None).select_classes(scores, probe).tolist() == [0, 0]
+    assert SegmentationScore(background=3).select_classes(scores, probe).tolist() == [0, 0]
+    assert SegmentationScore(3).select_pixels(scores, probe).sum((1, 2)).tolist() == [2, 0]
 
 
 def test_masks_finer_than_the_scores_are_read_at_the_middle_of_each():
@@ -164,7 +164,7 @@ def test_masks_finer_than_the_scores_are_read_at_the_middle_of_each():
     labels[0, 4, 1] = 2  # the middle of the lower left of four
     score = SegmentationScore("label")
     probe = Probe(torch.rand(1, 3, 6, 6), labels=labels)
-    assert score.region(scores, probe).tolist() == [[[False, False], [True, False]]]
+    assert score.select_pixels(scores, probe).tolist() == [[[False, False], [True, False]]]
     assert score(scores, probe) == scores[0, 2, 1, 0]
 
 

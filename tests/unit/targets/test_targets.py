@@ -99,7 +99,7 @@ def test_every_target_is_the_same_in_portions_with_several_methods_fused_and_mir
     for each in found.evidence:
         assert_close(cut.evidence[each], found.evidence[each], 1e-5)
         assert torch.equal(cut.map_status[each], found.map_status[each])
-    mirrored = explain(model, probe.mirrored(), layers=["2", "5"], target=freeze_target(target, found.explained))
+    mirrored = explain(model, probe.mirror(), layers=["2", "5"], target=freeze_target(target, found.explained))
     straight = explain(model, probe, layers=["2", "5"], target=name)
     for end in split_target(target):
         both = straight.evidence[key("2", end)] + mirrored.evidence[key("2", end)].flip(-1)
@@ -137,7 +137,7 @@ def test_a_margin_and_the_ranks_are_those_of_the_logits(count, rows, seed):
         others = torch.cat([logits[i, :label], logits[i, label + 1 :]])
         assert Margin("label")(logits, probe)[i] == logits[i, label] - others.max()
         assert Margin(label)(logits, probe)[i] == logits[i, label] - others.max()
-    ranks = [TopK(count).parts[f"top {n + 1}"].chosen(logits, probe) for n in range(count)]
+    ranks = [TopK(count).parts[f"top {n + 1}"].select_classes(logits, probe) for n in range(count)]
     assert torch.equal(torch.stack(ranks, 1).sort(1).values, torch.arange(count).expand(rows, -1))
     assert torch.equal(ranks[0], logits.argmax(1))
 
@@ -234,7 +234,7 @@ def test_of_one_probability_the_predicted_side_is_explained(end):
 
 def test_of_probabilities_of_unknown_make_one_warning_says_so():
     model, images = Ends(lambda z: z.exp() / z.exp().sum(1, keepdim=True)), torch.randn(2, 3, 12, 12)
-    with pytest.warns(UserWarning, match="puts out probabilities.*`forward=`") as said:
+    with pytest.warns(UserWarning, match="returns probabilities.*`forward=`") as said:
         explain(model, images)
     assert len(said) == 1
     with warnings.catch_warnings():
@@ -377,4 +377,4 @@ def test_explanations_with_parts_are_cut_and_joined():
         whole = getattr(found, name)
         assert all(torch.equal(getattr(joined, name)[end], tensor) for end, tensor in whole.items())
         assert len(whole) == 2
-    assert found.part("5/label 2") == "label 2"
+    assert found.find_score_name("5/label 2") == "label 2"

@@ -29,7 +29,7 @@ class Seen(HTMLParser):
 
 @examples(300)
 @given(ANYTHING)
-def test_a_terminal_gets_one_line_that_it_can_only_show(words):
+def test_escape_terminal_returns_one_line_without_controls(words):
     shown = escape_terminal(words)
     assert len(shown.splitlines()) <= 1
     assert len(shown) == len(words)
@@ -43,7 +43,7 @@ def test_a_terminal_gets_one_line_that_it_can_only_show(words):
 
 @examples(300)
 @given(ANYTHING)
-def test_html_shows_the_words_and_no_tag(words):
+def test_escape_html_shows_text_without_tags(words):
     seen = Seen()
     seen.feed(f'<p title="{escape_html(words)}">{escape_html(words)}')
     seen.close()
@@ -53,7 +53,7 @@ def test_html_shows_the_words_and_no_tag(words):
 
 @examples(300)
 @given(ANYTHING)
-def test_markdown_has_nothing_to_obey_and_the_same_words(words):
+def test_escape_markdown_shows_same_text_without_markup(words):
     shown = escape_markdown(words)
     assert not set("\\`*_{}[]<>()!|~@") & set(shown)
     assert html.unescape(shown).replace("\u200b", "") == escape_terminal(words).replace("\u200b", "")

@@ -1,0 +1,100 @@
+"""The curves and figures of one run, on their way to the Trainer's loggers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_gradcam.callback.trainer import find_monitored_names
+from lightning_gradcam.callback.warn_once import WarnOnce
+from lightning_gradcam.loggers import log_image, log_numbers, log_text, sanitize_tag
+from lightning_gradcam.monitor.distributed import Ranks
+from lightning_gradcam.stability.drift import select_logged
+
+
+class SnapshotLogger:
+    """Logs the numbers and figures of snapshots under one tag.
+
+    Args:
+        tag: The prefix of all names.
+        ranks: The processes of the run.
+        warn_once: Takes the warnings of loggers that fail.
+    """
+
+    def __init__(self, tag: str, ranks: Ranks, warn_once: WarnOnce) -> None:
+        self.tag, self.ranks, self.warn_once = tag, ranks, warn_once
+        self.values: dict[str, Tensor | float] = {}
+        self.step = 0
+
+    def record(self, numbers: Mapping[str, Tensor], overhead: float | None, step: int) -> None:
+        """Keep the numbers of a snapshot, which are logged later."""
+        self.values, self.step = {sanitize_tag(name): value for name, value in numbers.items()}, step
+        if overhead is not None:
+            self.values["overhead"] = overhead
+
+    def log_figure(self, trainer: Any, key: str, figure: Tensor, step: int) -> None:
+        """Log a figure on rank zero."""
+        if self.ranks.is_rank_zero and not getattr(trainer, "fast_dev_run", False):
+            self.warn_once(*log_image(trainer.loggers, trainer.default_root_dir, f"{self.tag}/{key}", figure, step))
+
+    def log_summary(self, trainer: Any, lines: Mapping[str, str], step: int) -> None:
+        """Log a table of settings on rank zero."""
+        if self.ranks.is_rank_zero:
+            self.warn_once(*log_text(trainer.loggers, f"{self.tag}/choices", lines, step))
+
+    def select_values(self, trainer: Any, has_snapshot: bool, gave_up: bool) -> Mapping[str, Tensor | float]:
+        """Return what to log at the end of an epoch: all numbers after a snapshot, else those that are monitored.
+
+        A monitored value that is missing would end the run, so it is there whether or not explanations succeed.
+        """
+        prefix = f"{self.tag}/"
+        monitored = {name.removeprefix(prefix) for name in find_monitored_names(trainer) if name.startswith(prefix)}
+        values = self._broadcast(select_logged(self.values, monitored, has_snapshot, gave_up))
+        for name in sorted(values.keys() - self.values.keys()) if has_snapshot else ():
+            self.warn_once(
+                f"`{self.tag}/{name}` is monitored, but this run cannot measure it: it stays {values[name]}."
+            )
+        return values
+
+    def _broadcast(self, values: Mapping[str, Tensor | float]) -> Mapping[str, Tensor | float]:
+        """Return rank zero's values: monitors that see other values decide differently, and the run hangs."""
+        if self.ranks.count == 1:
+            return values
+        return self.ranks.broadcast_from_rank_zero(lambda: {name: float(value) for name, value in values.items()})
+
+    def log_epoch(self, trainer: Any, module: nn.Module, values: Mapping[str, Tensor | float]) -> None:
+        """Log values with Lightning's `log`, so that callbacks can monitor them."""
+        if not values or getattr(trainer, "barebones", False):  # where `log` only warns
+            return
+        # All ranks have the same values. Lightning requires a reduction: "max" returns them, a mean would round.
+        module.log_dict(  # type: ignore[operator]  # a LightningModule
+            self._add_prefix(values),
+            on_step=False,
+            on_epoch=True,
+            batch_size=1,
+            sync_dist=self.ranks.count > 1,
+            reduce_fx="max",
+        )
+
+    def log_directly(self, trainer: Any, without: Sequence[str] = ()) -> None:
+        """Log to the loggers, in hooks where Lightning does not allow `log`; all curves but those in ``without``."""
+        if self.ranks.is_rank_zero:
+            values = {name: float(v) for name, v in self.values.items() if name.split("/")[0] not in without}
+            self.warn_once(*log_numbers(trainer.loggers, self._add_prefix(values), self.step))
+
+    def _add_prefix(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {f"{self.tag}/{name}": value for name, value in values.items()}
+
+    def reset(self) -> None:
+        """Forget the values, which belong to other images than this run's."""
+        self.values = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the latest values and their step as plain numbers."""
+        return {"step": self.step, "values": {name: float(value) for name, value in self.values.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.step, self.values = state["step"], dict(state["values"])
