@@ -1,4 +1,4 @@
-"""The table and the picture of `adversarial.py`."""
+"""The table and the figure of `adversarial.py`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = {
 
 
 def table(rows: Sequence[Any]) -> str:
-    """One line per training: means over the seeds, and their standard deviation where there are several."""
+    """Return a table with one row per training: the mean over seeds, and the standard deviation for several seeds."""
     lines = ["| training | " + " | ".join(COLUMNS.values()) + " |", "| --- |" + " --- |" * len(COLUMNS)]
     for training in dict.fromkeys(row.training for row in rows):
         cells = []
@@ -34,29 +34,29 @@ def table(rows: Sequence[Any]) -> str:
 
 
 def draw(rows: Sequence[Any], shown: Mapping[str, Mapping[str, Tensor]], path: Path) -> None:
-    """The numbers as bars, and below, for each training, six images, clean and attacked, with their maps."""
+    """Draw the numbers as bars, and below, for each training, six images, clean and attacked, with their maps."""
     figure = plt.figure(figsize=(13, 3 + 1.3 * len(shown)))
     grid = figure.add_gridspec(2, 1, height_ratios=(2, 1.1 * len(shown)), hspace=0.2)
     bars = cast(Any, grid[0].subgridspec(1, len(COLUMNS)).subplots(sharey=True))
     for axis, (column, title) in zip(bars, COLUMNS.items(), strict=True):
-        for place, training in enumerate(shown):
+        for position, training in enumerate(shown):
             values = [getattr(row, column) for row in rows if row.training == training]
-            axis.bar(place, fmean(values), color=f"C{place}")
-            axis.plot([place] * len(values), values, "k.", markersize=3)
+            axis.bar(position, fmean(values), color=f"C{position}")
+            axis.plot([position] * len(values), values, "k.", markersize=3)
         axis.set_title(title, fontsize=9)
         axis.set_xticks(range(len(shown)), list(shown), rotation=20, fontsize=7)
     pairs = cast(Any, grid[1].subgridspec(len(shown), 24, wspace=0.05, hspace=0.35).subplots(squeeze=False))
     for training, axes in zip(shown, pairs, strict=True):
         _draw_pairs(shown[training], axes)
         axes[0].set_ylabel(training)
-    figure.text(0.5, 0.02, "image, map, attacked image and what it is taken for, its map", ha="center")
+    figure.text(0.5, 0.02, "image, map, attacked image with its prediction, map", ha="center")
     figure.savefig(path, dpi=100, bbox_inches="tight")
     plt.close(figure)
 
 
 def _draw_pairs(shown: Mapping[str, Tensor], axes: Sequence[Any]) -> None:
-    for place, axis in enumerate(axes):
-        row, kind = divmod(place, 4)
+    for position, axis in enumerate(axes):
+        row, kind = divmod(position, 4)
         values = shown[("image", "map", "attacked image", "attacked map")[kind]][row]
         if values.ndim == 3:
             axis.imshow(values.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1)

@@ -1,8 +1,8 @@
-"""Handwritten digits under attack: clean and attacked explanations side by side at every look.
+"""Handwritten digits under attack: clean and attacked explanations next to each other in every snapshot.
 
     python examples/attack.py
 
-needs scikit-learn, whose digits are bundled, and takes half a minute on two cores.
+takes half a minute on two cores. It needs scikit-learn, which includes the digits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lightning_gradcam import PGD, GradCAMCallback
 
 
 def main(epochs: int = 4, root: str = ".") -> Path:
-    """Train, and return where the last look's picture lies."""
+    """Train, and return the path of the last figure."""
     seed_everything(0)
     explanations = GradCAMCallback(attack=PGD(eps=0.03, steps=10), probe=10)  # the line to copy
     trainer = Trainer(
@@ -25,12 +25,12 @@ def main(epochs: int = 4, root: str = ".") -> Path:
     )
     trainer.fit(LitDigits(), datamodule=DigitsData())
     assert explanations.monitor is not None
-    look = explanations.monitor.take_snapshot(trainer.lightning_module, f"after {epochs} epochs")
-    picture = Path(root, "attack.jpg")
-    to_pil_image(look.figures["features"].cpu()).save(picture, quality=90)
-    print({name: round(float(value), 3) for name, value in look.numbers.items() if name.startswith("adv")})
-    print(f"The last look: {picture}")
-    return picture
+    snapshot = explanations.monitor.take_snapshot(trainer.lightning_module, f"after {epochs} epochs")
+    path = Path(root, "attack.jpg")
+    to_pil_image(snapshot.figures["features"].cpu()).save(path, quality=90)
+    print({name: round(float(value), 3) for name, value in snapshot.numbers.items() if name.startswith("adv")})
+    print(f"Last snapshot: {path}")
+    return path
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Handwritten digits: a small CNN, eight epochs, and one picture of how its explanations changed.
+"""Handwritten digits: a small CNN, eight epochs, and a filmstrip of its explanations.
 
     python examples/digits.py
 
-needs scikit-learn, whose digits are bundled, and takes half a minute on two cores.
+takes half a minute on two cores. It needs scikit-learn, which includes the digits.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from lightning_gradcam import GradCAMCallback
 
 
 class Digits(Dataset[tuple[Tensor, int]]):
-    """1,797 handwritten digits of 8x8 pixels, enlarged to 32x32: every fifth one validates."""
+    """1,797 handwritten digits of 8x8 pixels, enlarged to 32x32; every fifth one is for validation."""
 
     classes = tuple(str(digit) for digit in range(10))
 
     def __init__(self, train: bool) -> None:
         digits = load_digits()
         images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
-        chosen = (torch.arange(len(images)) % 5 != 0) == train
-        self.images, self.labels = images[chosen], digits.target[chosen.numpy()]
+        selected = (torch.arange(len(images)) % 5 != 0) == train
+        self.images, self.labels = images[selected], digits.target[selected.numpy()]
         self.transform = v2.Compose([v2.Resize((32, 32)), v2.Normalize(mean=[0.3], std=[0.35])])
 
     def __len__(self) -> int:
@@ -45,19 +45,19 @@ class Digits(Dataset[tuple[Tensor, int]]):
 
 
 class DigitsData(LightningDataModule):
-    """Loaders of `Digits`."""
+    """Loaders for `Digits`."""
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
-        """Shuffled."""
+        """Return the shuffled training loader."""
         return DataLoader(Digits(train=True), batch_size=64, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
-        """In order."""
+        """Return the validation loader."""
         return DataLoader(Digits(train=False), batch_size=64)
 
 
 class LitDigits(LightningModule):
-    """Three convolutions, their mean, and a linear layer."""
+    """A CNN: three convolutions, their mean, and a linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,29 +69,29 @@ class LitDigits(LightningModule):
         self.head = nn.Linear(64, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of the ten digits."""
+        """Return the logits of the ten digits."""
         logits: Tensor = self.head(self.features(images).mean((2, 3)))
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
-        """Cross-entropy."""
+        """Return the cross-entropy."""
         loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
         self.log("train_loss", loss)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:
-        """Loss and accuracy."""
+        """Log loss and accuracy."""
         logits = self(batch[0])
         self.log("val_loss", nn.functional.cross_entropy(logits, batch[1]))
         self.log("val_acc", (logits.argmax(1) == batch[1]).float().mean(), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam."""
+        """Return Adam."""
         return torch.optim.Adam(self.parameters(), lr=5e-3)
 
 
 def main(epochs: int = 8, root: str = ".") -> Path:
-    """Train, and return where the picture of the run lies."""
+    """Train, and return the path of the filmstrip."""
     logging.getLogger("pytorch_lightning").setLevel(logging.INFO)
     seed_everything(0)
     explanations = GradCAMCallback(film=min(epochs + 1, 16))  # the line to copy
@@ -104,21 +104,21 @@ def main(epochs: int = 8, root: str = ".") -> Path:
     )
     trainer.fit(LitDigits(), datamodule=DigitsData())
 
-    found = {name.removeprefix("gradcam/"): float(value) for name, value in trainer.callback_metrics.items()}
+    metrics = {name.removeprefix("gradcam/"): float(value) for name, value in trainer.callback_metrics.items()}
     tensorboard = shutil.which("tensorboard") or os.path.relpath(Path(sys.executable).with_name("tensorboard"))
-    picture = Path(trainer.log_dir or root, "explanations.png")
+    path = Path(trainer.log_dir or root, "explanations.png")
     film = explanations.draw_film()
     if film is not None:
-        to_pil_image(film).save(picture)
+        to_pil_image(film).save(path)
     print(f"""
-What was found after {epochs} epochs
-  validation accuracy {found["val_acc"]:.2f}, on the watched images {found["accuracy"]:.2f}
-  the explanations moved by {found["drift"]:.2f} in the last epoch, by {found["drift_from_start"]:.2f} since the start
-  (1 - rank correlation: 0 is the same, 1 is unrelated); {found["degenerate"]:.0%} of the maps are degenerate
-Where it is
-  the run in one picture: {picture}
-  all looks and curves:   {tensorboard} --logdir {Path(root, "lightning_logs")} --samples_per_plugin images=200""")
-    return picture
+Results after {epochs} epochs
+  accuracy: {metrics["val_acc"]:.2f} in validation, {metrics["accuracy"]:.2f} on the explained images
+  drift of the explanations: {metrics["drift"]:.2f} in the last epoch, {metrics["drift_from_start"]:.2f} since the start
+  (1 - rank correlation: 0 is unchanged, 1 is unrelated); {metrics["degenerate"]:.0%} of the maps are degenerate
+Files
+  filmstrip of the run:     {path}
+  all snapshots and curves: {tensorboard} --logdir {Path(root, "lightning_logs")} --samples_per_plugin images=200""")
+    return path
 
 
 if __name__ == "__main__":

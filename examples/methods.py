@@ -1,4 +1,4 @@
-"""Equations on the same images, at an early and at the last layer and at the pixels: the pictures of docs/methods.md.
+"""Methods on the same images, at an early layer, the last layer and the pixels: the figures of docs/methods.md.
 
 python examples/methods.py
 """
@@ -21,13 +21,13 @@ from lightning_gradcam.render.multi_map_sheet import MapRow, arrange_with_names,
 from lightning_gradcam.render.photos import restore_photos
 from lightning_gradcam.render.sheet import Sheet
 
-PIXELS = Normalization((0.56, 0.64, 0.58), (0.2, 0.16, 0.25))  # as `Scenes` normalises
+PIXELS = Normalization((0.56, 0.64, 0.58), (0.2, 0.16, 0.25))  # as `Scenes` normalizes
 LAYERS = {"features": "last", "features.8": "early"}
-"""The last layer, which the head pools, and one with grids twice as fine, three layers before it."""
+"""The last layer, which the head pools, and a layer with a grid twice as fine, three layers before it."""
 
 
-def trained(epochs: int, images: int) -> nn.Module:
-    """The CNN of `scenes`, after a short training."""
+def train(epochs: int, images: int) -> nn.Module:
+    """Train the CNN of `scenes` for a short time."""
     seed_everything(0)
     model = LitScenes()
     trainer = Trainer(max_epochs=epochs, logger=False, enable_checkpointing=False)
@@ -36,7 +36,7 @@ def trained(epochs: int, images: int) -> nn.Module:
 
 
 def draw(explanation: Explanation, layer: str, probe: Probe, data: Scenes) -> torch.Tensor:
-    """One picture of all methods at one layer, ``(3, height, width)`` uint8."""
+    """Draw a figure of all methods at one layer, ``(3, height, width)`` uint8."""
     names = [key.removeprefix(f"{layer}/") for key in explanation.evidence]
     photos, _ = restore_photos(probe.images, PIXELS)
     sheet = Sheet.from_probe(probe, photos, data.classes, arrangement=arrange_with_names(names, photos))
@@ -50,11 +50,11 @@ def draw(explanation: Explanation, layer: str, probe: Probe, data: Scenes) -> to
 
 
 AT_PIXELS = [name for name, method in METHODS.items() if getattr(method, "requires", None) == "captum"]
-"""What captum computes; one of them has a layer."""
+"""Methods that captum computes; one of them has a layer."""
 
 
 def draw_pixels(model: nn.Module, probe: Probe, data: Scenes, layer: str) -> torch.Tensor:
-    """One picture of Grad-CAM and all that is computed at the pixels, ``(3, height, width)`` uint8."""
+    """Draw a figure of Grad-CAM and all pixel attributions, ``(3, height, width)`` uint8."""
     names = ["gradcam", *AT_PIXELS]
     explanation = explain(model, probe, layers=layer, method=names, target="label")
     photos, _ = restore_photos(probe.images, PIXELS)
@@ -65,19 +65,21 @@ def draw_pixels(model: nn.Module, probe: Probe, data: Scenes, layer: str) -> tor
 
 
 def main(epochs: int = 4, images: int = 800, root: str = "docs/images") -> None:
-    """Train, explain and write one picture per layer."""
-    model, data = trained(epochs, images), Scenes(6, first=100_000)
+    """Train, explain, and write one figure per layer."""
+    model, data = train(epochs, images), Scenes(6, first=100_000)
     pairs = [data[i] for i in range(len(data))]
     probe = Probe(torch.stack([image for image, _ in pairs]), labels=torch.tensor([label for _, label in pairs]))
     for layer, name in LAYERS.items():
-        methods = [method for method in EQUATIONS if method != "cam" or name == "last"]  # CAM needs the pooling behind
+        methods = [
+            method for method in EQUATIONS if method != "cam" or name == "last"
+        ]  # CAM needs a pooling after the layer
         explanation = explain(model, probe, layers=[layer], method=methods, target="label")
         path = Path(root, f"methods-{name}.jpg")
         to_image(draw(explanation, layer, probe, data)).save(path, quality=90)
-        print(f"Picture: {path}")
+        print(f"Figure: {path}")
     path = Path(root, "methods-pixels.jpg")
     to_image(draw_pixels(model, probe, data, "features.8")).save(path, quality=90)
-    print(f"Picture: {path}")
+    print(f"Figure: {path}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Small landscapes with one known object each, drawn on the spot: larger images than digits, no download, known masks.
+"""Generated landscapes with one object each: larger images than digits, no download, known masks.
 
     python examples/scenes.py
 
-trains a small CNN to name the object, and TensorBoard shows how it learns where to look.
+trains a small CNN to name the object; TensorBoard shows how it learns to find it.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from torchvision.transforms import v2
 from lightning_gradcam import GradCAMCallback
 
 SIZE = 128
-DRAWN = 256  # drawn larger and made smaller, for smooth edges
+DRAWN = 256  # drawn larger and then reduced, for smooth edges
 
 Color = tuple[int, int, int]
 Brush = Callable[[ImageDraw.ImageDraw, float, float, float, Color], None]
 
 
 def balloon(draw: ImageDraw.ImageDraw, x: float, y: float, r: float, color: Color) -> None:
-    """A hot-air balloon."""
+    """Draw a hot-air balloon."""
     draw.ellipse((x - 0.8 * r, y - r, x + 0.8 * r, y + 0.6 * r), fill=color)
     draw.polygon([(x - 0.6 * r, y + 0.1 * r), (x + 0.6 * r, y + 0.1 * r), (x, y + 0.9 * r)], fill=color)
     draw.rectangle((x - 0.16 * r, y + 0.75 * r, x + 0.16 * r, y + r), fill=(110, 70, 40))
 
 
 def house(draw: ImageDraw.ImageDraw, x: float, y: float, r: float, color: Color) -> None:
-    """A house with a roof, a door and a window."""
+    """Draw a house with a roof, a door and a window."""
     draw.rectangle((x - 0.75 * r, y - 0.1 * r, x + 0.75 * r, y + r), fill=(235, 225, 205))
     draw.polygon([(x - 0.95 * r, y - 0.1 * r), (x + 0.95 * r, y - 0.1 * r), (x, y - 0.95 * r)], fill=color)
     draw.rectangle((x - 0.5 * r, y + 0.35 * r, x - 0.1 * r, y + r), fill=(110, 70, 40))
@@ -47,7 +47,7 @@ def house(draw: ImageDraw.ImageDraw, x: float, y: float, r: float, color: Color)
 
 
 def sailboat(draw: ImageDraw.ImageDraw, x: float, y: float, r: float, color: Color) -> None:
-    """A boat with two sails."""
+    """Draw a boat with two sails."""
     hull = [(x - 0.9 * r, y + 0.5 * r), (x + 0.9 * r, y + 0.5 * r), (x + 0.55 * r, y + 0.95 * r)]
     draw.polygon([*hull, (x - 0.6 * r, y + 0.95 * r)], fill=(120, 75, 45))
     draw.polygon([(x + 0.05 * r, y - r), (x + 0.05 * r, y + 0.4 * r), (x + 0.8 * r, y + 0.4 * r)], fill=color)
@@ -57,7 +57,7 @@ def sailboat(draw: ImageDraw.ImageDraw, x: float, y: float, r: float, color: Col
 
 
 def pine(draw: ImageDraw.ImageDraw, x: float, y: float, r: float, color: Color) -> None:
-    """A tree of three tiers; its colour is kept dark, whatever is asked for."""
+    """Draw a tree with three tiers, always in a dark color."""
     green = (20 + color[0] // 12, 80 + color[1] // 8, 45)
     draw.rectangle((x - 0.1 * r, y + 0.6 * r, x + 0.1 * r, y + r), fill=(90, 60, 35))
     for top, bottom, wide in ((-1.0, -0.2, 0.45), (-0.6, 0.3, 0.6), (-0.2, 0.7, 0.75)):
@@ -69,7 +69,7 @@ PAINTS: list[Color] = [(214, 64, 53), (236, 164, 40), (84, 74, 170), (218, 90, 1
 
 
 def landscape(rng: random.Random) -> Image.Image:
-    """Sky, hills, meadow and things that mean nothing: clouds, bushes and stones."""
+    """Draw sky, hills, a meadow, and distractors: clouds, bushes and stones."""
     horizon = rng.uniform(0.45, 0.65) * DRAWN
     rows = np.linspace(0, 1, DRAWN)[:, None]
     sky = np.array([120 + rng.uniform(-25, 15), 175 + rng.uniform(-25, 15), 225]) * (1 - rows) + 235 * rows
@@ -91,16 +91,16 @@ def landscape(rng: random.Random) -> Image.Image:
 
 
 def scene(index: int) -> tuple[Image.Image, int, Image.Image]:
-    """The landscape of that number, its class, and the mask of its object; always the same."""
+    """Return landscape number ``index``, its class, and the mask of its object; always the same."""
     rng = random.Random(index)
     label = index % len(OBJECTS)
     image = landscape(rng)
     r = rng.uniform(24, 40)
-    place = (rng.uniform(r, DRAWN - r), rng.uniform(r, DRAWN - r), r, rng.choice(PAINTS))
+    geometry = (rng.uniform(r, DRAWN - r), rng.uniform(r, DRAWN - r), r, rng.choice(PAINTS))
     brush = list(OBJECTS.values())[label]
-    brush(ImageDraw.Draw(image), *place)
+    brush(ImageDraw.Draw(image), *geometry)
     blank = Image.new("RGB", image.size, (1, 2, 3))
-    brush(ImageDraw.Draw(blank), *place)
+    brush(ImageDraw.Draw(blank), *geometry)
     mask = Image.fromarray((np.asarray(blank) != (1, 2, 3)).any(-1))
     grain = np.random.default_rng(index).normal(0, 7, (DRAWN, DRAWN, 1))
     textured = Image.fromarray((np.asarray(image) + grain).clip(0, 255).astype(np.uint8))
@@ -109,7 +109,7 @@ def scene(index: int) -> tuple[Image.Image, int, Image.Image]:
 
 
 class Scenes(Dataset[tuple[Tensor, int]]):
-    """``count`` landscapes, drawn when asked for."""
+    """``count`` landscapes, drawn on demand."""
 
     classes = tuple(OBJECTS)
 
@@ -118,20 +118,20 @@ class Scenes(Dataset[tuple[Tensor, int]]):
         self.transform = v2.Compose(
             [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.56, 0.64, 0.58], [0.2, 0.16, 0.25])]
         )
-        self._seen: dict[int, tuple[Tensor, int]] = {}
+        self._cache: dict[int, tuple[Tensor, int]] = {}
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        if index not in self._seen:
+        if index not in self._cache:
             image, label, _ = scene(self.first + index)
-            self._seen[index] = (self.transform(image), label)
-        return self._seen[index]
+            self._cache[index] = (self.transform(image), label)
+        return self._cache[index]
 
 
 class LitScenes(LightningModule):
-    """A small CNN: four stages, each half as large, and a linear layer on their mean."""
+    """A small CNN: four stages, each of half the size, and a linear layer on the mean."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,27 +149,27 @@ class LitScenes(LightningModule):
         self.head = nn.Linear(96, len(OBJECTS))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of the objects."""
+        """Return the logits of the objects."""
         logits: Tensor = self.head(self.features(images).mean((2, 3)))
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
-        """Cross-entropy."""
+        """Return the cross-entropy."""
         return nn.functional.cross_entropy(self(batch[0]), batch[1])
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:
-        """Loss and accuracy."""
+        """Log loss and accuracy."""
         logits = self(batch[0])
         self.log("val_loss", nn.functional.cross_entropy(logits, batch[1]))
         self.log("val_acc", (logits.argmax(1) == batch[1]).float().mean(), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW."""
+        """Return AdamW."""
         return torch.optim.AdamW(self.parameters(), lr=2e-3)
 
 
 def main(epochs: int = 8, images: int = 1200, root: str = ".") -> None:
-    """Train with the callback; a CSVLogger beside TensorBoard makes it leave its pictures as files, too."""
+    """Train with the callback; a CSVLogger next to TensorBoard makes it write its figures as files, too."""
     seed_everything(0)
     files = CSVLogger(root, name="lightning_logs")
     trainer = Trainer(
@@ -181,7 +181,7 @@ def main(epochs: int = 8, images: int = 1200, root: str = ".") -> None:
     train = DataLoader(Scenes(images), batch_size=32, shuffle=True)
     val = DataLoader(Scenes(200, first=100_000), batch_size=50)
     trainer.fit(LitScenes(), train, val)
-    print(f"Pictures: {files.log_dir}/gradcam\nCurves:   tensorboard --logdir {Path(root, 'lightning_logs')}")
+    print(f"Figures: {files.log_dir}/gradcam\nCurves:  tensorboard --logdir {Path(root, 'lightning_logs')}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Landscapes with two objects each, a small U-Net that finds their pixels, and where it finds its evidence.
+"""Landscapes with two objects each, a small U-Net that segments them, and the evidence that it uses.
 
 python examples/segmentation.py
 """
@@ -29,16 +29,16 @@ PIXELS = Normalization((0.56, 0.64, 0.58), (0.2, 0.16, 0.25))
 
 
 def scene(index: int) -> tuple[Image.Image, Image.Image]:
-    """The landscape of that number with two objects of different classes, and the class of each pixel."""
+    """Return landscape number ``index`` with two objects of different classes, and the class of each pixel."""
     rng = random.Random(index)
     image, mask = landscape(rng), Image.new("L", (DRAWN, DRAWN))
     for left, label in enumerate(rng.sample(range(len(OBJECTS)), 2)):
         r = rng.uniform(26, 38)
-        place = (rng.uniform(r, DRAWN / 2 - r) + left * DRAWN / 2, rng.uniform(r, DRAWN - r), r, rng.choice(PAINTS))
+        geometry = (rng.uniform(r, DRAWN / 2 - r) + left * DRAWN / 2, rng.uniform(r, DRAWN - r), r, rng.choice(PAINTS))
         brush = list(OBJECTS.values())[label]
-        brush(ImageDraw.Draw(image), *place)
+        brush(ImageDraw.Draw(image), *geometry)
         blank = Image.new("RGB", image.size, (1, 2, 3))
-        brush(ImageDraw.Draw(blank), *place)
+        brush(ImageDraw.Draw(blank), *geometry)
         mask.paste(label + 1, mask=Image.fromarray((np.asarray(blank) != (1, 2, 3)).any(-1)))
     grain = np.random.default_rng(index).normal(0, 7, (DRAWN, DRAWN, 1))
     textured = Image.fromarray((np.asarray(image) + grain).clip(0, 255).astype(np.uint8))
@@ -47,13 +47,13 @@ def scene(index: int) -> tuple[Image.Image, Image.Image]:
 
 
 class Masked(Dataset[tuple[Tensor, Tensor]]):
-    """``count`` landscapes and their masks, drawn when asked for."""
+    """``count`` landscapes and their masks, drawn on demand."""
 
     classes = CLASSES
 
     def __init__(self, count: int, first: int = 0) -> None:
         self.count, self.first = count, first
-        self._seen: dict[int, tuple[Tensor, Tensor]] = {}
+        self._cache: dict[int, tuple[Tensor, Tensor]] = {}
         self.transform = v2.Compose(
             [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(PIXELS.mean), list(PIXELS.std))]
         )
@@ -62,19 +62,19 @@ class Masked(Dataset[tuple[Tensor, Tensor]]):
         return self.count
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        if index not in self._seen:
+        if index not in self._cache:
             image, mask = scene(self.first + index)
-            self._seen[index] = (self.transform(image), torch.from_numpy(np.array(mask, np.int64)))
-        return self._seen[index]
+            self._cache[index] = (self.transform(image), torch.from_numpy(np.array(mask, np.int64)))
+        return self._cache[index]
 
 
-def block(before: int, after: int, stride: int = 1) -> nn.Sequential:
-    """A convolution, half as fine where the stride is 2."""
-    return nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU())
+def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """Return a convolution, of half the resolution for a stride of 2."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 class LitUNet(LightningModule):
-    """Down in four steps, a bottom that sees most of the image, and up again beside what was seen on the way down."""
+    """A U-Net: down in four steps, a bottom that sees most of the image, and up again with skip connections."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,41 +84,41 @@ class LitUNet(LightningModule):
         self.head = nn.Conv2d(24, len(CLASSES), 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores of the classes ``(N, K, H, W)``."""
-        seen, x = [], images
+        """Return the scores of the classes ``(N, K, H, W)``."""
+        skips, x = [], images
         for step in self.down:
             x = step(x)
-            seen.append(x)
+            skips.append(x)
         x = self.bottom(x)
-        for step, beside in zip(self.up, seen[-2::-1], strict=True):
-            x = step(torch.cat([nn.functional.interpolate(x, size=beside.shape[-2:]), beside], 1))
+        for step, skip in zip(self.up, skips[-2::-1], strict=True):
+            x = step(torch.cat([nn.functional.interpolate(x, size=skip.shape[-2:]), skip], 1))
         return nn.functional.interpolate(self.head(x), size=images.shape[-2:], mode="bilinear")
 
     def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
-        """Cross-entropy of the pixels."""
+        """Return the cross-entropy of the pixels."""
         return nn.functional.cross_entropy(self(batch[0]), batch[1])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW."""
+        """Return AdamW."""
         return torch.optim.AdamW(self.parameters(), lr=4e-3)
 
 
 def draw(model: nn.Module, probe: Probe) -> Tensor:
-    """Per image the evidence for its largest object at the bottom and before the scores, ``(3, height, width)``."""
+    """Draw the evidence for the largest object of each image, at both layers, ``(3, height, width)``."""
     layers = {"bottom": "bottom", "up.2": "before the scores"}
-    # The gradient of some pixels' scores differs from place to place, so it is not averaged, as Grad-CAM would.
-    found = explain(model, probe, layers=list(layers), target="label", method="hirescam")
+    # The gradient of the scores of some pixels varies over the map, so do not average it as Grad-CAM does.
+    explanation = explain(model, probe, layers=list(layers), target="label", method="hirescam")
     photos, _ = restore_photos(probe.images, PIXELS)
     sheet = Sheet.from_probe(probe, photos, CLASSES, arrangement=arrange_with_names(list(layers.values()), photos))
-    if found.region is not None and found.classes is not None:
-        sheet = sheet.with_region(found.region, found.classes)
-    rows = [MapRow(name, found.evidence[layer], found.map_status[layer]) for layer, name in layers.items()]
+    if explanation.region is not None and explanation.classes is not None:
+        sheet = sheet.with_region(explanation.region, explanation.classes)
+    rows = [MapRow(name, explanation.evidence[layer], explanation.map_status[layer]) for layer, name in layers.items()]
     heading = Heading("U-Net · HiResCAM of the label's pixels, which are outlined")
-    return draw_rows(sheet, rows, found.logits, heading)
+    return draw_rows(sheet, rows, explanation.logits, heading)
 
 
 def main(epochs: int = 5, images: int = 500, root: str = "docs/images") -> None:
-    """Train, explain and write the picture."""
+    """Train, explain, and write the figure."""
     seed_everything(0)
     model, data = LitUNet(), Masked(6, first=100_000)
     trainer = Trainer(max_epochs=epochs, logger=False, enable_checkpointing=False)
@@ -126,10 +126,10 @@ def main(epochs: int = 5, images: int = 500, root: str = "docs/images") -> None:
     pairs = [data[i] for i in range(len(data))]
     probe = Probe(torch.stack([image for image, _ in pairs]), labels=torch.stack([mask for _, mask in pairs]))
     with torch.no_grad():
-        right = (model.eval()(probe.images).argmax(1) == probe.labels).float().mean()
+        accuracy = (model.eval()(probe.images).argmax(1) == probe.labels).float().mean()
     path = Path(root, "segmentation.jpg")
     to_image(draw(model, probe)).save(path, quality=90)
-    print(f"Pixels right: {right:.1%}\nPicture: {path}")
+    print(f"Pixel accuracy: {accuracy:.1%}\nFigure: {path}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Noisy signals with one event each, or none, made on the spot: it names the class, and its place is known.
+"""Generated noisy signals with one event each, or none: the event is the class, and its position is known.
 
     python examples/signals.py
 
-trains a small one-dimensional CNN to name the event, and TensorBoard shows how it learns which stretch to look at.
+trains a small one-dimensional CNN to name the event; TensorBoard shows how it learns to find it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EVENTS = ("bump", "dip", "burst", "nothing")
 
 
 def signal(index: int) -> tuple[Tensor, int, Tensor]:
-    """The signal of that number ``(1, LENGTH)``, its class, and where its event is ``(LENGTH,)``; always the same."""
+    """Return signal number ``index`` ``(1, LENGTH)``, its class, and the mask of its event ``(LENGTH,)``."""
     generator = torch.Generator().manual_seed(index)
 
     def between(low: float, high: float) -> float:
@@ -33,10 +33,10 @@ def signal(index: int) -> tuple[Tensor, int, Tensor]:
     label = index % len(EVENTS)
     time = torch.arange(LENGTH, dtype=torch.float32)
     values = 0.12 * torch.randn(LENGTH, generator=generator)
-    for period in (between(90, 160), between(35, 60)):  # a drift that means nothing
+    for period in (between(90, 160), between(35, 60)):  # a slow drift without meaning
         values += 0.35 * torch.sin(2 * math.pi * time / period + between(0, 6))
-    centre, width = between(40, LENGTH - 40), between(7, 11)
-    shape = torch.exp(-(((time - centre) / width) ** 2))
+    center, width = between(40, LENGTH - 40), between(7, 11)
+    shape = torch.exp(-(((time - center) / width) ** 2))
     match EVENTS[label]:
         case "bump":
             values += 1.4 * shape
@@ -44,7 +44,7 @@ def signal(index: int) -> tuple[Tensor, int, Tensor]:
             values -= 1.4 * shape
         case "burst":
             values += 1.1 * shape * torch.sin(time * 2 * math.pi / 5)
-    return values[None], label, ((time - centre).abs() < 2 * width) & (EVENTS[label] != "nothing")
+    return values[None], label, ((time - center).abs() < 2 * width) & (EVENTS[label] != "nothing")
 
 
 class Signals(TensorDataset):
@@ -53,12 +53,14 @@ class Signals(TensorDataset):
     classes = EVENTS
 
     def __init__(self, count: int, first: int = 0) -> None:
-        made = [signal(first + index) for index in range(count)]
-        super().__init__(torch.stack([values for values, _, _ in made]), torch.tensor([label for _, label, _ in made]))
+        samples = [signal(first + index) for index in range(count)]
+        super().__init__(
+            torch.stack([values for values, _, _ in samples]), torch.tensor([label for _, label, _ in samples])
+        )
 
 
 class LitSignals(LightningModule):
-    """A small CNN: three stages, each half as long, and a linear layer on their mean."""
+    """A small CNN: three stages, each of half the length, and a linear layer on the mean."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,27 +78,27 @@ class LitSignals(LightningModule):
         self.head = nn.Linear(64, len(EVENTS))
 
     def forward(self, signals: Tensor) -> Tensor:
-        """Logits of the events."""
+        """Return the logits of the events."""
         logits: Tensor = self.head(self.features(signals).mean(2))
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
-        """Cross-entropy."""
+        """Return the cross-entropy."""
         return nn.functional.cross_entropy(self(batch[0]), batch[1])
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:
-        """Loss and accuracy."""
+        """Log loss and accuracy."""
         logits = self(batch[0])
         self.log("val_loss", nn.functional.cross_entropy(logits, batch[1]))
         self.log("val_acc", (logits.argmax(1) == batch[1]).float().mean(), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW."""
+        """Return AdamW."""
         return torch.optim.AdamW(self.parameters(), lr=2e-3)
 
 
 def main(epochs: int = 8, signals: int = 1200, root: str = ".") -> None:
-    """Train with the callback; a CSVLogger beside TensorBoard makes it leave its pictures as files, too."""
+    """Train with the callback; a CSVLogger next to TensorBoard makes it write its figures as files, too."""
     seed_everything(0)
     files = CSVLogger(root, name="lightning_logs")
     trainer = Trainer(
@@ -108,7 +110,7 @@ def main(epochs: int = 8, signals: int = 1200, root: str = ".") -> None:
     train = DataLoader(Signals(signals), batch_size=32, shuffle=True)
     val = DataLoader(Signals(200, first=100_000), batch_size=50)
     trainer.fit(LitSignals(), train, val)
-    print(f"Pictures: {files.log_dir}/gradcam\nCurves:   tensorboard --logdir {Path(root, 'lightning_logs')}")
+    print(f"Figures: {files.log_dir}/gradcam\nCurves:  tensorboard --logdir {Path(root, 'lightning_logs')}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Noisy volumes with one body each, or none, made on the spot: it names the class, and its place is known.
+"""Generated noisy volumes with one body each, or none: the body is the class, and its position is known.
 
     python examples/volumes.py
 
-trains a small three-dimensional CNN to name the body, and TensorBoard shows how it learns in which slices to look.
+trains a small three-dimensional CNN to name the body; TensorBoard shows in which slices it learns to find it.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ BODIES = ("ball", "box", "ring", "nothing")
 
 
 def volume(index: int) -> tuple[Tensor, int, Tensor]:
-    """The volume of that number ``(1, *SIZE)``, its class, and where its body is ``SIZE``; always the same."""
+    """Return volume number ``index`` ``(1, *SIZE)``, its class, and the mask of its body ``SIZE``."""
     generator = torch.Generator().manual_seed(index)
     label = index % len(BODIES)
     axes = [torch.arange(length, dtype=torch.float32) for length in SIZE]
-    place = [7 + (length - 15) * float(torch.rand((), generator=generator)) for length in SIZE]
-    z, y, x = torch.meshgrid(*(axis - at for axis, at in zip(axes, place, strict=True)), indexing="ij")
+    center = [7 + (length - 15) * float(torch.rand((), generator=generator)) for length in SIZE]
+    z, y, x = torch.meshgrid(*(axis - at for axis, at in zip(axes, center, strict=True)), indexing="ij")
     r = 4.5 + 1.5 * float(torch.rand((), generator=generator))
-    away = (y**2 + x**2).sqrt()
+    radius = (y**2 + x**2).sqrt()
     shapes = {
-        "ball": (z**2 + away**2).sqrt() <= r,
+        "ball": (z**2 + radius**2).sqrt() <= r,
         "box": torch.stack([z.abs(), y.abs(), x.abs()]).amax(0) <= 0.8 * r,
-        "ring": (z.abs() <= 0.5 * r) & ((away - 0.9 * r).abs() <= 0.25 * r),
+        "ring": (z.abs() <= 0.5 * r) & ((radius - 0.9 * r).abs() <= 0.25 * r),
         "nothing": torch.zeros(SIZE, dtype=torch.bool),
     }
     mask = shapes[BODIES[label]]
-    fog = torch.rand(1, 1, 4, 5, 5, generator=generator)  # that means nothing
+    fog = torch.rand(1, 1, 4, 5, 5, generator=generator)  # without meaning
     values = 0.3 * nn.functional.interpolate(fog, size=SIZE, mode="trilinear")[0]
     values += 0.06 * torch.randn(values.shape, generator=generator)
     return (values + 0.5 * mask).clamp(0, 1), label, mask
@@ -52,12 +52,14 @@ class Volumes(TensorDataset):
     classes = BODIES
 
     def __init__(self, count: int, first: int = 0) -> None:
-        made = [volume(first + index) for index in range(count)]
-        super().__init__(torch.stack([values for values, _, _ in made]), torch.tensor([label for _, label, _ in made]))
+        samples = [volume(first + index) for index in range(count)]
+        super().__init__(
+            torch.stack([values for values, _, _ in samples]), torch.tensor([label for _, label, _ in samples])
+        )
 
 
 class LitVolumes(LightningModule):
-    """A small CNN: two stages, each half as large, and a linear layer on the largest value of each channel."""
+    """A small CNN: two stages, each of half the size, and a linear layer on the largest value of each channel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,27 +77,27 @@ class LitVolumes(LightningModule):
         self.head = nn.Linear(48, len(BODIES))
 
     def forward(self, volumes: Tensor) -> Tensor:
-        """Logits of the bodies."""
+        """Return the logits of the bodies."""
         logits: Tensor = self.head(self.features(volumes).amax((2, 3, 4)))
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
-        """Cross-entropy."""
+        """Return the cross-entropy."""
         return nn.functional.cross_entropy(self(batch[0]), batch[1])
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:
-        """Loss and accuracy."""
+        """Log loss and accuracy."""
         logits = self(batch[0])
         self.log("val_loss", nn.functional.cross_entropy(logits, batch[1]))
         self.log("val_acc", (logits.argmax(1) == batch[1]).float().mean(), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW."""
+        """Return AdamW."""
         return torch.optim.AdamW(self.parameters(), lr=2e-3)
 
 
 def main(epochs: int = 6, volumes: int = 800, root: str = ".") -> None:
-    """Train with the callback; a CSVLogger beside TensorBoard makes it leave its pictures as files, too."""
+    """Train with the callback; a CSVLogger next to TensorBoard makes it write its figures as files, too."""
     seed_everything(0)
     files = CSVLogger(root, name="lightning_logs")
     trainer = Trainer(
@@ -107,7 +109,7 @@ def main(epochs: int = 6, volumes: int = 800, root: str = ".") -> None:
     train = DataLoader(Volumes(volumes), batch_size=32, shuffle=True)
     val = DataLoader(Volumes(200, first=100_000), batch_size=50)
     trainer.fit(LitVolumes(), train, val)
-    print(f"Pictures: {files.log_dir}/gradcam\nCurves:   tensorboard --logdir {Path(root, 'lightning_logs')}")
+    print(f"Figures: {files.log_dir}/gradcam\nCurves:  tensorboard --logdir {Path(root, 'lightning_logs')}")
 
 
 if __name__ == "__main__":

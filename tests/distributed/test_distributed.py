@@ -1,4 +1,4 @@
-"""Distributed runs: the same weights as without, in every process; nobody hangs; monitors agree."""
+"""Distributed runs: the same weights as without the callback on every rank, no deadlock, equal monitored values."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.helpers.recorder import flat
 from tests.regimes.processes import CASES
 
 TIMEOUT = 300
-"""Seconds for all cases; on two idle cores they take a fifth of it."""
+"""Seconds for all cases; on two idle cores they take a fifth of that."""
 
 
 @pytest.fixture(scope="session")
 def left(request, tmp_path_factory):
-    """What the two processes left, by case; they run those that were selected."""
+    """Run the selected cases in two processes, and return their results by case."""
     items = [item for item in request.session.items if getattr(item, "originalname", "") == "test_two_processes"]
     names = [item.callspec.params["name"] for item in items]
     root = tmp_path_factory.mktemp("processes")

@@ -49,51 +49,51 @@ OFFER = """takes_iterator(pl_module.validation_step):
 BREAKS = {
     "reentrant": isolation(
         "checkpoint.CheckpointFunction = _BypassCheckpoint", "_ = checkpoint_function",
-        "reentrant checkpoints are passed through in a look",
+        "reentrant checkpointing is bypassed in a snapshot",
     ),
     "torch random state": isolation(
-        "torch.set_rng_state(cpu)", "cpu", "PyTorch's random state is put back",
+        "torch.set_rng_state(cpu)", "cpu", "the random state of PyTorch is restored",
     ),
     "numpy random state": isolation(
-        "np.random.set_state(numpy)", "numpy", "NumPy's random state is put back",
+        "np.random.set_state(numpy)", "numpy", "the random state of NumPy is restored",
     ),
     "python random state": isolation(
-        "random.setstate(python)", "python", "Python's random state is put back",
+        "random.setstate(python)", "python", "the random state of Python is restored",
     ),
     "attention fast path": isolation(
-        "mha.set_fastpath_enabled(fastpath)", "mha.get_fastpath_enabled()", "attention gets its fast path back",
+        "mha.set_fastpath_enabled(fastpath)", "mha.get_fastpath_enabled()", "the fast path of attention is restored",
     ),
     "autocast cache": isolation(
-        "torch.set_autocast_cache_enabled(cache)", "cache", "autocast gets its cache of weights back",
+        "torch.set_autocast_cache_enabled(cache)", "cache", "the weight cache of autocast is restored",
     ),
     "eager": isolation(
-        'if "torch._dynamo" in sys.modules:', "if False:", "compiled code runs eagerly in a look",
+        'if "torch._dynamo" in sys.modules:', "if False:", "compiled code runs eagerly in a snapshot",
     ),
     "never eval": isolation(
         'object.__setattr__(module, "__dict__", isolated_attributes)',
         'object.__setattr__(module, "__dict__", isolated_attributes)\n            module.eval()',
-        "`eval()` is never called: flags are set instead",
+        "`eval()` is never called: modes are set directly",
     ),
     "train flags": isolation(
         'object.__setattr__(module, "__dict__", attributes)',
         'module.__dict__ = {**attributes, "training": originals[0][1]["training"]}',
-        "every module gets its own train flag back",
+        "the training mode of every module is restored",
     ),
     "attributes copied": isolation(
-        "return value.clone()", "return value", "a look fills copies of tensors that modules hold",
+        "return value.clone()", "return value", "a snapshot writes to copies of module tensors",
     ),
     "attributes restored": isolation(
         'object.__setattr__(module, "__dict__", attributes)', 'module.training = attributes["training"]',
-        "modules get back the attributes that they had",
+        "the attributes of modules are restored",
     ),
     "requires_grad": isolation(
-        "parameter.requires_grad_(requires_grad)", "pass", "`requires_grad` is put back",
+        "parameter.requires_grad_(requires_grad)", "pass", "`requires_grad` is restored",
     ),
     "buffers": isolation(
-        "copies = {key: buffer.clone()", "copies = {key: buffer", "a look works on copies of buffers",
+        "copies = {key: buffer.clone()", "copies = {key: buffer", "a snapshot works on copies of buffers",
     ),
     "TorchScript": isolation(
-        "            module.training = training\n", "", "TorchScript parts get their train flag back",
+        "            module.training = training\n", "", "the training mode of TorchScript parts is restored",
     ),
     "gradients": Break(
         "capture/passes.py",
@@ -107,90 +107,90 @@ BREAKS = {
         "[tensor.retain_grad() for tensor in self.tensors.values()]\n"
         "        total.backward(retain_graph=True)\n"
         "        gradients = [tensor.grad for tensor in self.tensors.values()]",
-        "gradients are asked for at the layer: no weight collects any",
+        "gradients are taken at the layer: no weight accumulates any",
     ),
     "gradients at pixels": Break(
         "methods/captum_adapter.py", "gradients = torch.autograd.grad(total, images, allow_unused=True) if",
         "total.backward()\n    gradients = (images.grad,) if",
-        "gradients are asked for at the pixels: no weight collects any",
+        "gradients are taken at the pixels: no weight accumulates any",
     ),
     "graph": Break(
         "capture/outputs.py",
         "(tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()", "tensor",
-        "the graph begins at the layer, whatever is frozen",
+        "the graph starts at the layer, whatever is frozen",
     ),
-    "hooks": Break("capture/hooks.py", "handle.remove()", "handle", "hooks are there during a look only"),
+    "hooks": Break("capture/hooks.py", "handle.remove()", "handle", "hooks exist only during a snapshot"),
     "attack": Break(
         "attacks/apply.py", "with isolated(model), frozen(model), torch.enable_grad():", "with torch.enable_grad():",
-        "an attack leaves everything as it was found, whoever wrote it",
+        "everything is restored after an attack, including custom ones",
     ),
     "nothing logged": Break(
         "callback/trainer.py",
-        "vars(submodule).update(log=_ignore, log_dict=_ignore)", "pass", "`log` is mute during a look",
+        "vars(submodule).update(log=_ignore, log_dict=_ignore)", "pass", "`log` is disabled during a snapshot",
     ),
     "precision": Break(
         "callback/session.py", "precision.convert_input(probe.images)", "probe.images",
-        "given images are put into the run's precision",
+        "given images are converted to the precision of the run",
     ),
     "iterator steps": Break(
         "callback/trainer.py", 'return "dataloader_iter" in inspect.signature(step).parameters', "return False",
-        "batches that a step fetches are taken at its end",
+        "batches that a step fetches are copied at its end",
     ),
     "validates": Break(
         "callback/trainer.py", "return bool(trainer.enable_validation) and", "return True or",
-        "without validation, training batches serve",
+        "without validation, images come from training batches",
     ),
     "moments": Break(
         "callback/trainer.py", "return int(trainer.fit_loop.total_batch_idx)", "return int(trainer.global_step)",
-        "moments are told apart by batches, not by steps",
+        "snapshots are identified by batches, not by steps",
     ),
     "looked already": run(
         "self.explained_at != count_batches(trainer)):\n            step = max", "True):\n            step = max",
-        "no moment is looked at twice",
+        "no moment has two snapshots",
     ),
     "between": callback(
         "if self._controller.logged_at != count_batches(trainer):", "if False:",
-        "epochs that end without a validation are looked at, too",
+        "epochs that end without validation have snapshots, too",
     ),
     "every n": Break(
         "callback/schedule.py",
-        "% self.every_n_epochs != 0", "% 1 != 0", "epochs between those that were asked for are left out",
+        "% self.every_n_epochs != 0", "% 1 != 0", "epochs outside the schedule are skipped",
     ),
     "start has no batch": run(
-        "self.explained_at = None  # not the", "pass  # not the", "the look before the first step belongs to no batch",
+        "self.explained_at = None  # not the", "pass  # not the", "the first snapshot belongs to no batch",
     ),
     "end": run(
         'self.take_snapshot(trainer, module, f"end · step {step}", step)', "pass",
-        "where training ends inside an epoch, a look is made",
+        "if training ends inside an epoch, there is a snapshot",
     ),
     "sanity": callback(
         "if not trainer.sanity_checking and trainer.state.fn", "if trainer.state.fn",
-        "the sanity check is not looked at",
+        "there are no snapshots during the sanity check",
     ),
     "fit only": callback(
         'not trainer.sanity_checking and trainer.state.fn == "fit"', "not trainer.sanity_checking",
-        "other verbs than `fit` are left alone",
+        "entry points other than `fit` are ignored",
     ),
     "first loader": callback(
         " and dataloader_idx == 0", "", "images come from the first validation loader",
     ),
     "tag": callback(
         "_generate_state_key(tag=self.config.tag)", "_generate_state_key()",
-        "each tag has a state of its own in checkpoints",
+        "each tag has its own state in checkpoints",
     ),
-    "verbs": callback('if stage == "fit":', "if True:", "other verbs than `fit` forget nothing"),
-    "files": Break("loggers.py", "in loggers or [None]:", "in loggers:", "without a logger, pictures become files"),
-    "writer": Break("loggers.py", 'register("CSVLogger")', 'register("")', "each logger takes pictures in its way"),
+    "verbs": callback('if stage == "fit":', "if True:", "entry points other than `fit` keep the state"),
+    "files": Break("loggers.py", "in loggers or [None]:", "in loggers:", "without a logger, figures become files"),
+    "writer": Break("loggers.py", 'register("CSVLogger")', 'register("")', "each logger has its own image writer"),
     "no images yet": Break(
         "callback/probe_source.py", "return self._collector is None or len(self._collector) > 0", "return True",
-        "without an image, there is no look before the first step",
+        "without an image, there is no snapshot before the first step",
     ),
     "resume": Break(
         "callback/session.py",
-        "self.monitor.load_state_dict(checkpoint[\"watch\"])", "pass", "a resumed run goes on with its looks",
+        "self.monitor.load_state_dict(checkpoint[\"watch\"])", "pass", "a resumed run continues its snapshots",
     ),
     "empty state": run(
-        "**progress} if state else {}", "**progress}", "before the first look there is nothing to save",
+        "**progress} if state else {}", "**progress}", "before the first snapshot there is no state to save",
     ),
     "never loads": callback(
         OFFER, OFFER.replace("batch,", "next(iter(trainer.val_dataloaders)),"), "loaders are never iterated",
@@ -203,59 +203,59 @@ BREAKS = {
     "never transfers": callback(
         OFFER,
         OFFER.replace("batch,", "pl_module.on_after_batch_transfer(batch, 0),"),
-        "batches are taken as the step gets them",
+        "batches are copied as the step receives them",
     ),
     "evaluation": isolation(
         'isolated_attributes = {**attributes, "training": False, ', "isolated_attributes = {**attributes, ",
-        "no module is in training during a look",
+        "no module is in train mode in a snapshot",
     ),
     "rows joined": ranks(
-        "gathered[index][new:]", "gathered[index]", "rows that two processes explained are taken once",
+        "gathered[index][new:]", "gathered[index]", "images that two ranks explained count once",
     ),
     "rows of targets": Break(
         "explainer/chunking.py", "[select_rows(target, chunk) for target in targets]", "targets",
-        "each row is explained for its class",
+        "each image is explained for its own class",
     ),
     "one probe for all": Break(
         "callback/session.py",
         "self.ranks.broadcast_from_rank_zero(self._get_probe)", "self._get_probe()",
-        "the first process's images are everyone's",
+        "all ranks use the images of rank zero",
     ),
     "buffers of the first": ranks(
         "if self.count == 1:\n            return {}", "if True:\n            return {}",
-        "the first process's buffers are everyone's in a look",
+        "all ranks use the buffers of rank zero in a snapshot",
     ),
     "all fail together": ranks(
         "if not self.strategy.reduce_boolean_decision(error is None):", "if error is not None:",
-        "where one process fails, all are told",
+        "if one rank fails, all ranks raise",
     ),
     "each process has its memory": Break(
         "explainer/chunking.py", "if not is_out_of_memory(error) or not may_halve:", "if True:",
-        "where memory runs out, half as many images are explained at once",
+        "if memory runs out, half as many images are explained at once",
     ),
     "measured together": Break(
         "monitor/monitor.py", "self.sharded_explainer.ranks.run_on_all_ranks(measure)",
-        "measure()", "what one process could not measure, none compares with",
+        "measure()", "maps that one rank fails to measure are kept by no rank",
     ),
     "values of the first": Break(
         "callback/snapshot_logger.py",
         "if self.ranks.count == 1:\n            return values", "if True:\n            return values",
-        "every process logs what the first one says",
+        "every rank logs the values of rank zero",
     ),
     "through the wrapper": ranks(
-        "if self.is_sharded else forward", "if False else forward", "the pass goes through what gathers the shards",
+        "if self.is_sharded else forward", "if False else forward", "forward passes go through the wrapper",
     ),
     "names without wrappers": Break(
-        "capture/hooks.py", '"_fsdp_wrapped_module", ', "", "layers are named as without wrappers",
+        "capture/hooks.py", '"_fsdp_wrapped_module", ', "", "layer names omit wrappers",
     ),
     "FSDP sets itself up": ranks(
         'getattr(getattr(self.strategy, "model", None), "_is_root", True) is not None', "True",
-        "FSDP sets itself up in a pass of the run, never in ours",
+        "FSDP initializes in a forward pass of the run, never in ours",
     ),
     "cast by the wrapper": ranks(
-        "replace(probe, images=images))", "probe)", "the model gets the images as the wrapper casts them",
+        "replace(probe, images=images))", "probe)", "images are cast as the wrapper casts them",
     ),
     "strategies that are served": ranks(
-        '_SHARDS = ("FSDP", "ModelParallel")', '_SHARDS = ("FSDP",)', "all processes run a sharded model together",
+        '_SHARDS = ("FSDP", "ModelParallel")', '_SHARDS = ("FSDP",)', "all ranks run a sharded model together",
     ),
 }  # fmt: skip

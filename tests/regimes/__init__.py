@@ -1,17 +1,17 @@
-"""Every way to train that is held to be undisturbed: the rows of `test_matrix` and of docs/regimes.md."""
+"""All regimes in which training must stay undisturbed: rows of `test_training_unchanged` and of docs/regimes.md."""
 
-from tests.regimes import companions, data, dense, modules, moments, optimisation, scores, verbs
+from tests.regimes import companions, data, dense, modules, moments, optimization, scores, verbs
 from tests.regimes.regime import Regime, Run
 
 TABLES: dict[str, list[Regime]] = {
-    "Gradients and steps": optimisation.ROWS,
+    "Gradients and steps": optimization.ROWS,
     "Modules": modules.ROWS,
     "Data": data.ROWS,
     "Validations and ends": moments.ROWS,
     "What is explained": scores.ROWS,
     "Dense outputs": dense.ROWS,
     "Other callbacks": companions.ROWS,
-    "Besides `fit`": verbs.ROWS,
+    "Other entry points": verbs.ROWS,
 }
 REGIMES: dict[str, Regime] = {row.name: row for rows in TABLES.values() for row in rows}
 

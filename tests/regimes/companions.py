@@ -1,4 +1,4 @@
-"""Other callbacks of the same run; they stand before or behind this one."""
+"""Regimes with other callbacks, before or after ours."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_EMA = "" if hasattr(callbacks, "EMAWeightAveraging") else "this Lightning has
 
 
 def ruthless(model, images, labels):
-    """An attack that trains the model as it goes, as far as that is in its hands."""
+    """An attack that trains the model on the way, as far as it can."""
     model.train()
     leaf = (images + 0.01 * torch.rand_like(images)).requires_grad_()
     functional.cross_entropy(model(leaf), labels).backward()
@@ -35,7 +35,7 @@ def ruthless(model, images, labels):
 
 
 class Backbone(Lit):
-    """The feature extractor is frozen at first, by a callback."""
+    """A model whose feature extractor a callback freezes at first."""
 
     def __init__(self):
         super().__init__()
@@ -46,7 +46,7 @@ class Backbone(Lit):
 
 
 class Sized(LightningDataModule):
-    """Data whose batch size can be tried."""
+    """A datamodule whose batch size a finder can change."""
 
     batch_size = 2
 
@@ -58,7 +58,7 @@ class Sized(LightningDataModule):
 
 
 class Tuned(Lit):
-    """Has the attributes that finders set."""
+    """A module with the attributes that finders set."""
 
     lr = 0.01
 
@@ -68,33 +68,33 @@ class Tuned(Lit):
 
 ROWS = [
     Regime(
-        "An attack at each look", "one of the user's own draws random numbers and calls `backward`", "attack",
+        "attack in each snapshot", "a custom attack draws random numbers and calls `backward`", "attack",
         monitor=lambda: {"attack": ruthless},
     ),
     Regime(
-        "A gradient at the pixels", "which goes back through all weights, with validations inside the window",
+        "gradient at the pixels", "backward through all layers, with validations inside the window",
         "gradients at pixels", monitor=lambda: {"method": ["saliency", "guided_backprop"]},
         trainer={"accumulate_grad_batches": 4, "val_check_interval": 1}, looks=9,
     ),
     Regime(
-        "Noise at the pixels", "a look draws random numbers by itself", "torch random state",
+        "noise at the pixels", "a snapshot draws random numbers itself", "torch random state",
         model=WithoutDropout, monitor=lambda: {"method": SmoothGrad(2)},
     ),
     Regime(
-        "EMA before it", "looks see the weights of training", "buffers",
+        "EMA before it", "snapshots explain the weights in training", "buffers",
         model=CountsInEvaluation, before=lambda: [callbacks.EMAWeightAveraging(decay=0.5)], skip=NO_EMA,
     ),
     Regime(
-        "EMA behind it", "looks see the averaged weights", "buffers",
+        "EMA after it", "snapshots explain the averaged weights", "buffers",
         model=CountsInEvaluation, after=lambda: [callbacks.EMAWeightAveraging(decay=0.5)], skip=NO_EMA,
     ),
     Regime(
-        "SWA", "an average of weights, and BatchNorm measured anew", "hooks",
+        "SWA", "an average of weights, with new BatchNorm statistics", "hooks",
         before=lambda: [StochasticWeightAveraging(0.01, swa_epoch_start=1)], trainer={"max_epochs": 3}, looks=5,
         tolerates="Swapping scheduler|Detected call of `lr_scheduler.step",
     ),
     Regime(
-        "backbone finetuning", "a part is frozen, and thawed later", "graph", model=Backbone,
+        "backbone finetuning", "a part is frozen at first, and trained later", "graph", model=Backbone,
         before=lambda: [BackboneFinetuning(1, backbone_initial_lr=0.01, train_bn=False)],
         trainer={"max_epochs": 3}, looks=4,
     ),
@@ -103,15 +103,15 @@ ROWS = [
         before=lambda: [ModelPruning("l1_unstructured", amount=0.2)],
     ),
     Regime(
-        "accumulation that changes", "a window of one, then of four", "moments",
+        "accumulation schedule", "a window of one batch, then of four", "moments",
         before=lambda: [GradientAccumulationScheduler({0: 1, 1: 4})], trainer={"val_check_interval": 1}, looks=9,
     ),
     Regime(
-        "learning rate finder", "trains, and goes back to the start", "empty state", model=Tuned,
+        "learning rate finder", "trains, then restores the start", "empty state", model=Tuned,
         before=lambda: [LearningRateFinder(num_training_steps=3, early_stop_threshold=None)],
     ),
     Regime(
-        "batch size finder", "trains, and goes back to the start", "empty state", model=Tuned,
+        "batch size finder", "trains, then restores the start", "empty state", model=Tuned,
         before=lambda: [BatchSizeFinder(max_trials=1, steps_per_trial=2)],
         train=Sized, val=None,
     ),
@@ -121,5 +121,5 @@ ROWS = [
         after=lambda: [EarlyStopping("val_loss", patience=2, min_delta=9.0), ModelCheckpoint(monitor="val_loss"),
                        LearningRateMonitor()],
     ),
-    Regime("two of it", "two tags side by side", "tag", tags=("gradcam", "again")),
+    Regime("two callbacks", "two tags in one run", "tag", tags=("gradcam", "again")),
 ]  # fmt: skip

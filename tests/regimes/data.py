@@ -1,4 +1,4 @@
-"""Where batches come from: shuffling, workers, augmentation, iterables, several loaders."""
+"""Regimes of data: shuffling, workers, augmentation, iterables, several loaders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.regimes.regime import Regime
 
 
 class Augmented(Bars):
-    """Draws from all three generators for every image."""
+    """A dataset that draws from all three generators for every image."""
 
     def __getitem__(self, index):
         image, label = super().__getitem__(index)
@@ -23,7 +23,7 @@ class Augmented(Bars):
 
 
 class Streamed(IterableDataset):
-    """Goes on where it was left: whoever takes an image takes it from the run."""
+    """A stream that continues where it stopped: an extra reader would take images from the run."""
 
     def __init__(self, seed: int) -> None:
         self.data, self.position = Bars(24, seed), 0
@@ -35,14 +35,14 @@ class Streamed(IterableDataset):
 
 
 class Unknown(Bars):
-    """Images of no class that the model knows."""
+    """Images whose labels are not classes of the model."""
 
     def __getitem__(self, index):
         return super().__getitem__(index)[0], 100 + index
 
 
 class AugmentsOnDevice(Lit):
-    """Noise on the batch, behind the transfer; the step changes the batch in place too."""
+    """A module that adds noise after the transfer; its step also changes the batch in place."""
 
     def on_after_batch_transfer(self, batch, dataloader_idx):
         return batch[0] + 0.1 * torch.rand_like(batch[0]), batch[1]
@@ -57,7 +57,7 @@ class AugmentsOnDevice(Lit):
 
 
 class Iterates(Lit):
-    """Steps that fetch their batches themselves."""
+    """A module whose steps fetch their batches themselves."""
 
     def training_step(self, dataloader_iter):
         return self.loss(next(dataloader_iter)[0])
@@ -67,7 +67,7 @@ class Iterates(Lit):
 
 
 class SeveralValidations(Lit):
-    """The second validation loader is there to measure confidence."""
+    """A module that measures confidence on a second validation loader."""
 
     def validation_step(self, batch, batch_idx, dataloader_idx=0):
         logits = self(batch[0])
@@ -75,7 +75,7 @@ class SeveralValidations(Lit):
 
 
 class Combined(Lit):
-    """Learns from two loaders at once."""
+    """A module that trains on two loaders at once."""
 
     def training_step(self, batch, batch_idx):
         return self.loss(batch["clean"]) + self.loss(batch["noisy"])
@@ -95,11 +95,11 @@ SHUFFLED = "Your `val_dataloader`'s sampler has shuffling"
 
 ROWS = [
     Regime(
-        "own generators", "both loaders shuffle with a generator of their own", "never loads",
+        "own generators", "both loaders shuffle with their own generator", "never loads",
         train=lambda: own_generator(12, 0), val=lambda: own_generator(9, 1), tolerates=SHUFFLED,
     ),
     Regime(
-        "persistent workers", "other processes load, and live as long as training", "never loads",
+        "persistent workers", "worker processes live as long as training", "never loads",
         train=lambda: own_generator(12, 0, workers=1), val=lambda: own_generator(9, 1, workers=1), tolerates=SHUFFLED,
     ),
     Regime(
@@ -108,20 +108,20 @@ ROWS = [
     ),
     Regime("augmented batches", "`on_after_batch_transfer` draws", "never transfers", model=AugmentsOnDevice),
     Regime(
-        "iterable datasets", "a stream gives every image once", "never loads",
+        "iterable datasets", "a stream yields every image once", "never loads",
         train=lambda: DataLoader(Streamed(0), 3), val=lambda: DataLoader(Streamed(1), 3),
     ),
     Regime(
-        "several validation loaders", "the second one has images of other classes", "first loader",
+        "several validation loaders", "the second loader has images of other classes", "first loader",
         model=SeveralValidations, val=lambda: [loader(9, 3, seed=1), DataLoader(Unknown(6), 3)],
     ),
-    Regime("dict of training loaders", "batches of batches", "never loads", model=Combined, train=pair),
+    Regime("dict of training loaders", "combined batches", "never loads", model=Combined, train=pair),
     Regime(
-        "CombinedLoader, no validation", "the probe comes from a batch of batches", "validates",
+        "CombinedLoader, no validation", "the probe comes from a combined batch", "validates",
         model=Combined, train=lambda: CombinedLoader(pair(), "min_size"), val=None, looks=2,
     ),
     Regime(
-        "steps that take an iterator", "batches are known at their end only", "iterator steps",
+        "steps that take an iterator", "a batch is only known at the end of its step", "iterator steps",
         model=Iterates, tolerates=".*dataloader_iter",
     ),
     Regime(
@@ -129,7 +129,7 @@ ROWS = [
         model=Iterates, val=None, looks=2, tolerates=".*dataloader_iter",
     ),
     Regime(
-        "loaders made anew", "every epoch has loaders of its own", "never loads",
+        "loaders recreated", "every epoch has new loaders", "never loads",
         trainer={"reload_dataloaders_every_n_epochs": 1},
     ),
 ]  # fmt: skip

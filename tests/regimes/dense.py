@@ -1,4 +1,4 @@
-"""Models whose output has a place for every pixel, and what is explained of them."""
+"""Regimes of models with one output per pixel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.regimes.regime import Regime
 
 
 class Masked(Bars):
-    """Bars with the class of each pixel: 0 beside the bar, and 255, which losses leave out, at its edges."""
+    """Bars with a class per pixel: 0 outside the bar, and 255, which losses ignore, at its edges."""
 
     classes = ("beside", "top", "middle", "bottom")
 
@@ -27,7 +27,7 @@ class Masked(Bars):
 
 
 class Segments(Lit):
-    """A small U-Net: the features of `Lit`, put beside the image again."""
+    """A small U-Net: the features of `Lit`, concatenated with the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,9 +48,10 @@ def masked(count: int, seed: int = 0) -> DataLoader:
 DENSE = {"model": Segments, "train": lambda: masked(12), "val": lambda: masked(9, 1)}
 
 ROWS = [
-    Regime("segmentation", "the class of the most pixels of each mask", "torch random state", **DENSE),
+    Regime("segmentation", "the class with the most pixels of each mask", "torch random state", **DENSE),
     Regime(
-        "segmentation, as predicted", "the class of the most pixels, and those of looks before", "torch random state",
+        "segmentation, predicted class", "the class with the most pixels, and those of earlier snapshots",
+        "torch random state",
         monitor=lambda: {"target": "predicted", "layers": "stages"}, **DENSE,
     ),
     Regime(

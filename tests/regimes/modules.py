@@ -1,4 +1,4 @@
-"""What the module is made of and does by itself: layers, modes, buffers, random numbers, compilation."""
+"""Regimes of modules: layers, modes, buffers, random numbers, compilation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.regimes.regime import Regime
 
 
 class WithoutDropout(Lit):
-    """No random number is drawn in its passes."""
+    """A model without random numbers in its forward pass."""
 
     def __init__(self):
         super().__init__()
@@ -27,7 +27,7 @@ class WithoutDropout(Lit):
 
 
 class FrozenBackbone(Lit):
-    """Only the head learns."""
+    """A model of which only the head is trained."""
 
     def __init__(self):
         super().__init__()
@@ -35,7 +35,7 @@ class FrozenBackbone(Lit):
 
 
 class FrozenBatchNorm(Lit):
-    """BatchNorm stays in evaluation while the rest trains."""
+    """A model whose BatchNorm stays in evaluation mode during training."""
 
     def __init__(self):
         super().__init__()
@@ -43,7 +43,7 @@ class FrozenBatchNorm(Lit):
 
 
 class DrawsInEvaluation(Lit):
-    """Random numbers of all three generators, also in evaluation."""
+    """A model that draws from all three generators, also in evaluation mode."""
 
     def forward(self, images):
         noise = torch.rand(()) + np.random.rand() + random.random()
@@ -51,7 +51,7 @@ class DrawsInEvaluation(Lit):
 
 
 class CountsInEvaluation(Lit):
-    """Buffers change in every pass, in place, and one is replaced; training depends on both."""
+    """A model that changes and replaces buffers in every forward pass; training depends on both."""
 
     def __init__(self):
         super().__init__()
@@ -65,7 +65,7 @@ class CountsInEvaluation(Lit):
 
 
 class Remembers(Lit):
-    """Attributes change in every pass: a metric's state, a list, a number, the last batch."""
+    """A model that changes attributes in every forward pass: a metric, a list, a number, the last batch."""
 
     def __init__(self):
         super().__init__()
@@ -82,7 +82,7 @@ class Remembers(Lit):
 
 
 class LogsInForward(Lit):
-    """Calls `log` inside of `forward`."""
+    """A model that calls `log` in `forward`."""
 
     def forward(self, images):
         logits = super().forward(images)
@@ -92,7 +92,7 @@ class LogsInForward(Lit):
 
 
 class FreezesInEvaluation(Lit):
-    """Whether weights learn is set in `forward`."""
+    """A model that sets `requires_grad` in `forward`."""
 
     def forward(self, images):
         self.head.requires_grad_(self.training)
@@ -100,7 +100,7 @@ class FreezesInEvaluation(Lit):
 
 
 class MergesOnEval(WithoutDropout):
-    """`eval` folds a scale into weights and `train` takes it out again, as LoRA and RepVGG do; rounding stays."""
+    """A model whose `eval` merges a scale into weights and whose `train` unmerges it, like LoRA; rounding stays."""
 
     def train(self, mode=True):
         if mode != self.training and hasattr(self, "head"):
@@ -109,7 +109,7 @@ class MergesOnEval(WithoutDropout):
 
 
 class Reparametrised(Lit):
-    """Weights that are computed anew in every pass, in both of PyTorch's ways."""
+    """A model with spectral and weight norm, which compute weights in every forward pass."""
 
     def __init__(self):
         super().__init__()
@@ -119,7 +119,7 @@ class Reparametrised(Lit):
 
 
 class Tied(Lit):
-    """Two layers share their weights, two others a BatchNorm."""
+    """A model with two layers that share weights, and two that share a BatchNorm."""
 
     def __init__(self):
         super().__init__()
@@ -140,7 +140,7 @@ class Attends(Lit):
 
 
 class ChannelsLast(Lit):
-    """Another order in memory."""
+    """A model in the channels-last memory format."""
 
     def __init__(self):
         super().__init__()
@@ -151,7 +151,7 @@ class ChannelsLast(Lit):
 
 
 class Checkpointed(Lit):
-    """Activations are computed again for backward, with the random numbers of the first time."""
+    """A model with activation checkpointing, which recomputes with the same random numbers."""
 
     reentrant = False
 
@@ -160,7 +160,7 @@ class Checkpointed(Lit):
 
 
 class CheckpointedReentrant(Checkpointed):
-    """The older way, which needs an input with grad."""
+    """A model with reentrant checkpointing, which needs an input with grad."""
 
     reentrant = True
 
@@ -169,7 +169,7 @@ class CheckpointedReentrant(Checkpointed):
 
 
 class Scripted(Lit):
-    """TorchScript parts, one of them with BatchNorm."""
+    """A model with TorchScript parts, one of them with BatchNorm."""
 
     def __init__(self):
         super().__init__()
@@ -179,7 +179,7 @@ class Scripted(Lit):
 
 
 def compiled(what: str, backend: str = "eager") -> Any:
-    """`Lit`, or a part of it, compiled."""
+    """Return `Lit`, or a part of it, compiled."""
 
     def make() -> Any:
         torch.compiler.reset()
@@ -197,16 +197,18 @@ def compiled(what: str, backend: str = "eager") -> Any:
 
 
 def graphs(trainer: Any) -> Any:
-    """How many graphs were compiled: looks add none. (Of a whole module, Lightning also compiles its own `log`.)"""
+    """Count compiled graphs: snapshots add none. (Lightning also compiles its own `log` of a compiled module.)"""
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
 ROWS = [
     Regime("dropout", "every training pass draws random numbers", "torch random state"),
-    Regime("no random pass", "only the order of the images is random", "torch random state", model=WithoutDropout),
+    Regime(
+        "no random forward pass", "only the order of the images is random", "torch random state", model=WithoutDropout
+    ),
     Regime("frozen backbone", "only the head has gradients", "graph", model=FrozenBackbone),
     Regime(
-        "frozen BatchNorm", "one module evaluates while others train", "train flags",
+        "frozen BatchNorm", "one module is in evaluation mode while others train", "train flags",
         model=FrozenBatchNorm, tolerates="Found 1 module.s. in eval mode",
     ),
     Regime("NumPy in evaluation", "`forward` draws from NumPy", "numpy random state", model=DrawsInEvaluation),
@@ -214,32 +216,34 @@ ROWS = [
     Regime("buffers in evaluation", "`forward` counts in buffers", "buffers", model=CountsInEvaluation),
     Regime("attributes in evaluation", "`forward` updates metrics and lists", "attributes copied", model=Remembers),
     Regime("counts in evaluation", "`forward` depends on a plain number", "attributes restored", model=Remembers),
-    Regime("logs in forward", "`self.log` inside of `forward`", "nothing logged", model=LogsInForward),
+    Regime("logging in forward", "`self.log` inside `forward`", "nothing logged", model=LogsInForward),
     Regime(
         "freezes in evaluation", "`forward` sets `requires_grad`", "requires_grad",
         model=FreezesInEvaluation, val=None, looks=2,
     ),
     Regime("merges on eval", "`eval()` rewrites weights", "never eval", model=MergesOnEval),
-    Regime("reparametrised weights", "spectral and weight norm", "hooks", model=Reparametrised),
+    Regime("reparametrized weights", "spectral and weight norm", "hooks", model=Reparametrised),
     Regime("tied weights", "one weight, one BatchNorm, in two places", "hooks", model=Tied),
-    Regime("transformer", "attention has a fast path in evaluation", "attention fast path", model=Attends),
+    Regime("transformer", "attention has a fast path in evaluation mode", "attention fast path", model=Attends),
     Regime(
-        "attention followed", "`method=\"rollout\"` and `\"attention_relevance\"` in every look", "attention fast path",
+        "attention captured", "`method=\"rollout\"` and `\"attention_relevance\"` in every look", "attention fast path",
         model=Attends, monitor=lambda: {"method": ["rollout", "attention_relevance"]},
     ),
     Regime(
         "channels masked and ablated", "`method=\"scorecam\"` and `\"ablationcam\"`: modules stand in for themselves",
         "torch random state", monitor=lambda: {"method": ["scorecam", "ablationcam"]},
     ),
-    Regime("channels last", "another order in memory", "hooks", model=ChannelsLast),
-    Regime("activation checkpointing", "passes are run again for backward", "torch random state", model=Checkpointed),
+    Regime("channels last", "another memory format", "hooks", model=ChannelsLast),
     Regime(
-        "activation checkpointing, reentrant", "backward runs inside of backward", "reentrant",
+        "activation checkpointing", "forward passes run again for backward", "torch random state", model=Checkpointed
+    ),
+    Regime(
+        "activation checkpointing, reentrant", "backward runs inside backward", "reentrant",
         model=CheckpointedReentrant,
     ),
-    Regime("TorchScript", "a part whose attributes are out of reach", "TorchScript", model=Scripted),
+    Regime("TorchScript", "a part whose attributes are not accessible", "TorchScript", model=Scripted),
     Regime(
-        "torch.compile", "the whole module", "eager", model=compiled("whole"),
+        "torch.compile", "the entire module", "eager", model=compiled("whole"),
         skip="PyTorch 2.6 cannot compile what Lightning logs" if TorchVersion(torch.__version__) < (2, 7) else "",
     ),
     Regime("torch.compile of a part", "a wrapper inside the module", "eager", model=compiled("part"), also=graphs),

@@ -1,4 +1,4 @@
-"""Ways to train in several processes, two over gloo on the CPU; `tests/processes.py` runs them."""
+"""Regimes of several processes, two over gloo on the CPU; `tests/helpers/processes.py` runs them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.helpers.lit import Lit
 
 
 class SyncedNorm(nn.BatchNorm2d):
-    """SyncBatchNorm as far as it matters here (PyTorch's own takes no CPU tensors): in training, all processes meet."""
+    """A SyncBatchNorm for CPU tensors, which PyTorch's own refuses: in training, all ranks communicate."""
 
     def forward(self, images):
         if not self.training:
@@ -43,7 +43,7 @@ class Synced(Lit):
 
 
 class CPUFSDP(FSDPStrategy):
-    """Lightning refuses its FSDP strategy without CUDA; a subclass it lets pass, and PyTorch's FSDP runs on gloo."""
+    """FSDP on the CPU: Lightning refuses its strategy without CUDA, but not a subclass; FSDP itself runs on gloo."""
 
     def _setup_model(self, model):
         return FullyShardedDataParallel(
@@ -57,7 +57,7 @@ class CPUFSDP(FSDPStrategy):
 
 
 class Sharded(Lit):
-    """For `ModelParallelStrategy`: FSDP2 over the mesh that Lightning hands over."""
+    """A module for `ModelParallelStrategy`: FSDP2 over the mesh that Lightning provides."""
 
     def configure_model(self):
         mesh = self.device_mesh["data_parallel"]
@@ -73,7 +73,7 @@ class Refusing(nn.Module):
 
 
 class NoSmallBatches(Lit):
-    """Fails for the images of a trace, inside a unit of FSDP, when its parts are gathered and cast."""
+    """A module that fails for the images of a trace, inside an FSDP unit, while it is gathered and cast."""
 
     def __init__(self):
         super().__init__()
@@ -81,7 +81,7 @@ class NoSmallBatches(Lit):
 
 
 class ThroughChild(Lit):
-    """Defines no forward of its own."""
+    """A module that defines no `forward`."""
 
     def __init__(self):
         super().__init__()
@@ -113,7 +113,7 @@ def runs_out_in(rank: int) -> Callable[..., Any]:
 
 
 class Buffered(Lit):
-    """Buffers of many kinds and layouts."""
+    """A module with buffers of many dtypes and layouts."""
 
     def __init__(self):
         super().__init__()
@@ -140,7 +140,7 @@ class FailsToDraw(GradCAMCallback):
 
 
 PATIENCE = timedelta(seconds=60)
-"""After which processes that wait for one another give up."""
+"""The timeout of processes that wait for each other."""
 
 
 def ddp(**kwargs: Any) -> DDPStrategy:
@@ -157,7 +157,7 @@ def fsdp2() -> ModelParallelStrategy:
 
 @dataclass(frozen=True)
 class Case:
-    """One distributed regime; `about` and `breaks` as of a `Regime`."""
+    """One distributed regime; `about` and `breaks` as in `Regime`."""
 
     about: str
     breaks: str
@@ -167,7 +167,7 @@ class Case:
     watcher: type[GradCAMCallback] = GradCAMCallback
     trainer: dict[str, Any] = field(default_factory=dict)
     val: bool = True
-    fails: str = ""  # what the one warning says
+    fails: str = ""  # words of the one warning
     monitors: bool = False
 
 
@@ -175,76 +175,76 @@ WINDOW = {"accumulate_grad_batches": 3, "val_check_interval": 2}
 BF16 = {"precision": "bf16-mixed"}
 CASES = {
     "DDP": Case(
-        "each process explains its rows; EarlyStopping and ModelCheckpoint wait for the drift",
+        "each rank explains its shard; EarlyStopping and ModelCheckpoint monitor the drift",
         "torch random state", ddp, monitors=True,
     ),
-    "DDP, rows that do not go up": Case(
-        "7 images, 2 processes", "rows joined", ddp, gradcam={"probe": 7},
+    "DDP, uneven shards": Case(
+        "7 images, 2 ranks", "rows joined", ddp, gradcam={"probe": 7},
     ),
-    "DDP, more processes than images": Case(
-        "1 image, 2 processes", "rows joined", ddp, gradcam={"probe": 1},
+    "DDP, more ranks than images": Case(
+        "1 image, 2 ranks", "rows joined", ddp, gradcam={"probe": 1},
     ),
     "DDP, predicted class": Case(
-        "classes are held from look to look", "rows of targets", ddp, gradcam={"target": "predicted", "probe": 6},
+        "classes are fixed between snapshots", "rows of targets", ddp, gradcam={"target": "predicted", "probe": 6},
     ),
     "DDP, given probe": Case(
-        "every process was given other images", "one probe for all", ddp,
+        "every rank is given other images", "one probe for all", ddp,
         gradcam={"probe": "given", "target": [0, 1, 2, 0, 1]},
     ),
     "DDP, attacked": Case(
-        "each process attacks its rows", "rows of targets", ddp, gradcam={"attack": "pgd", "probe": 7}, monitors=True,
+        "each rank attacks its shard", "rows of targets", ddp, gradcam={"attack": "pgd", "probe": 7}, monitors=True,
     ),
     "DDP, accumulation": Case(
-        "validations inside the window", "torch random state", ddp, trainer=WINDOW,
+        "validations inside the accumulation window", "torch random state", ddp, trainer=WINDOW,
     ),
     "DDP, no validation": Case(
-        "BatchNorm's statistics differ between processes", "buffers of the first", ddp, make=Buffered, val=False,
+        "BatchNorm statistics differ between ranks", "buffers of the first", ddp, make=Buffered, val=False,
     ),
     "DDP, every third epoch": Case(
         "values are repeated in between", "torch random state", ddp, gradcam={"every_n_epochs": 3}, monitors=True,
     ),
     "DDP, unused parameters found": Case(
-        "the reducer walks the graph", "hooks", partial(ddp, find_unused_parameters=True),
+        "the reducer traverses the graph", "hooks", partial(ddp, find_unused_parameters=True),
     ),
-    "DDP, synchronised BatchNorm": Case(
-        "processes meet in each layer, in training", "evaluation", ddp, make=Synced,
+    "DDP, synchronized BatchNorm": Case(
+        "ranks communicate in each layer during training", "evaluation", ddp, make=Synced,
     ),
-    "DDP, fails in the first process": Case(
-        "only one process cannot explain", "all fail together", ddp, gradcam={"method": fails_in(0)},
+    "DDP, fails on rank zero": Case(
+        "only rank zero cannot explain", "all fail together", ddp, gradcam={"method": fails_in(0)},
         fails="not in this process", monitors=True,
     ),
-    "DDP, fails in the second process": Case(
-        "the one that says nothing cannot explain", "all fail together", ddp, gradcam={"method": fails_in(1)},
+    "DDP, fails on rank one": Case(
+        "a rank that does not log cannot explain", "all fail together", ddp, gradcam={"method": fails_in(1)},
         fails=r"not in this process .In process 1", monitors=True,
     ),
     "DDP, fails in drawing": Case(
-        "only the first process draws", "values of the first", ddp, watcher=FailsToDraw, fails="AttributeError",
+        "only rank zero draws", "values of the first", ddp, watcher=FailsToDraw, fails="AttributeError",
         monitors=True,
     ),
-    "DDP, memory runs out in the second process": Case(
-        "it explains one image at a time from there on", "each process has its memory", ddp,
+    "DDP, memory runs out on rank one": Case(
+        "it then explains one image at a time", "each process has its memory", ddp,
         gradcam={"method": runs_out_in(1)},
     ),
-    "DDP, fails to measure in the second process": Case(
-        "it would compare with nothing at the next look", "measured together", ddp, watcher=FailsToMeasure,
+    "DDP, fails to measure on rank one": Case(
+        "it would have nothing to compare with in the next snapshot", "measured together", ddp, watcher=FailsToMeasure,
         gradcam={"target": "predicted"}, fails="not in this process", monitors=True,
     ),
     "FSDP": Case(
-        "no process has the whole model: all run it together", "through the wrapper", fsdp, monitors=True,
+        "no rank has the complete model: all run it together", "through the wrapper", fsdp, monitors=True,
     ),
     "FSDP, inside a unit": Case(
-        "the layer is within a wrapped part", "names without wrappers", fsdp, gradcam={"layers": "features.4"},
+        "the layer is inside a wrapped module", "names without wrappers", fsdp, gradcam={"layers": "features.4"},
         trainer=WINDOW,
     ),
     "FSDP, no sanity check": Case(
-        "nothing has run before the first step", "FSDP sets itself up", fsdp, gradcam={"probe": "given"},
+        "no forward pass before the first step", "FSDP sets itself up", fsdp, gradcam={"probe": "given"},
         trainer={"num_sanity_val_steps": 0, **BF16},
     ),
     "FSDP, no forward": Case(
-        "the module defines none", "through the wrapper", fsdp, make=ThroughChild,
+        "the module defines no `forward`", "through the wrapper", fsdp, make=ThroughChild,
     ),
     "FSDP, fails in the forward pass": Case(
-        "inside a part, when it is gathered and cast", "hooks", fsdp, make=NoSmallBatches,
+        "inside a unit, while it is gathered and cast", "hooks", fsdp, make=NoSmallBatches,
         fails="no small batches", monitors=True, trainer=BF16,
     ),
     "FSDP, bf16-mixed": Case(
@@ -254,6 +254,6 @@ CASES = {
         "FSDP2 over the mesh", "strategies that are served", fsdp2, make=Sharded, monitors=True,
     ),
     "ModelParallel, accumulation": Case(
-        "validations inside the window", "gradients", fsdp2, make=Sharded, trainer=WINDOW,
+        "validations inside the accumulation window", "gradients", fsdp2, make=Sharded, trainer=WINDOW,
     ),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a row of the matrix says, and how it is run."""
+"""A regime, and one run of it."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ class Regime:
     """A way to train.
 
     Args:
-        name: What the test and the table call it.
-        about: What is special, for the table.
-        breaks: The entry of `breaks.BREAKS` that turns the row red.
-        model: Makes the module.
-        train: Makes what `fit` takes as training loaders.
-        val: The same for validation; None for no validation.
-        trainer: Arguments of the Trainer, besides the quiet and short ones.
-        before: Makes callbacks that stand in front of `GradCAMCallback`.
-        after: The same for behind it.
-        monitor: Makes the arguments of `GradCAMCallback`, besides a small probe.
-        tags: One callback for each.
-        looks: How many looks are to be made.
-        plan: What is called, and in which order; by default `fit`.
-        also: What else of the run to compare.
-        tolerates: A regular expression: Lightning's own warnings about so small a run.
-        skip: Why the row cannot run here; empty where it can.
-        slow: Whether it takes over ten seconds.
+        name: Name in the test and the table.
+        about: What is special about it, for the table.
+        breaks: The entry of `breaks.BREAKS` that makes the row fail.
+        model: Creates the module.
+        train: Creates the training loaders for `fit`.
+        val: Creates the validation loaders; None for no validation.
+        trainer: Further arguments of the Trainer.
+        before: Creates callbacks that come before `GradCAMCallback`.
+        after: Creates callbacks that come after it.
+        monitor: Creates further arguments of `GradCAMCallback`.
+        tags: Tags; one callback each.
+        looks: The expected number of snapshots.
+        plan: Runs the regime; by default `fit`.
+        also: Returns further values to compare.
+        tolerates: A regular expression for Lightning's warnings about small runs.
+        skip: Reason to skip the row; empty to run it.
+        slow: Takes over ten seconds.
     """
 
     name: str
@@ -62,8 +62,8 @@ class Run:
 
     Args:
         regime: The row.
-        root: Where files go.
-        watched: Whether the callback is there.
+        root: Folder of its files.
+        watched: Uses the callback.
     """
 
     def __init__(self, regime: Regime, root: Path, watched: bool) -> None:
@@ -80,7 +80,7 @@ class Run:
         self.pictures = len(self.notebook.pictures) + len(list(root.rglob("*.png")))
 
     def new_trainer(self, **kwargs: Any) -> Trainer:
-        """A Trainer of this regime with callbacks of its own."""
+        """Create a Trainer of this regime with new callbacks."""
         self.watchers = [
             GradCAMCallback(**{"probe": 4, "tag": tag, **self.regime.monitor()})
             for tag in self.regime.tags
@@ -96,6 +96,6 @@ class Run:
         return self.last_trainer
 
     def fit(self, trainer: Trainer, **kwargs: Any) -> None:
-        """Train with the regime's data."""
+        """Train on the data of the regime."""
         val = self.regime.val() if self.regime.val else None
         trainer.fit(self.model, self.regime.train(), val, **kwargs)

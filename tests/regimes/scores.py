@@ -1,4 +1,4 @@
-"""What is explained: several scores, several labels, pairs, and what stands before a softmax."""
+"""Regimes of targets: several scores, several labels, pairs, and scores before a softmax."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.regimes.regime import Regime
 
 
 class SeveralBars(Bars):
-    """Each bar may be there, or not; so has each its own label."""
+    """Images with any number of bars, with one label per kind of bar."""
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # of another kind
         labels = torch.tensor([index % 2, index % 3 == 0, index % 4 == 1]).float()
@@ -25,14 +25,14 @@ class SeveralBars(Bars):
 
 
 class MultiLabel(Lit):
-    """A sigmoid for each class."""
+    """A model with one sigmoid per class."""
 
     def loss(self, batch: Any) -> Tensor:
         return nn.functional.binary_cross_entropy_with_logits(self(batch[0]), batch[1])
 
 
 class Embeds(Lit):
-    """Normalised embeddings, and a loss that compares each with the next one."""
+    """A model of normalized embeddings, with a loss that compares each with the next one."""
 
     def forward(self, images: Tensor) -> Tensor:
         return nn.functional.normalize(super().forward(images))
@@ -44,7 +44,7 @@ class Embeds(Lit):
 
 
 class PutsOutProbabilities(Lit):
-    """Ends in a softmax."""
+    """A model that ends in a softmax."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images).softmax(1)
@@ -54,7 +54,7 @@ class PutsOutProbabilities(Lit):
 
 
 def pairs() -> Probe:
-    """Each image with one of its class or of another one."""
+    """Return pairs of images of the same class or of different classes."""
     data = Bars(8)
     images = torch.stack([data[i][0] for i in range(8)])
     return Probe(images[:4], references=images[4:])
@@ -66,12 +66,12 @@ def several(count: int, seed: int = 0) -> DataLoader:
 
 ROWS = [
     Regime(
-        "the best classes", "as many backward passes, each also for the classes of looks before",
+        "the best classes", "one backward pass per class, including those of earlier snapshots",
         "torch random state", monitor=lambda: {"target": TopK(2)},
     ),
-    Regime("a margin", "one class against another", "torch random state", monitor=lambda: {"target": "margin"}),
+    Regime("a margin", "one class compared with another", "torch random state", monitor=lambda: {"target": "margin"}),
     Regime(
-        "several labels", "a sigmoid for each class, and a map for each label", "torch random state",
+        "several labels", "one sigmoid per class and one map per label", "torch random state",
         model=MultiLabel, train=lambda: several(12), val=lambda: several(9, 1),
     ),
     Regime(
@@ -79,10 +79,10 @@ ROWS = [
         monitor=lambda: {"target": CosineSimilarity(), "probe": pairs()},
     ),
     Regime(
-        "norms of embeddings", "what is normalised behind the score", "torch random state", model=Embeds,
+        "norms of embeddings", "embeddings are normalized after the score", "torch random state", model=Embeds,
         monitor=lambda: {"target": EmbeddingNorm()}, looks=2,
     ),
     Regime(
-        "a softmax at the end", "what it was given is explained", "torch random state", model=PutsOutProbabilities,
+        "a softmax at the end", "its input is explained", "torch random state", model=PutsOutProbabilities,
     ),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Runs of another make: each leaves the user's numbers alone and serves whoever waits for ours."""
+"""Other runs: each leaves the user's numbers unchanged and logs what callbacks monitor."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class Plateau(Lit):
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"check_val_every_n_epoch": 3}])
-def test_a_scheduler_that_waits_for_the_drift_is_served_also_before_the_probe_is_complete(tmp_path, kwargs):
+def test_scheduler_on_drift_works_before_probe_is_complete(tmp_path, kwargs):
     val = loader(36, 2, by_class=True)  # the sanity check shows one class only
     trainer = fit(tmp_path, [GradCAMCallback()], make=Plateau, val=val, max_epochs=4, **kwargs)
     assert torch.isfinite(trainer.callback_metrics["gradcam/drift"])
 
 
-def test_early_stopping_where_training_ends_before_any_validation(tmp_path):
+def test_early_stopping_without_any_validation(tmp_path):
     stopping = EarlyStopping("gradcam/drift", check_on_train_epoch_end=True)
     with pytest.warns(UserWarning, match="no batch was seen"):
         trainer = fit(tmp_path, [GradCAMCallback(), stopping], make=Plateau, max_steps=3, num_sanity_val_steps=0)
     assert trainer.callback_metrics["gradcam/drift"] == 1
 
 
-def test_a_checkpoint_that_was_only_tested_does_not_reach_the_next_fit(tmp_path):
+def test_checkpoint_of_test_does_not_reach_next_fit(tmp_path):
     callback = GradCAMCallback()
     trainer = fit(tmp_path, [callback])
     before = callback.monitor.probe.images.clone()
@@ -55,7 +55,7 @@ def test_a_checkpoint_that_was_only_tested_does_not_reach_the_next_fit(tmp_path)
     assert not torch.equal(callback.monitor.probe.images, before)
 
 
-def test_a_logger_that_fails_loses_its_pictures_and_nothing_else(tmp_path, monkeypatch, read_events):
+def test_failing_logger_loses_only_its_figures(tmp_path, monkeypatch, read_events):
     def full(*args):
         raise OSError("No space left on device")
 
@@ -74,7 +74,7 @@ class Data(LightningDataModule):
         return loader(36, seed=1)
 
 
-def test_colours_and_names_are_found_for_a_given_probe_and_after_a_resume(tmp_path):
+def test_colors_and_names_found_for_given_probe_and_resume(tmp_path):
     data = Bars(6, seed=3)
     images = torch.stack([data[i][0] for i in range(6)])
     first = GradCAMCallback(probe=(images, data.labels))
@@ -87,7 +87,7 @@ def test_colours_and_names_are_found_for_a_given_probe_and_after_a_resume(tmp_pa
         assert torch.allclose(callback.monitor.figures.photos, data.pixels[:6], atol=1e-5)
 
 
-def test_resume_with_another_layer_says_so_and_starts_anew(tmp_path):
+def test_resume_with_another_layer_warns_and_starts_over(tmp_path):
     trainer = fit(tmp_path, [GradCAMCallback()])
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     callback = GradCAMCallback(layers="features.2")
@@ -96,7 +96,7 @@ def test_resume_with_another_layer_says_so_and_starts_anew(tmp_path):
     assert [f.name for f in callback.monitor.figures.film.frames] == ["epoch 2", "epoch 3"]
 
 
-def test_resume_on_other_images_is_told_by_their_hash_and_starts_anew(tmp_path):
+def test_resume_on_other_images_warns_and_starts_over(tmp_path):
     trainer = fit(tmp_path, [GradCAMCallback(save_probe="hash")])
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     callback = GradCAMCallback(save_probe="hash")
@@ -108,8 +108,8 @@ def test_resume_on_other_images_is_told_by_their_hash_and_starts_anew(tmp_path):
     assert resumed.callback_metrics["gradcam/drift_from_start"] < 1
 
 
-def test_a_run_that_is_resumed_twice_keeps_what_it_has_not_yet_taken_up(tmp_path):
-    """A checkpoint between a resume and the next look holds what the one before held."""
+def test_run_resumed_twice_keeps_pending_state(tmp_path):
+    """A checkpoint between a resume and the next snapshot has the state of the previous one."""
     trainer = fit(tmp_path, [GradCAMCallback(save_probe="hash")])
     trainer.save_checkpoint(tmp_path / "a.ckpt")
 
@@ -133,7 +133,7 @@ def test_a_run_that_is_resumed_twice_keeps_what_it_has_not_yet_taken_up(tmp_path
     ]
 
 
-def test_of_a_probe_that_is_too_large_a_checkpoint_holds_the_hash_and_that_is_said(tmp_path, monkeypatch):
+def test_checkpoint_stores_hash_of_large_probe_and_warns(tmp_path, monkeypatch):
     monkeypatch.setattr("lightning_gradcam.callback.session.LIMIT", 16 * 3 * 16 * 16 * 4 - 1)
     callback = GradCAMCallback()
     with pytest.warns(UserWarning, match="The probe takes 0 MiB, so checkpoints hold its hash"):
@@ -142,7 +142,7 @@ def test_of_a_probe_that_is_too_large_a_checkpoint_holds_the_hash_and_that_is_sa
     assert len(pickle.dumps(callback.state_dict())) < 100_000
 
 
-def test_images_come_from_validation_also_where_it_comes_late(tmp_path):
+def test_late_validation_still_fills_the_probe(tmp_path):
     callback = GradCAMCallback()
     fit(tmp_path, [callback], num_sanity_val_steps=0, check_val_every_n_epoch=2, max_epochs=4)
     known = {Bars(36, seed=1)[i][0].numpy().tobytes() for i in range(36)}
@@ -150,7 +150,7 @@ def test_images_come_from_validation_also_where_it_comes_late(tmp_path):
     assert callback._controller.session.summarize()["probe"].endswith("from validation batches")
 
 
-def test_loader_iterator_steps(tmp_path):
+def test_steps_that_take_an_iterator(tmp_path):
     class Iterated(Lit):
         def validation_step(self, dataloader_iter):
             batch, _, _ = next(dataloader_iter)
@@ -164,7 +164,7 @@ def test_loader_iterator_steps(tmp_path):
     assert callback.monitor.labels is not None
 
 
-def test_the_first_training_batch_is_enough_to_look_before_the_first_step(tmp_path):
+def test_first_training_batch_allows_initial_snapshot(tmp_path):
     callback = GradCAMCallback(probe=9)
     untrained = {}
 
@@ -178,7 +178,7 @@ def test_the_first_training_batch_is_enough_to_look_before_the_first_step(tmp_pa
     assert torch.equal(callback.monitor.figures.film.frames[0].evidence, untrained["features"])
 
 
-def test_an_epoch_of_one_batch_without_validation_is_looked_at_too(tmp_path):
+def test_epoch_of_one_batch_without_validation_has_snapshot(tmp_path):
     callback = GradCAMCallback(probe=9)
     fit(tmp_path, [callback], val=None, limit_train_batches=1)
     assert [f.name for f in callback.monitor.figures.film.frames] == ["start", "epoch 0", "epoch 1"]
@@ -207,7 +207,7 @@ class TwoClasses(Bars):
 
 
 @pytest.mark.parametrize("sigmoid", [False, True])
-def test_binary_models_with_one_output(tmp_path, sigmoid):
+def test_binary_model_with_one_output(tmp_path, sigmoid):
     callback = GradCAMCallback()
     model = Binary(sigmoid)
     trainer = fit(tmp_path, [callback], model=model, val=DataLoader(TwoClasses(36, seed=1), 12), max_epochs=4)
@@ -220,7 +220,7 @@ def test_binary_models_with_one_output(tmp_path, sigmoid):
     assert set(probe.labels.tolist()) == {0, 1}
 
 
-def test_shared_scale_is_one_for_all_looks_of_a_layer(tmp_path):
+def test_shared_scale_spans_all_snapshots_of_a_layer(tmp_path):
     callback = GradCAMCallback(layers=["features", "features.2"], scale="shared")
     fit(tmp_path, [callback], max_epochs=3)
     largest = max(f.evidence.max() for f in callback.monitor.figures.film.frames)
@@ -228,7 +228,7 @@ def test_shared_scale_is_one_for_all_looks_of_a_layer(tmp_path):
     assert callback.monitor.figures.get_scale("features.2") != largest
 
 
-def test_no_word_is_lost_where_training_ends_before_the_probe_is_complete(tmp_path):
+def test_no_message_lost_if_training_ends_with_partial_probe(tmp_path):
     callback = GradCAMCallback()
     fit(tmp_path, [callback], max_steps=2, max_epochs=-1, val=loader(36, 2, by_class=True), check_val_every_n_epoch=5)
     assert [f.name for f in callback.monitor.figures.film.frames] == ["end"]
@@ -245,7 +245,7 @@ def test_callback_pickles_without_the_model(tmp_path):
     assert len(again.monitor.probe) == 7
 
 
-def test_profiler_lists_looks_by_name(tmp_path):
+def test_profiler_lists_snapshots_by_name(tmp_path):
     trainer = fit(tmp_path, [GradCAMCallback()], profiler="simple")
     durations = trainer.profiler.recorded_durations
     assert len(durations["[GradCAMCallback]gradcam.snapshot"]) == 3
@@ -254,7 +254,7 @@ def test_profiler_lists_looks_by_name(tmp_path):
 
 @pytest.mark.skipif(not hasattr(callbacks, "WeightAveraging"), reason="this Lightning has no WeightAveraging yet")
 @pytest.mark.parametrize("first", [True, False])
-def test_which_weights_are_explained_under_averaging_is_true_and_said(tmp_path, first):
+def test_summary_names_weights_explained_under_averaging(tmp_path, first):
     callback, averaging, kept = GradCAMCallback(), callbacks.WeightAveraging(), {}
 
     class Keep(Lit):
@@ -273,7 +273,7 @@ def test_which_weights_are_explained_under_averaging_is_true_and_said(tmp_path, 
 
 
 @pytest.mark.slow
-def test_ddp_two_processes_agree_and_weights_are_as_without(tmp_path):
+def test_ddp_ranks_agree_and_weights_are_unchanged(tmp_path):
     def run(name, callbacks):
         saved = ModelCheckpoint(tmp_path / name, monitor="gradcam/drift" if callbacks else None, filename="end")
         more = [EarlyStopping("gradcam/drift", patience=9)] if callbacks else []
@@ -290,7 +290,7 @@ def test_ddp_two_processes_agree_and_weights_are_as_without(tmp_path):
     assert list((tmp_path / "with").rglob("events*"))
 
 
-def test_barebones_is_not_warned_of_a_log_that_is_ours(tmp_path):
+def test_barebones_has_no_warning_about_our_log(tmp_path):
     class Quiet(Lit):
         def validation_step(self, batch, batch_idx):
             self.loss(batch)

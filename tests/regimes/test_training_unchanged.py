@@ -1,4 +1,4 @@
-"""Training is never disturbed: every regime trains twice, with and without the callback, to the same bits."""
+"""Every regime trains twice, with and without the callback, bit for bit the same."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.regimes import REGIMES, Run
 
 
 @pytest.fixture(autouse=True)
-def _as_found(monkeypatch):
-    """Trainers set switches of the whole process; a logger of the tests takes pictures."""
+def _reset_switches(monkeypatch):
+    """Reset the process-wide switches that Trainers set, and give the tests' logger an image writer."""
     monkeypatch.setitem(WRITERS, "Notebook", Notebook.keep_picture)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     yield
     torch.use_deterministic_algorithms(False)
-    torch.backends.mha.set_fastpath_enabled(True)  # else a row that is red here makes the next one green
+    torch.backends.mha.set_fastpath_enabled(True)  # else a row that fails here lets the next one pass
     torch.compiler.reset()
 
 
@@ -37,7 +37,7 @@ def test_training_is_never_disturbed(tmp_path, regime):
         if regime.tolerates:
             warnings.filterwarnings("ignore", message=regime.tolerates)
         without = Run(regime, tmp_path, watched=False)
-        shutil.rmtree(tmp_path)  # paths are compared too
+        shutil.rmtree(tmp_path)  # paths are compared, too
         watched = Run(regime, tmp_path, watched=True)
     parted = difference(without.recorder, watched.recorder)
     assert not parted, parted

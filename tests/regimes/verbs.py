@@ -1,4 +1,4 @@
-"""What is called besides `fit`, or more than once."""
+"""Regimes of entry points other than `fit`, and of repeated calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.regimes.regime import Regime, Run
 
 
 class AllVerbs(Lit):
-    """A step for each verb."""
+    """A module with a step for each entry point."""
 
     def test_step(self, batch, batch_idx):
         self.log("test_loss", self.loss(batch))
@@ -20,7 +20,7 @@ class AllVerbs(Lit):
 
 
 def around(verb: str) -> Callable[[Run], Any]:
-    """The verb, `fit`, and the verb again; what it returned both times."""
+    """Call an entry point, `fit`, and the entry point again; return its results."""
 
     def plan(run: Run) -> Any:
         trainer = run.new_trainer()
@@ -32,7 +32,7 @@ def around(verb: str) -> Callable[[Run], Any]:
 
 
 def resumed(run: Run) -> None:
-    """One epoch, a checkpoint, and another Trainer for the second."""
+    """Train one epoch, and continue from a checkpoint with another Trainer."""
     first = run.new_trainer(max_epochs=1)
     run.fit(first)
     first.save_checkpoint(run.root / "half.ckpt")
@@ -41,7 +41,7 @@ def resumed(run: Run) -> None:
 
 
 def twice(run: Run) -> None:
-    """Another model with the same Trainer and callbacks."""
+    """Fit another model with the same Trainer and callbacks."""
     trainer = run.new_trainer()
     run.fit(trainer)
     run.model = run.regime.model()
@@ -53,6 +53,6 @@ ROWS = [
     Regime("validate", "before and after `fit`", "fit only", model=AllVerbs, plan=around("validate")),
     Regime("test", "before and after `fit`", "verbs", model=AllVerbs, plan=around("test")),
     Regime("predict", "before and after `fit`", "verbs", model=AllVerbs, plan=around("predict")),
-    Regime("resumed", "the second epoch goes on from a checkpoint", "resume", plan=resumed),
+    Regime("resumed", "the second epoch continues from a checkpoint", "resume", plan=resumed),
     Regime("fitted twice", "one Trainer, two models", "looked already", plan=twice, looks=2),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The workflows of docs/regression-ci.md: they parse, and a pull request's code never meets a token that may write."""
+"""The workflows of docs/regression-ci.md parse, and code of a pull request never has a token with write access."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WORKFLOWS = {"explanations": CHECK, "explanations-comment": COMMENT}
 
 
 def triggers(workflow):
-    return workflow[True]  # YAML 1.1 reads `on` so
+    return workflow[True]  # YAML 1.1 reads `on` as True
 
 
 def steps(workflow):
@@ -23,18 +23,18 @@ def steps(workflow):
 
 
 def scripts():
-    found = [*steps(CHECK), *steps(COMMENT), *STEP]
-    return [step["run"] for step in found if "run" in step]
+    candidates = [*steps(CHECK), *steps(COMMENT), *STEP]
+    return [step["run"] for step in candidates if "run" in step]
 
 
-def test_the_page_names_no_trigger_that_gives_secrets_to_a_pull_request():
+def test_triggers_give_no_secrets_to_pull_requests():
     assert "pull_request_target" not in PAGE
     assert "secrets." not in PAGE
     assert triggers(CHECK) == "pull_request"
     assert triggers(COMMENT) == {"workflow_run": {"workflows": [CHECK["name"]], "types": ["completed"]}}
 
 
-def test_what_runs_the_pull_requests_code_can_only_read():
+def test_check_workflow_can_only_read():
     assert CHECK["permissions"] == {"contents": "read"}
     assert all("permissions" not in job for job in CHECK["jobs"].values())
     [checkout] = [step for step in steps(CHECK) if step.get("uses", "").startswith("actions/checkout")]
@@ -42,7 +42,7 @@ def test_what_runs_the_pull_requests_code_can_only_read():
     assert not any("token" in str(step) for step in steps(CHECK))
 
 
-def test_what_may_write_runs_nothing_of_the_pull_requests():
+def test_comment_workflow_runs_no_code_of_pull_requests():
     assert COMMENT["permissions"] == {}
     [job] = COMMENT["jobs"].values()
     assert job["permissions"] == {"actions": "read", "pull-requests": "write"}
@@ -52,23 +52,23 @@ def test_what_may_write_runs_nothing_of_the_pull_requests():
 
 
 @pytest.mark.parametrize("script", scripts())
-def test_scripts_are_shell_and_take_nothing_as_code(script):
+def test_scripts_are_shell_without_expressions(script):
     assert "${{" not in script
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
-def test_artifacts_have_the_names_that_are_fetched():
-    sent = {step["with"]["name"]: step for step in steps(CHECK) if "upload-artifact" in step.get("uses", "")}
-    assert sent.keys() == {"explanations-html", "explanations-markdown"}
-    assert all(step["if"] == "always()" for step in sent.values())
-    [fetched] = [step["with"] for step in steps(COMMENT) if "uses" in step]
-    assert fetched["name"] == "explanations-markdown"
-    assert fetched["path"] + "/" + sent[fetched["name"]]["with"]["path"] == steps(COMMENT)[1]["env"]["REPORT"]
+def test_artifact_names_match():
+    uploads = {step["with"]["name"]: step for step in steps(CHECK) if "upload-artifact" in step.get("uses", "")}
+    assert uploads.keys() == {"explanations-html", "explanations-markdown"}
+    assert all(step["if"] == "always()" for step in uploads.values())
+    [download] = [step["with"] for step in steps(COMMENT) if "uses" in step]
+    assert download["name"] == "explanations-markdown"
+    assert download["path"] + "/" + uploads[download["name"]]["with"]["path"] == steps(COMMENT)[1]["env"]["REPORT"]
 
 
 @pytest.mark.parametrize("failed", [True, False])
-def test_reports_are_put_together(failed, tmp_path):
-    [script] = [step["run"] for step in steps(CHECK) if step.get("name") == "Put the reports together"]
+def test_reports_are_joined(failed, tmp_path):
+    [script] = [step["run"] for step in steps(CHECK) if step.get("name") == "Join the reports"]
     if failed:
         for name in ("one", "two"):
             (tmp_path / "explanations" / name).mkdir(parents=True)
@@ -85,8 +85,8 @@ def test_reports_are_put_together(failed, tmp_path):
     assert (tmp_path / "explanations.md").read_text() == summary.read_text() != ""
 
 
-def commented(report, folder):
-    """Run the step that comments, with a `gh` that writes down what it was called with."""
+def run_comment_step(report, folder):
+    """Run the step that comments, with a `gh` that records its arguments."""
     tools = folder / "tools"
     tools.mkdir()
     (tools / "gh").write_text('#!/bin/sh\necho "$@" >> called\nif [ "$1" = api ]; then echo 7; fi\n')
@@ -99,23 +99,23 @@ def commented(report, folder):
         "OWNER": "they",
         "RUN": "https://run",
     }
-    ran = subprocess.run(
+    result = subprocess.run(
         ["bash", "-e", "-c", step["run"]], cwd=folder, env={**env, "BRANCH": "$(touch ran)`touch ran`"}, check=False
     )
     assert set(env) | {"BRANCH", "GH_TOKEN"} == {"PATH", *step["env"]}
-    return ran.returncode
+    return result.returncode
 
 
-def test_the_comment_is_the_report_cut_to_length(tmp_path):
+def test_comment_is_the_truncated_report(tmp_path):
     (tmp_path / "r.md").write_text("x" * 100_000)
-    assert commented(tmp_path / "r.md", tmp_path) == 0
+    assert run_comment_step(tmp_path / "r.md", tmp_path) == 0
     assert 60_000 < len((tmp_path / "body.md").read_text()) < 61_000
     assert "pr comment 7 --repo we/it --body-file body.md" in (tmp_path / "called").read_text()
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_link_is_not_followed(tmp_path):
+def test_report_link_is_not_followed(tmp_path):
     (tmp_path / "secret").write_text("a token")
     (tmp_path / "r.md").symlink_to(tmp_path / "secret")
-    assert commented(tmp_path / "r.md", tmp_path) == 1
+    assert run_comment_step(tmp_path / "r.md", tmp_path) == 1
     assert not (tmp_path / "called").exists()

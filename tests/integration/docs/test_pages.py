@@ -18,7 +18,7 @@ from scipy import stats
 from benchmarks import adversarial, gate
 from lightning_gradcam import Explanation, GradCAMCallback
 from lightning_gradcam.methods import METHODS
-from tests.regimes.page import PAGE, generated
+from tests.regimes.page import PAGE, generate_page
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "lightning_gradcam"
@@ -52,7 +52,7 @@ def test_regression_page_matches_results():
 
 
 def test_regimes_page_matches_the_tests():
-    assert PAGE.read_text("utf-8") == generated(), "docs/regimes.md is out of date: `make regimes` writes it"
+    assert PAGE.read_text("utf-8") == generate_page(), "docs/regimes.md is out of date: `make regimes` writes it"
 
 
 def test_methods_page_lists_every_method():

@@ -1,4 +1,4 @@
-"""How gradients are made and used: optimizers, precision, accumulation, clipping, schedules, steps of one's own."""
+"""Regimes of gradients: optimizers, precision, accumulation, clipping, schedules, custom steps."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tests.helpers.lit import Bars, Lit, loader
 from tests.regimes.regime import Regime
 
 
-def optimised(optimizer: Callable[..., Any], **kwargs: Any) -> type[Lit]:
-    """`Lit` with another optimizer."""
+def with_optimizer(optimizer: Callable[..., Any], **kwargs: Any) -> type[Lit]:
+    """Return a `Lit` with another optimizer."""
 
-    class Optimised(Lit):
+    class WithOptimizer(Lit):
         def configure_optimizers(self):
             return optimizer(self.parameters(), **kwargs)
 
-    return Optimised
+    return WithOptimizer
 
 
-def scheduled(scheduler: Callable[..., Any], **config: Any) -> type[Lit]:
-    """`Lit` with a learning rate that changes."""
+def with_schedule(scheduler: Callable[..., Any], **config: Any) -> type[Lit]:
+    """Return a `Lit` with a learning rate schedule."""
 
     class Scheduled(Lit):
         def configure_optimizers(self):
@@ -35,7 +35,7 @@ def scheduled(scheduler: Callable[..., Any], **config: Any) -> type[Lit]:
 
 
 class Manual(Lit):
-    """Two optimizers, stepped by hand, each every other batch; gradients stay where they are in between."""
+    """A module with two optimizers, stepped in turn; gradients stay in between."""
 
     automatic_optimization = False
 
@@ -50,7 +50,7 @@ class Manual(Lit):
 
 
 class KeepsGradients(Lit):
-    """Halves gradients instead of dropping them: a running average over all batches."""
+    """A module that halves gradients instead of dropping them: a running average over all batches."""
 
     def optimizer_zero_grad(self, epoch, batch_idx, optimizer):
         for parameter in self.parameters():
@@ -59,7 +59,7 @@ class KeepsGradients(Lit):
 
 
 class StepsInBackward(Lit):
-    """Each weight takes its step as soon as it has its gradient, which is dropped then."""
+    """A module whose weights are updated as soon as they have their gradient."""
 
     automatic_optimization = False
 
@@ -77,7 +77,7 @@ class StepsInBackward(Lit):
 
 
 def plain_images() -> dict[str, Any]:
-    """A given probe in float32, whatever the precision of the run."""
+    """Return a given probe in float32, whatever the precision of the run."""
     data = Bars(4, seed=3)
     return {"probe": (torch.stack([data[i][0] for i in range(4)]), data.labels)}
 
@@ -89,18 +89,18 @@ def window(val_check_interval: int = 1) -> dict[str, Any]:
 GPU = "" if torch.cuda.is_available() else "needs a GPU"
 
 ROWS = [
-    Regime("plain SGD", "no state but the weights", "hooks", model=optimised(SGD, lr=0.1)),
-    Regime("momentum", "the optimizer remembers", "torch random state", model=optimised(SGD, lr=0.1, momentum=0.9)),
-    Regime("Adam", "moments per weight", "torch random state", model=optimised(Adam, lr=0.01)),
-    Regime("AdamW, fused", "one kernel for all", "torch random state", model=optimised(AdamW, lr=0.01, fused=True)),
-    Regime("LBFGS", "several passes per step", "torch random state", model=optimised(LBFGS, lr=0.1, max_iter=3)),
-    Regime("gradients kept", "`zero_grad` replaced", "gradients", model=KeepsGradients, val=None, looks=2),
-    Regime("manual optimisation", "two optimizers, stepped in turn", "gradients", model=Manual, val=None, looks=2),
+    Regime("plain SGD", "no state but the weights", "hooks", model=with_optimizer(SGD, lr=0.1)),
+    Regime("momentum", "a moment per weight", "torch random state", model=with_optimizer(SGD, lr=0.1, momentum=0.9)),
+    Regime("Adam", "two moments per weight", "torch random state", model=with_optimizer(Adam, lr=0.01)),
+    Regime("AdamW, fused", "one fused kernel", "torch random state", model=with_optimizer(AdamW, lr=0.01, fused=True)),
+    Regime("LBFGS", "several passes per step", "torch random state", model=with_optimizer(LBFGS, lr=0.1, max_iter=3)),
+    Regime("gradients averaged", "`zero_grad` replaced", "gradients", model=KeepsGradients, val=None, looks=2),
+    Regime("manual optimization", "two optimizers, stepped in turn", "gradients", model=Manual, val=None, looks=2),
     Regime(
         "steps in backward", "hooks on weights take the step", "gradients",
         model=StepsInBackward, tolerates="`LightningModule.configure_optimizers` returned `None`",
     ),
-    Regime("accumulation", "validations inside the window", "gradients", trainer=window(), looks=9),
+    Regime("accumulation", "validations inside the accumulation window", "gradients", trainer=window(), looks=9),
     Regime("accumulation of an epoch", "several batches, one step", "moments", trainer=window(2), looks=5),
     Regime(
         "clipping by norm", "all gradients count", "gradients",
@@ -116,28 +116,29 @@ ROWS = [
         trainer={"precision": "16-mixed", "accelerator": "gpu", "devices": 1}, skip=GPU,
     ),
     Regime(
-        "bf16-true", "weights of half precision; images given in float32", "precision",
+        "bf16-true", "weights in half precision; a given probe in float32", "precision",
         trainer={"precision": "bf16-true"}, monitor=plain_images,
     ),
     Regime(
-        "64-true", "weights of double precision; images given in float32", "precision",
+        "64-true", "weights in double precision; a given probe in float32", "precision",
         trainer={"precision": "64-true"}, monitor=plain_images,
     ),
     Regime(
-        "learning rate per step", "a schedule of known length", "torch random state",
-        model=scheduled(lambda o: OneCycleLR(o, 0.2, total_steps=9), interval="step"),
+        "learning rate per step", "a schedule of fixed length", "torch random state",
+        model=with_schedule(lambda o: OneCycleLR(o, 0.2, total_steps=9), interval="step"),
     ),
     Regime(
         "learning rate on plateau", "waits for `val_loss`", "torch random state",
-        model=scheduled(lambda o: ReduceLROnPlateau(o, patience=0, threshold=10.0), monitor="val_loss"),
+        model=with_schedule(lambda o: ReduceLROnPlateau(o, patience=0, threshold=10.0), monitor="val_loss"),
         trainer={"max_epochs": 4}, looks=5,
     ),
     Regime(
-        "deterministic", "PyTorch refuses what it cannot repeat", "torch random state", trainer={"deterministic": True}
+        "deterministic", "PyTorch raises an error for nondeterministic operations", "torch random state",
+        trainer={"deterministic": True},
     ),
-    Regime("anomaly detection", "backward passes are watched", "torch random state", trainer={"detect_anomaly": True}),
+    Regime("anomaly detection", "backward passes are checked", "torch random state", trainer={"detect_anomaly": True}),
     Regime(
-        "no inference mode", "`validate` runs under `no_grad` too", "hooks", trainer={"inference_mode": False},
+        "no inference mode", "validation runs under `no_grad` instead", "hooks", trainer={"inference_mode": False},
         val=lambda: loader(9, 3, seed=1, shuffle=True), tolerates="Your `val_dataloader`'s sampler has shuffling",
     ),
 ]  # fmt: skip
