@@ -7,8 +7,8 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_gradcam import Baseline, GradCAMCallback
+from tests.helpers.baselines import bars, trained
 from tests.helpers.lit import Lit, fit, loader
-from tests.unit.baseline.test_baseline import bars, trained
 
 
 @pytest.mark.parametrize("names", [["a", "b"]])

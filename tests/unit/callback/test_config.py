@@ -8,8 +8,8 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_gradcam import Baseline, GradCAMCallback, Normalization
 from lightning_gradcam.attacks import restore_pixels
+from tests.helpers.baselines import bars, trained
 from tests.helpers.lit import Lit, fit
-from tests.unit.baseline.test_baseline import bars, trained
 
 
 def test_baseline_images_get_the_normalization_of_the_run(tmp_path):

@@ -9,8 +9,8 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from lightning_gradcam import Baseline, GradCAMCallback, explain
 from lightning_gradcam.monitor.reference import ReferenceMaps
 from lightning_gradcam.stability import spearman
+from tests.helpers.baselines import bars, trained
 from tests.helpers.lit import fit, weights
-from tests.unit.baseline.test_baseline import bars, trained
 
 
 def test_baseline_similarity_is_logged_during_training(tmp_path):
