@@ -29,7 +29,7 @@ class Profile:
 
     Args:
         name: Name of the profile.
-        about: Description of the purpose.
+        purpose: What the comparison is for.
         threshold: The least mean similarity; None if it is computed from the baselines (``relative``).
         metric: The similarity whose mean decides.
         relative: Whether the candidate's similarity is measured relative to that among several baselines.
@@ -39,7 +39,7 @@ class Profile:
     """
 
     name: str
-    about: str
+    purpose: str
     threshold: float | None
     metric: str = "spearman"
     relative: bool = False
