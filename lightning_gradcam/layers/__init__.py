@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lightning_gradcam.capture.layer import Layer, LayerRecord
 from lightning_gradcam.layers.features import feature_maps
 from lightning_gradcam.layers.resolve import Layers, check_layers, choose_layers, list_non_layers
 from lightning_gradcam.layers.rules import ENOUGH_CELLS, RULES, LayerRule, auto, stages, to_layer
@@ -9,6 +10,8 @@ from lightning_gradcam.layers.rules import ENOUGH_CELLS, RULES, LayerRule, auto,
 __all__ = [
     "ENOUGH_CELLS",
     "RULES",
+    "Layer",
+    "LayerRecord",
     "LayerRule",
     "Layers",
     "auto",

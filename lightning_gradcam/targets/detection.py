@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.targets import TARGETS, ClassScore, class_target, freeze_classes, target_name
-from lightning_gradcam.targets.classes import ClassTarget
+from lightning_gradcam.targets.classes import ClassScore, ClassTarget, class_target, freeze_classes
+from lightning_gradcam.targets.registry import TARGETS, target_name
 from lightning_gradcam.targets.unsupported import unsupported_output
 
 Boxes: TypeAlias = Mapping[str, Tensor]

@@ -18,15 +18,8 @@ from lightning_gradcam.capture.layer import LayerRecord
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
-from lightning_gradcam.targets import (
-    ClassScore,
-    EmbeddingNorm,
-    are_probabilities,
-    find_logits,
-    list_class_scores,
-    require_logits,
-    split_target,
-)
+from lightning_gradcam.targets.classes import ClassScore
+from lightning_gradcam.targets.composite import list_class_scores, split_target
 from lightning_gradcam.targets.detection import (
     BoxScore,
     find_boxes,
@@ -34,7 +27,8 @@ from lightning_gradcam.targets.detection import (
     score_smallest_box,
     sum_box_scores,
 )
-from lightning_gradcam.targets.embeddings import is_embedding_target
+from lightning_gradcam.targets.embeddings import EmbeddingNorm, is_embedding_target
+from lightning_gradcam.targets.logits import are_probabilities, find_logits, require_logits
 from lightning_gradcam.targets.padding import ImageFraction, crop_padding, find_image_fraction
 from lightning_gradcam.targets.segmentation import SegmentationScore, find_pixel_scores, require_pixel_scores
 

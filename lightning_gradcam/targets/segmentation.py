@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.targets import TARGETS, ClassScore, class_target, freeze_classes, target_name
-from lightning_gradcam.targets.classes import ClassTarget
+from lightning_gradcam.targets.classes import ClassScore, ClassTarget, class_target, freeze_classes
+from lightning_gradcam.targets.registry import TARGETS, target_name
 from lightning_gradcam.targets.unsupported import unsupported_output
 
 PixelSource: TypeAlias = Literal["auto", "predicted", "label"]
