@@ -20,7 +20,7 @@ from lightning_gradcam.attacks.ascent import (
 )
 from lightning_gradcam.attacks.norm_ball import NORMS, Ball, Norm
 from lightning_gradcam.attacks.pixel_space import ATTACKS, check_range, preserve_state
-from lightning_gradcam.utils.inference_mode import without_inference_tensors
+from lightning_gradcam.probe.inference_tensors import without_inference_tensors
 
 DEFAULT_BUDGETS: tuple[tuple[str, dict[Norm, float]], ...] = (
     ("gray images of up to 32 pixels", {"linf": 0.1, "l2": 1.5}),

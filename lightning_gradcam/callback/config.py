@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gradcam.attacks import Attack, coerce_attack
 from lightning_gradcam.baseline.baseline import Baseline
+from lightning_gradcam.callback.validation import Validator, require, require_choice, require_type
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.explainer.fusion import Fuse, check_flips, check_fuse
 from lightning_gradcam.layers import Layers
@@ -24,7 +25,6 @@ from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.render.colors import check_colormap
 from lightning_gradcam.targets import TARGETS, ClassScore, CosineSimilarity, freeze_classes
 from lightning_gradcam.utils.interpolation import check_interpolation
-from lightning_gradcam.utils.validation import Validator, require, require_choice, require_type
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradcam.utils.inference_mode import without_inference_tensors
+from lightning_gradcam.probe.inference_tensors import without_inference_tensors
 
 
 def list_float_tensors(output: Any) -> Iterator[Tensor]:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_gradcam.probe.inference_tensors import without_inference_tensors
 from lightning_gradcam.probe.normalization import Normalization
-from lightning_gradcam.utils.inference_mode import without_inference_tensors
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lightning_gradcam.utils.inference_mode import without_inference_tensors
+from lightning_gradcam.probe.inference_tensors import without_inference_tensors
 
 
 def test_inference_tensors_are_copied_inside_inference_mode():
