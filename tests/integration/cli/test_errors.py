@@ -23,7 +23,7 @@ from tests.integration.cli.conftest import FOLDER, NET, RECORD, HostilePickle
         ((*FOLDER, "--channels", 1), "failed on images of shape (2, 1, 16, 16)"),
         ((*FOLDER, 1, 2), "--size N or --size H W"),
         ((*FOLDER, "--mean", 0.5), "--mean and --std must be passed together"),
-        ((*FOLDER, "--mean", 0.5, "--std", 0), "over 0"),
+        ((*FOLDER, "--mean", 0.5, "--std", 0), "above 0"),
         ((*FOLDER, "--mean", 0.5, 0.5, "--std", 1, 1), "Expected --mean and --std to have 3 numbers"),
         ((*FOLDER, "--images", 0), "--images to be at least 1"),
         ((*FOLDER, "--layers", "features.9"), "Expected the name of a layer"),

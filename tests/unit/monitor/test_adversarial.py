@@ -180,7 +180,7 @@ def test_attack_on_signals_and_volumes_is_measured(dimensions):
     ("arguments", "message"),
     [
         ({"attack": "pdg"}, "'pdg'. Did you mean 'pgd'"),
-        ({"attack": 3}, "Expected an attack's name, or a callable"),
+        ({"attack": 3}, "Expected `attack` to be a name, or a callable"),
         ({"attack": "pgd", "probe": (torch.randn(4, 3, 16, 16), torch.arange(4) % 3)}, r"images in \[0, 1\], but got"),
         ({"attack": "fgsm", "target": lambda out, probe: out["score"], "forward": "score"}, "returns logits"),
     ],
