@@ -22,6 +22,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 def test_forged_facts_are_unreadable_or_can_be_rendered(tmp_path):
     """A forged file can have a matching checksum, so its facts must be validated."""
     original = record_small()

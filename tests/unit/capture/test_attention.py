@@ -61,7 +61,9 @@ MODELS = {
 
 
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # from the libraries
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "torchvision" else ()) for name in MODELS]
+)
 def test_capture_keeps_the_output_bit_for_bit(name):
     make, layers, side = MODELS[name]
     model, images = perturbed(make()), torch.randn(2, 3, side, side)  # torchvision initializes its head with zeros
