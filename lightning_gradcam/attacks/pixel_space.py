@@ -77,7 +77,7 @@ def check_range(images: Tensor) -> None:
     """Check that images lie in [0, 1], with a small tolerance. (Synchronizes with the device.)
 
     Raises:
-        ValueError: They do not.
+        ValueError: A pixel is outside of [0, 1].
     """
     low, high = images.aminmax()
     if not (low >= -_RANGE_TOLERANCE and high <= 1 + _RANGE_TOLERANCE):

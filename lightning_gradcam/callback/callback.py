@@ -36,7 +36,7 @@ from lightning_gradcam.targets import coerce_target
 class GradCAMCallback(AnyCallback):
     """Logs, epoch after epoch, where a model finds its evidence in a probe: a fixed batch of images.
 
-    Training is bit for bit what it would be without the callback. A snapshot of the probe costs about one forward pass
+    Training is bitwise identical to a run without the callback. A snapshot of the probe costs about one forward pass
     over it. Snapshots are taken before the first step if the probe is complete by then, after validations (or at the
     end of training epochs without one), and at the end of training.
 
@@ -61,7 +61,7 @@ class GradCAMCallback(AnyCallback):
         attack: Attacks the images in each snapshot, and explains them a second time: ``"fgsm"``, ``"pgd"``, an `FGSM`
             or `PGD`, or a callable of (pixel-space model, images in [0, 1], labels).
         baseline: A file of `Baseline.save`, or a `Baseline`: its images are explained, at its layers, by its methods,
-            for its classes, and ``baseline_similarity`` measures how far the maps agree with those of the baseline.
+            for its classes, and ``baseline_similarity`` measures how well the maps agree with those of the baseline.
         class_names: The names of the classes; by default found in the dataset's ``classes``.
         scale: ``"image"`` stretches every map to its own range, ``"shared"`` shows all maps on the scale of the
             largest evidence of any snapshot so far, a number is the evidence that has the last color everywhere.
@@ -246,7 +246,7 @@ class GradCAMCallback(AnyCallback):
         return {name: value for name, value in vars(self).items() if name not in ("log", "log_dict", "_controller")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the arguments, and start anew."""
+        """Restore the arguments, and start over."""
         vars(self).update(state)
         self._controller = FitController(self.config, Ranks())
 

@@ -189,7 +189,7 @@ class FitController:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume a run; what needs the device waits until training starts."""
         if state and state.get("version") != STATE_VERSION:
-            self.warn_once("The checkpoint was written by another version of this callback: its curves start anew.")
+            self.warn_once("The checkpoint was written by another version of this callback: its curves start over.")
         elif state:
             self.checkpoint = state
             self.schedule.first_epoch, self.explained_at = state["first_epoch"], state["looked_at"]

@@ -1,4 +1,4 @@
-"""The reaction to an error: raise it, or end the explanations with one warning while training goes on."""
+"""Error handling: raise an error, or disable explanations with one warning while training continues."""
 
 from __future__ import annotations
 

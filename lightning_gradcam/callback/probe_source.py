@@ -56,7 +56,7 @@ class ProbeSource:
         """Return the images available now; given ones as a copy.
 
         Raises:
-            NotExplainableError: There are none.
+            NotExplainableError: There are no images.
         """
         if self._collector is None:
             assert isinstance(self.request, Probe)

@@ -14,7 +14,7 @@ import torch
 class SnapshotSchedule:
     """The schedule of one run.
 
-    A resumed run continues the rhythm of epochs only; the overhead of its first snapshot is not known.
+    A resumed run continues the schedule of epochs only; the overhead of its first snapshot is not known.
 
     Args:
         every_n_epochs: Snapshots are taken in every n-th epoch from the first one on, and in the last.
@@ -34,7 +34,7 @@ class SnapshotSchedule:
     _ended_at: float | None = None
 
     def is_due(self, epoch: int, is_last: bool) -> bool:
-        """Return whether an epoch needs a snapshot; the first epoch of a run sets the rhythm."""
+        """Return whether an epoch needs a snapshot; the first epoch of a run is the start of the schedule."""
         self.first_epoch = epoch if self.first_epoch is None else self.first_epoch
         if is_last:
             return True

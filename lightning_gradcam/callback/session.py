@@ -234,7 +234,7 @@ class ProbeSession:
         assert self.monitor is not None
         if self.config.save_probe == "images" and not self._saves_images:
             self.warn_once(
-                f"The probe takes {self.monitor.probe.nbytes >> 20} MiB, so checkpoints hold its hash instead of its "
+                f"The probe takes {self.monitor.probe.nbytes >> 20} MiB, so checkpoints store its hash instead of its "
                 "images. To resume, pass the same images again, or let the callback collect them again."
             )
 
@@ -246,7 +246,7 @@ class ProbeSession:
         else:
             self.warn_once(
                 "The snapshots in the checkpoint explain other images, layers, methods or targets than this run, so "
-                "its curves start anew."
+                "its curves start over."
             )
 
     def _can_resume(self, checkpoint: Mapping[str, Any]) -> bool:

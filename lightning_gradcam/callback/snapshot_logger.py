@@ -1,4 +1,4 @@
-"""The curves and figures of one run, on their way to the Trainer's loggers."""
+"""The curves and figures of one run, and how they reach the Trainer's loggers."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class SnapshotLogger:
     def select_values(self, trainer: Any, has_snapshot: bool, gave_up: bool) -> Mapping[str, Tensor | float]:
         """Return what to log at the end of an epoch: all numbers after a snapshot, else those that are monitored.
 
-        A monitored value that is missing would end the run, so it is there whether or not explanations succeed.
+        A monitored value that is missing would end the run, so it is always included, even if explanations fail.
         """
         prefix = f"{self.tag}/"
         monitored = {name.removeprefix(prefix) for name in find_monitored_names(trainer) if name.startswith(prefix)}
         values = self._broadcast(select_logged(self.values, monitored, has_snapshot, gave_up))
         for name in sorted(values.keys() - self.values.keys()) if has_snapshot else ():
             self.warn_once(
-                f"`{self.tag}/{name}` is monitored, but this run cannot measure it: it stays {values[name]}."
+                f"`{self.tag}/{name}` is monitored, but this run cannot measure it: its value stays at {values[name]}."
             )
         return values
 

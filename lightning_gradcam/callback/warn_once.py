@@ -1,4 +1,4 @@
-"""The way of every warning to the user."""
+"""Warnings to the user, without repetition."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 
 
 class WarnOnce:
-    """Warnings of one run, each issued once however often its reason occurs."""
+    """Warnings of one run, each issued only once, no matter how often its cause occurs."""
 
     def __init__(self) -> None:
         self._subjects: set[str] = set()
@@ -19,7 +19,7 @@ class WarnOnce:
             rank_zero_warn(f"GradCAMCallback: {message}")
 
     def warn_on_this_rank(self, *messages: str) -> None:
-        """Warn, on this rank whichever it is, of the messages that are new."""
+        """Warn, on this rank even if it is not rank zero, of the messages that are new."""
         for message in filter(self._is_new, messages):
             warnings.warn(f"GradCAMCallback: {message}", stacklevel=2)
 

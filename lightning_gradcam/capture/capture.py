@@ -60,8 +60,8 @@ def capture(
     missing = [layer.name for layer in layers if layer.key not in tensors]
     if missing:
         raise NotExplainableError(
-            f"Layer {missing[0]!r} returned no floating-point tensor in this pass: it did not run, or its hook did not "
-            "fire. Choose another with `layers=`."
+            f"Layer {missing[0]!r} returned no floating-point tensor in this forward pass: it did not run, or its hook "
+            "did not fire. Choose another with `layers=`."
         )
     run = _bind_forward(model, forward, probe.images.device.type)
     last = CapturedPass(

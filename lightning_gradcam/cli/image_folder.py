@@ -68,7 +68,8 @@ def _stack_images(images: list[Tensor], folder: Path) -> Tensor:
     if len(sizes) > 1:
         examples = ", ".join("×".join(map(str, size)) for size in sizes[:3])
         raise UsageError(
-            f"Expected images of one size in --data {folder}, but got {examples}. Pass --size, for example --size 224."
+            f"Expected images of the same size in --data {folder}, but got {examples}. Pass --size, for example "
+            "--size 224."
         )
     return torch.stack(images)
 

@@ -77,7 +77,7 @@ class Chunks:
             # Outside of the handler, because inside it the error keeps the tensors of the pass alive.
             if size == 1:
                 raise NotExplainableError(
-                    f"Memory is too small to explain a single image ({message}). Pass a later layer, `layers=`."
+                    f"Memory is too small to explain a single image ({message}). Pass a later layer in `layers`."
                 )
             self.size, self.ran_out = (size + 1) // 2, True
 

@@ -80,7 +80,7 @@ class Explanation:
 
     @property
     def degenerate(self) -> Mapping[str, tuple[str | None, ...]]:
-        """The reason per image why its map cannot be read, or None. (Reading this waits for the device.)"""
+        """The reason per image why its map cannot be interpreted, or None. (Access waits for the device.)"""
         return {key: tuple(MapStatus(code).text for code in codes.tolist()) for key, codes in self.map_status.items()}
 
     @property

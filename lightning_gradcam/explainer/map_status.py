@@ -34,7 +34,7 @@ class MapStatus(IntEnum):
 
 
 def find_status(evidence: Tensor, gradients: Tensor | None = None) -> Tensor:
-    """Find the maps that cannot be read.
+    """Find the maps that cannot be interpreted.
 
     Args:
         evidence: ``(N, *s)`` signed evidence.

@@ -19,8 +19,8 @@ def check_model(model: nn.Module) -> None:
     """Check that the model is a PyTorch module that supports hooks.
 
     Raises:
-        TypeError: It is not a module.
-        NotExplainableError: It is a TorchScript module.
+        TypeError: The model is not a module.
+        NotExplainableError: The model is a TorchScript module.
 
     >>> check_model("resnet18")
     Traceback (most recent call last):
@@ -42,7 +42,7 @@ def check_eager(layers: Sequence[Layer], model: nn.Module) -> None:
     """Check that no layer is a TorchScript module.
 
     Raises:
-        NotExplainableError: A layer is one.
+        NotExplainableError: A layer is a TorchScript module.
     """
     modules = named_layers(model)
     for layer in layers:

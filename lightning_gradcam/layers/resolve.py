@@ -61,7 +61,7 @@ def list_non_layers(locations: Iterable[str | None], records: Sequence[LayerReco
             tokens = [r for r in records if r.tokens]
             if not tokens:
                 raise NotExplainableError(
-                    "Expected a model with tokens, between which attention can be followed, but no layer returns any. "
+                    "Expected a model whose layers return tokens, which attention methods need, but no layer does. "
                     "Choose a method that explains layers, such as 'gradcam'."
                 )
             layers[location] = Layer(location, reason="all layers of attention together", to_grid=tokens[-1].to_grid)

@@ -99,7 +99,7 @@ def compute_gradients_by_rule(
         gradients = compute_input_gradients(passes, name, neuron)
     if not relu_rules.calls:
         raise NotExplainableError(
-            f"No ReLU ran on the way from the images to the score, so {name!r} would be the plain gradient; other "
+            f"No ReLU ran between the images and the score, so {name!r} would be the plain gradient; other "
             "activations (GELU, SiLU, ...) have no such rule. Use `method='saliency'` or `method='smoothgrad'`."
         )
     return gradients

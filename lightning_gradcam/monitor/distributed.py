@@ -97,7 +97,8 @@ class Ranks:
         if error is not None and self.is_sharded and is_out_of_memory(error):
             # The other ranks wait inside the pass for shards that never arrive, so only this error can tell.
             error.add_note(
-                "A process left a pass that all processes must run. Pass `GradCAMCallback` a smaller `probe`."
+                "A process stopped a forward pass that all processes must run together. Pass `GradCAMCallback` a "
+                "smaller `probe`."
             )
             raise error
         if not self.strategy.reduce_boolean_decision(error is None):

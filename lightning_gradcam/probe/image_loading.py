@@ -109,7 +109,7 @@ def as_probe(images: Images, model: nn.Module | None = None, preprocess: Preproc
     sizes = sorted({tuple(tensor.shape) for tensor in tensors})
     if len(sizes) > 1:
         raise ValueError(
-            f"Expected images of one size, but got {' and '.join(map(str, sizes[:3]))}. Pass a `preprocess` that "
+            f"Expected images of the same size, but got {' and '.join(map(str, sizes[:3]))}. Pass a `preprocess` that "
             "resizes them: `Preprocess(mean, std, size=224)`, or a torchvision transform."
         )
     if preprocess is None and not any(isinstance(image, Tensor) for image in image_list):
@@ -138,7 +138,7 @@ def to_pixels(image: Any) -> Tensor:
         low, high = torch.stack(image.aminmax()).tolist()
         if not (low >= 0 and high <= 1):
             raise ValueError(
-                f"Expected pixels in [0, 1], or uint8 ones in 0..255, but got floats from {low:.3g} to {high:.3g}. "
+                f"Expected pixels in [0, 1], or uint8 pixels in 0..255, but got floats from {low:.3g} to {high:.3g}. "
                 "Divide by 255. If the images are normalized already, pass them as a tensor."
             )
         return image
@@ -185,7 +185,7 @@ def _load(image: Any, channels: int | None) -> Tensor | Image.Image:
         )
     if image.mode not in (*_GRAY_MODES, *_COLOR_MODES):
         raise ValueError(
-            f"Expected a PIL image of 8 bits (modes L, RGB, ...), but got mode {image.mode!r}, whose range is unknown. "
+            f"Expected an 8-bit PIL image (modes L, RGB, ...), but got mode {image.mode!r}, whose range is unknown. "
             "Pass an array of floats in [0, 1]."
         )
     is_gray = channels == 1 or (channels != 3 and image.mode in _GRAY_MODES)

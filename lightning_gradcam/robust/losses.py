@@ -39,7 +39,7 @@ class PGDLoss(TrainingLoss):
 
     Args:
         attack: Attack that approximates the maximum. Its ``seed`` is not used: random starts are sampled from PyTorch's
-            global generator, in every step and for every image anew.
+            global generator, newly for every image in every step.
         pixels: Normalization of the images; None if they are pixels in [0, 1].
 
     Raises:

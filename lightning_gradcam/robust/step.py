@@ -75,7 +75,7 @@ def find_adversarial(
 
     The model is in evaluation mode during the attack: BatchNorm uses its running statistics without updating them, and
     dropout is off. Starting points are sampled before that from PyTorch's global generator, in every step and for every
-    image anew.
+    image again.
 
     Args:
         model: Called as ``model(images)``.

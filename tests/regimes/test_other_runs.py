@@ -91,7 +91,7 @@ def test_resume_with_another_layer_warns_and_starts_over(tmp_path):
     trainer = fit(tmp_path, [GradCAMCallback()])
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     callback = GradCAMCallback(layers="features.2")
-    with pytest.warns(UserWarning, match="curves start anew"):
+    with pytest.warns(UserWarning, match="curves start over"):
         fit(tmp_path, [callback], max_epochs=4, ckpt_path=str(tmp_path / "a.ckpt"))
     assert [f.name for f in callback.monitor.figures.film.frames] == ["epoch 2", "epoch 3"]
 
@@ -100,7 +100,7 @@ def test_resume_on_other_images_warns_and_starts_over(tmp_path):
     trainer = fit(tmp_path, [GradCAMCallback(save_probe="hash")])
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     callback = GradCAMCallback(save_probe="hash")
-    with pytest.warns(UserWarning, match="curves start anew"):
+    with pytest.warns(UserWarning, match="curves start over"):
         resumed = fit(
             tmp_path, [callback], val=loader(36, 12, seed=9), max_epochs=4, ckpt_path=str(tmp_path / "a.ckpt")
         )
@@ -136,7 +136,7 @@ def test_run_resumed_twice_keeps_pending_state(tmp_path):
 def test_checkpoint_stores_hash_of_large_probe_and_warns(tmp_path, monkeypatch):
     monkeypatch.setattr("lightning_gradcam.callback.session.LIMIT", 16 * 3 * 16 * 16 * 4 - 1)
     callback = GradCAMCallback()
-    with pytest.warns(UserWarning, match="The probe takes 0 MiB, so checkpoints hold its hash"):
+    with pytest.warns(UserWarning, match="The probe takes 0 MiB, so checkpoints store its hash"):
         fit(tmp_path, [callback])
     assert callback.state_dict()["probe"] is None
     assert len(pickle.dumps(callback.state_dict())) < 100_000

@@ -11,6 +11,8 @@ from hypothesis import given, settings, strategies as st
 from lightning_gradcam import Baseline
 from lightning_gradcam.baseline.golden_paths import LONGEST, make_file_name
 
+# pytest 8.3 warns that the plugin is imported already, by the run that these runs are in.
+pytestmark = pytest.mark.filterwarnings("ignore:Module already imported:pytest.PytestAssertRewriteWarning")
 PLUGIN = ("-p", "lightning_gradcam.pytest_plugin", "-p", "no:cacheprovider")
 MODEL = """
 import pytest

@@ -91,7 +91,7 @@ def test_exif_orientation_is_applied(tmp_path):
     (BYTES[None, None], ValueError, r"\(H, W, C\)"),
     (Image.new("I;16", (4, 4)), ValueError, "mode 'I;16'"),
     (Image.new("F", (4, 4)), ValueError, "mode 'F'"),
-    ([BYTES, BYTES[:10]], ValueError, r"one size.*\(3, 10, 28\) and \(3, 20, 28\).*Preprocess"),
+    ([BYTES, BYTES[:10]], ValueError, r"same size.*\(3, 10, 28\) and \(3, 20, 28\).*Preprocess"),
     ([], TypeError, "an empty list"),
     (5, TypeError, "got int"),
     ([5], TypeError, "got int"),
