@@ -273,7 +273,8 @@ class ProbeSession:
         identity: dict[str, Any]
         if self._saves_images:
             # Each run finds the normalization of collected images in its own data.
-            pixels = self.config.probe.pixels if isinstance(self.config.probe, Probe) else None
+            request = self.probe_source.request  # the user's probe, or that of the checkpoint
+            pixels = request.pixels if isinstance(request, Probe) else None
             identity = {"probe": replace(probe, pixels=pixels).state_dict()}
         else:
             identity = {"probe": None, "digest": probe.digest}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.probe.types import HoldableTarget, Target
+from lightning_gradcam.probe.types import FreezableTarget, Target
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class CapturedPass:
     @cached_property
     def frozen_target(self) -> Target:
         """The target with its choice in this pass; the predicted class, for example, is the same for other images."""
-        return self.target.freeze(self.output, self.probe) if isinstance(self.target, HoldableTarget) else self.target
+        return self.target.freeze(self.output, self.probe) if isinstance(self.target, FreezableTarget) else self.target
 
     def scores(self, probe: Probe, rows: Sequence[int] | None = None) -> Tensor:
         """Compute the explained score of other images, such as masked ones, by a forward pass: ``(n,)`` or ``(n, k)``.
@@ -157,7 +157,7 @@ class CapturedPass:
 
     def _select_target(self, rows: Sequence[int] | None) -> Target:
         target = self.frozen_target
-        return target.select_rows(rows) if rows is not None and isinstance(target, HoldableTarget) else target
+        return target.select_rows(rows) if rows is not None and isinstance(target, FreezableTarget) else target
 
     def _to_grid(self, key: str, tensor: Tensor) -> Tensor:
         grid = self.layers[key].to_grid(tensor)

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from lightning_gradcam.probe.normalization import Normalization, Pixels
 from lightning_gradcam.probe.probe import Probe, restore_pixels
-from lightning_gradcam.probe.types import Forward, HoldableTarget, Target
+from lightning_gradcam.probe.types import Forward, FreezableTarget, Target
 
-__all__ = ["Forward", "HoldableTarget", "Normalization", "Pixels", "Probe", "Target", "restore_pixels"]
+__all__ = ["Forward", "FreezableTarget", "Normalization", "Pixels", "Probe", "Target", "restore_pixels"]

@@ -18,7 +18,7 @@ Target: TypeAlias = Callable[[Any, Probe], Tensor]
 
 
 @runtime_checkable
-class HoldableTarget(Protocol):
+class FreezableTarget(Protocol):
     """A `Target` that chooses the explained score for each image, such as that of the predicted class."""
 
     def freeze(self, output: Any, probe: Probe) -> Target:

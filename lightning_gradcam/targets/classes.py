@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.probe.types import HoldableTarget, Target
+from lightning_gradcam.probe.types import FreezableTarget, Target
 from lightning_gradcam.targets.logits import require_logits
 
 Choose = Callable[[Tensor, Probe], Tensor]
@@ -215,7 +215,7 @@ def select_rows(target: Target, rows: slice | Sequence[int]) -> Target:
     >>> target(torch.tensor([[5.0, 6.0, 7.0]]), Probe(torch.rand(1, 1, 4, 4)))
     tensor([5.])
     """
-    return target.select_rows(rows) if isinstance(target, HoldableTarget) else target
+    return target.select_rows(rows) if isinstance(target, FreezableTarget) else target
 
 
 def check_classes(classes: Tensor, count: int) -> None:

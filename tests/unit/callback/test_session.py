@@ -71,6 +71,13 @@ def test_checkpoint_has_no_normalization_of_collected_images():
     assert start_session(probe=given_probe(PASSED)).state_dict()["probe"]["pixels"] is not None
 
 
+def test_resumed_checkpoint_keeps_normalization_of_the_probe():
+    state = start_session(probe=given_probe(PASSED)).state_dict()
+    resumed = start_session([Bars(1)], state, probe=4)
+    assert resumed.monitor.probe.pixels == PASSED
+    assert resumed.state_dict()["probe"]["pixels"] == state["probe"]["pixels"]
+
+
 def test_session_stops_collecting_once_it_monitors():
     session = start_session(probe=4)
     assert not session.is_collecting
