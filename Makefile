@@ -43,7 +43,7 @@ test-fast: .setup/dev  ## tests without the slow ones
 test-all: lint types    ## `make test` with every model of torchvision, a few minutes more
 	$(BIN)/python -m pytest -q -m "not red"
 
-test-red: .setup/dev   ## take every guard out, one by one, and see the rows of the matrix fail that rest on it
+test-red: .setup/dev   ## remove every guard, one by one, and require the regimes that depend on it to fail
 	$(BIN)/python -m pytest -q -m red tests/mutants
 
 regimes: .setup/dev   ## docs/regimes.md, from the tests' table of ways to train
@@ -63,13 +63,13 @@ lint: .setup/dev    ## ruff, and who may import whom
 types: .setup/dev   ## mypy
 	$(BIN)/mypy
 
-bench: .setup/bench ## speed and memory beside the peers, into docs/benchmarks.md (40 minutes)
+bench: .setup/bench ## measure speed and memory against other libraries, for docs/benchmarks.md (40 minutes)
 	$(BIN)/python -m benchmarks.speed
 
-bench-leak: .setup/bench ## what is left after 50 to 300 looks, into docs/leak.md
+bench-leak: .setup/bench ## measure what remains in memory after 50 to 300 snapshots, for docs/leak.md
 	$(BIN)/python -m benchmarks.leak
 
-bench-attacks: .setup/bench ## what an attack costs beside its passes and torchattacks, into docs/attacks.md
+bench-attacks: .setup/bench ## measure the cost of an attack against its passes and torchattacks, for docs/attacks.md
 	$(BIN)/python -m benchmarks.attacks
 
 bench-gate: .setup/dev ## false alarms and power of the regression check, into docs/regression.md
@@ -78,5 +78,5 @@ bench-gate: .setup/dev ## false alarms and power of the regression check, into d
 bench-adversarial: .setup/test ## ten seeds of natural and adversarial training, into docs/adversarial.md (20 minutes)
 	$(BIN)/python -m benchmarks.adversarial
 
-clean:          ## remove what the above made
+clean:          ## remove what the other targets created
 	rm -rf $(VENV) $(OLDEST) .setup lightning_logs .mypy_cache .pytest_cache .ruff_cache .hypothesis

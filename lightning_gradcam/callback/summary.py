@@ -41,7 +41,8 @@ def describe_probe(monitor: ProbeMonitor, probe_source: ProbeSource) -> str:
     labels = "with labels" if monitor.labels is not None else "without labels"
     labels = "with several labels each" if monitor.is_multilabel else labels
     source = f", from {probe_source.name} batches" if probe_source.name else ""
-    return f"{len(probe)} images{requested} of {tuple(probe.images.shape[1:])}, {labels}{source}"
+    noun = "image" if len(probe) == 1 else "images"
+    return f"{len(probe)} {noun}{requested} of {tuple(probe.images.shape[1:])}, {labels}{source}"
 
 
 def describe_layers(explainer: Explainer) -> dict[str, str]:

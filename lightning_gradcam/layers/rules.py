@@ -18,7 +18,7 @@ RULES = Registry[LayerRule]("layer or layer rule")
 ENOUGH_CELLS = 16
 """Smallest grid that ``"auto"`` chooses if there is one; a coarser grid hardly localizes the evidence."""
 
-_REASON_TOKENS = "the last place where patch tokens are on the way to the score"
+_REASON_TOKENS = "the last point at which patch tokens are on the way to the score"
 
 
 @RULES.register("auto")

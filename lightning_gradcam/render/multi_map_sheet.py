@@ -99,7 +99,7 @@ def draw_rows(
         names, middles = [*names, BEST], [*middles, cells.shape[2] - 1 - sheet.font.height // 2]
     body = torch.cat([_draw_names(sheet, names, middles, cells.shape[2], grid.shape[1]), grid], dim=2)
 
-    last_color = "the most of its method in all looks" if has_row_scales else _describe_last_color(view, rows)
+    last_color = "the most of its method in all snapshots" if has_row_scales else _describe_last_color(view, rows)
     return sheet.add_legend(body, heading, None if has_row_scales else rows[0].scale, last_color)
 
 

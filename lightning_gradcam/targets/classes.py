@@ -148,7 +148,8 @@ class Ranked:
         """
         if self.n >= logits.shape[1]:
             raise ValueError(
-                f"Expected at most {logits.shape[1]} classes to explain, as many as the model has, but got more."
+                f"Expected at most {logits.shape[1]} classes to explain, as many as the model has, but got "
+                f"at least {self.n + 1}. Pass a smaller `k`: `target=TopK(k)`."
             )
         return logits.argsort(dim=1, descending=True, stable=True)[:, self.n]  # the first of equals, like argmax
 

@@ -24,7 +24,8 @@ def unknown_name_error(noun: str, name: str, choices: Iterable[str]) -> ValueErr
     listing = ", ".join(repr(n) for n in names[:_MOST_CHOICES])
     if len(names) > _MOST_CHOICES:
         listing += f", ... ({len(names)} in all)"
-    return ValueError(f"Expected the name of a {noun}, but got {name!r}.{suggestion} Choices: {listing}.")
+    article = "an" if noun[0] in "aeiou" else "a"
+    return ValueError(f"Expected the name of {article} {noun}, but got {name!r}.{suggestion} Choices: {listing}.")
 
 
 class Registry(dict[str, T]):
