@@ -11,8 +11,6 @@ from hypothesis import given, settings, strategies as st
 from lightning_gradcam import Baseline
 from lightning_gradcam.baseline.golden_paths import LONGEST, make_file_name
 
-# pytest 8.3 warns that the plugin is imported already, by the run that these runs are in.
-pytestmark = pytest.mark.filterwarnings("ignore:Module already imported:pytest.PytestAssertRewriteWarning")
 PLUGIN = ("-p", "lightning_gradcam.pytest_plugin", "-p", "no:cacheprovider")
 MODEL = """
 import pytest
@@ -38,7 +36,8 @@ def run(pytester):
 
     def call(body, *arguments, name="test_model"):
         pytester.makepyfile(**{name: MODEL + body})
-        return pytester.runpytest_inprocess(*PLUGIN, "-Werror", *arguments)
+        # pytest 8.3 warns that the run around this one has imported the plugin already.
+        return pytester.runpytest_inprocess(*PLUGIN, "-Werror", "-Wignore:Module already imported", *arguments)
 
     return call
 
