@@ -46,7 +46,7 @@ class FailureGuard:
         try:
             yield
         except Exception as error:
-            if self.config.on_error == "raise" or (is_out_of_memory(error) and self.ranks.is_sharded):
+            if self.config.on_error == "raise" or (is_out_of_memory(error) and self.ranks.has_sharded_model):
                 raise
             if before_training and self._is_user_error(error):
                 raise ValueError(str(error)) from error

@@ -223,7 +223,7 @@ class ProbeSession:
         if self.config.attack is None:
             return None
         attack = coerce_attack(self.config.attack)
-        if self.ranks.is_sharded:
+        if self.ranks.has_sharded_model:
             raise NotExplainableError(
                 "`attack` is not supported for sharded models (FSDP, ModelParallel), because the gradient at the "
                 "images would have to pass through all shards. Remove `attack`, or train with DDP."

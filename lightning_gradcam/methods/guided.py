@@ -14,7 +14,7 @@ from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.methods.base import METHODS, BasePassMethod, LayerMethod
 from lightning_gradcam.methods.cam import gradcam
 from lightning_gradcam.methods.neuron import Neuron
-from lightning_gradcam.methods.pixels import max_over_channels
+from lightning_gradcam.methods.pixel_method import max_over_channels
 from lightning_gradcam.methods.relu_rules import ReLURules, Rule
 from lightning_gradcam.methods.saliency import InputGradientMethod, compute_input_gradients
 from lightning_gradcam.utils.interpolation import resize

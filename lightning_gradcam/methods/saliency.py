@@ -15,7 +15,7 @@ from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.methods.base import METHODS, BasePassMethod
 from lightning_gradcam.methods.captum_adapter import BATCH_SIZE, adapt_for_captum, compute_image_gradients
 from lightning_gradcam.methods.neuron import Neuron, name_method, score_neuron, to_neuron
-from lightning_gradcam.methods.pixels import PixelMethod, max_over_channels
+from lightning_gradcam.methods.pixel_method import PixelMethod, max_over_channels
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from lightning_gradcam.capture.layer import PIXELS
 from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.methods.base import METHODS
 from lightning_gradcam.methods.captum_adapter import BATCH_SIZE, CaptumScore, adapt_for_captum
-from lightning_gradcam.methods.pixels import PixelMethod
+from lightning_gradcam.methods.pixel_method import PixelMethod
 from lightning_gradcam.methods.segments import Fill, Segments, check_fill, make_fill, segment_image
 
 

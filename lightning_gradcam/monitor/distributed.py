@@ -60,14 +60,14 @@ class Ranks:
         return self.index == 0
 
     @property
-    def is_sharded(self) -> bool:
+    def has_sharded_model(self) -> bool:
         """Whether no process has the whole model, so that all must run it together."""
         return _is_instance(self.strategy, _SHARDS)
 
     @property
     def is_supported(self) -> bool:
         """Whether models can be explained under this strategy."""
-        is_known = self.is_sharded or self.count == 1 or _is_instance(self.strategy, _REPLICAS)
+        is_known = self.has_sharded_model or self.count == 1 or _is_instance(self.strategy, _REPLICAS)
         return is_known and not _is_instance(self.strategy, ("DeepSpeed",))  # a subclass of the DDP strategy
 
     @property
@@ -94,7 +94,7 @@ class Ranks:
         if self.count == 1:
             return compute()
         result, error = _try(compute)
-        if error is not None and self.is_sharded and is_out_of_memory(error):
+        if error is not None and self.has_sharded_model and is_out_of_memory(error):
             # The other ranks wait inside the pass for shards that never arrive, so only this error can tell.
             error.add_note(
                 "A process stopped a forward pass that all processes must run together. Pass `GradCAMCallback` a "
@@ -114,7 +114,7 @@ class Ranks:
 
     def gather_shards(self, shard: Result, count: int) -> Result:
         """Return the result for all ``count`` images, from the shards of all processes."""
-        if self.count == 1 or self.is_sharded:
+        if self.count == 1 or self.has_sharded_model:
             return shard
         # One collective for each tensor, which has the same shape in all processes.
         gathered = shard.map(self._gather)
@@ -127,7 +127,7 @@ class Ranks:
         return type(shard).cat(parts)
 
     def _get_shard_of(self, index: int, count: int) -> slice:
-        if self.is_sharded:
+        if self.has_sharded_model:
             return slice(0, count)
         size = -(-count // self.count)
         start = min(index * size, count - size)
@@ -155,7 +155,7 @@ class Ranks:
 
     def wrap_forward(self, forward: Forward) -> Forward:
         """Return a forward pass through the strategy's wrapper if that gathers the shards, else the same pass."""
-        return _ForwardThroughWrapper(forward, self.strategy.model) if self.is_sharded else forward
+        return _ForwardThroughWrapper(forward, self.strategy.model) if self.has_sharded_model else forward
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class ShardedExplainer:
         """Run an explainer on this process's shard, and gather the results of all shards."""
         shard = self.ranks.get_shard(len(probe))
         # The processes of a sharded model must run the same passes, so none of them can repeat one.
-        may_halve = not self.ranks.is_sharded
+        may_halve = not self.ranks.has_sharded_model
         results = self.ranks.run_on_all_ranks(lambda: self.chunks(work, model, probe, targets, shard, may_halve))
         return [self.ranks.gather_shards(result, len(probe)) for result in results]
 

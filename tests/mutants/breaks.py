@@ -243,7 +243,7 @@ BREAKS = {
         "every rank logs the values of rank zero",
     ),
     "through the wrapper": ranks(
-        "if self.is_sharded else forward", "if False else forward", "forward passes go through the wrapper",
+        "if self.has_sharded_model else forward", "if False else forward", "forward passes go through the wrapper",
     ),
     "names without wrappers": Break(
         "capture/hooks.py", '"_fsdp_wrapped_module", ', "", "layer names omit wrappers",

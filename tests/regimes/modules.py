@@ -226,7 +226,8 @@ ROWS = [
     Regime("tied weights", "one weight, one BatchNorm, in two places", "hooks", model=Tied),
     Regime("transformer", "attention has a fast path in evaluation mode", "attention fast path", model=Attends),
     Regime(
-        "attention captured", "`method=\"rollout\"` and `\"attention_relevance\"` in every snapshot", "attention fast path",
+        "attention captured", "`method=\"rollout\"` and `\"attention_relevance\"` in every snapshot",
+        "attention fast path",
         model=Attends, monitor=lambda: {"method": ["rollout", "attention_relevance"]},
     ),
     Regime(
