@@ -67,7 +67,7 @@ def test_wrong_location_raises():
     ):
         explain(model, images, layers="5", method=misplaced)
     attend.location = ATTENTION
-    with pytest.raises(NotExplainableError, match="Expected a model with tokens"):
+    with pytest.raises(NotExplainableError, match="Expected a model whose layers return tokens"):
         explain(model, images, method=attend)
     attend.location = "here"
     with pytest.raises(ValueError, match="a method's `location` to be 'input pixels' or 'all attention'"):
