@@ -34,7 +34,7 @@ demo: .setup/demo   ## train a small CNN on handwritten digits and show how its 
 test: lint types    ## lint, types, tests and doctests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile  # files go to one of two processes, whole
 
-test-unit: .setup/dev  ## the tests of single modules, with coverage: about a minute
+test-unit: .setup/dev  ## the tests of single modules, with coverage: about two minutes
 	$(BIN)/python -m pytest -q -n 2 -m "not slow and not red and not whole" --cov --cov-report=term:skip-covered tests/unit
 
 test-fast: .setup/dev  ## tests without the slow ones
