@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -40,7 +41,7 @@ PROBABILITIES_NOTE = (
 
 
 @dataclass(frozen=True)
-class OutputKind:
+class OutputKind(ABC):
     """Kind of a model's output; this base class is an output without classes.
 
     Args:
@@ -55,9 +56,9 @@ class OutputKind:
     """Further scores that a layer must reach to be recommended, besides `trace_score`."""
 
     @classmethod
+    @abstractmethod
     def recognize(cls, output: Any, probe: Probe) -> OutputKind | None:
         """Return the kind if the output for the images of ``probe`` is of it, else None."""
-        raise NotImplementedError
 
     @property
     def num_logits(self) -> int | None:
@@ -102,7 +103,7 @@ class OutputKind:
             target.check(output)
         return ""
 
-    def check_output(self, output: Any) -> None:
+    def check_output(self, output: Any) -> None:  # noqa: B027  # without classes there is nothing to check
         """Raise a NotExplainableError if the output has other classes than in the trace."""
 
     def find_logits(self, output: Any) -> Tensor | None:  # noqa: ARG002  # there are none
