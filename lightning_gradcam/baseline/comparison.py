@@ -12,8 +12,8 @@ from torch import Tensor
 from lightning_gradcam.baseline.compatibility import find_differences, find_incompatibility, measure_pixel_difference
 from lightning_gradcam.baseline.data import BaselineData
 from lightning_gradcam.baseline.profiles import (
-    LEAST_IMAGES,
-    LEAST_MARGIN,
+    MIN_IMAGES,
+    MIN_MARGIN,
     PROFILES,
     QUANTILES,
     Profile,
@@ -83,17 +83,17 @@ def _assess_maps(
     changed_predictions: float,
 ) -> Finding:
     """Assess the maps of one layer and method."""
-    reference_maps = [baseline.explanation.maps[key] for baseline in baselines]
+    baseline_maps = [baseline.explanation.maps[key] for baseline in baselines]
     maps = candidate.explanation.maps[key]
-    similarities = torch.stack([similarity(reference, maps, profile.metric) for reference in reference_maps]).nanmean(0)
+    similarities = torch.stack([similarity(recorded, maps, profile.metric) for recorded in baseline_maps]).nanmean(0)
     if profile.relative:
-        scores, threshold = _compare_with_seeds(similarities, reference_maps, profile)
+        scores, threshold = _compare_with_seeds(similarities, baseline_maps, profile)
     else:
         scores, threshold = similarities, profile.threshold or 0.0
     estimate = MeanEstimate.from_scores(scores)
     quantiles = _compute_quantiles(similarities) if estimate.count else {}
     other_similarities = {
-        metric: float(similarity(reference_maps[0], maps, metric).nanmean())
+        metric: float(similarity(baseline_maps[0], maps, metric).nanmean())
         for metric in SIMILARITIES
         if metric != profile.metric
     }
@@ -118,29 +118,27 @@ def _assess_maps(
         count=estimate.count,
         quantiles=quantiles,
         others=other_similarities,
-        chance=float(similarity(reference_maps[0], maps.roll(1, 0), profile.metric).nanmean()),
+        chance=float(similarity(baseline_maps[0], maps.roll(1, 0), profile.metric).nanmean()),
         degenerate=(degenerate, candidate_degenerate),
         worst=_find_worst(similarities, baselines[0], candidate),
     )
 
 
 def _compare_with_seeds(
-    similarities: Tensor, reference_maps: Sequence[Tensor], profile: Profile
+    similarities: Tensor, baseline_maps: Sequence[Tensor], profile: Profile
 ) -> tuple[Tensor, float]:
-    """Return the candidate's similarity relative to that among the baselines, per image, and its least mean.
+    """Return the candidate's similarity relative to that among the baselines, and the lowest mean that passes.
 
-    The margin is the deficit of the baseline that differs most from the others, and at least `LEAST_MARGIN`.
+    The margin is the deficit of the baseline that differs most from the others, and at least `MIN_MARGIN`.
     """
-    seeds = range(len(reference_maps))
-    pairs = {
-        (i, j): similarity(reference_maps[i], reference_maps[j], profile.metric) for i, j in combinations(seeds, 2)
-    }
+    seeds = range(len(baseline_maps))
+    pairs = {(i, j): similarity(baseline_maps[i], baseline_maps[j], profile.metric) for i, j in combinations(seeds, 2)}
     deficits = []
     for seed in seeds:
         with_seed = [values for pair, values in pairs.items() if seed in pair]
         without_seed = [values for pair, values in pairs.items() if seed not in pair]
         deficits.append(float((_average(without_seed) - _average(with_seed)).nanmean()))
-    margin = -profile.threshold if profile.threshold is not None else max([LEAST_MARGIN, *deficits])
+    margin = -profile.threshold if profile.threshold is not None else max([MIN_MARGIN, *deficits])
     return similarities - _average(list(pairs.values())), -abs(margin)
 
 
@@ -188,9 +186,9 @@ def _measure_changed_predictions(baseline: BaselineData, candidate: BaselineData
 
 def _list_warnings(baseline: BaselineData, candidate: BaselineData, profile: Profile, count: int) -> list[str]:
     warnings = []
-    if count < LEAST_IMAGES:
+    if count < MIN_IMAGES:
         warnings.append(
-            f"Only {count} images have comparable maps. Confidence intervals are too narrow below {LEAST_IMAGES} "
+            f"Only {count} images have comparable maps. Confidence intervals are too narrow below {MIN_IMAGES} "
             "images; 128 are recommended."
         )
     if baseline.images is not None and candidate.images is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.baseline.data import BaselineData
-from lightning_gradcam.baseline.profiles import LEAST_SEEDS, Profile
+from lightning_gradcam.baseline.profiles import MIN_SEEDS, Profile
 
 PIXEL_TOLERANCE = 2 / 255
 """Largest difference that another image decoder explains; images that differ by more are other images."""
@@ -99,10 +99,10 @@ def _find_class_mismatch(baseline: BaselineData, candidate: BaselineData) -> str
 
 def _find_missing_seeds(baselines: Sequence[BaselineData], profile: Profile) -> str:
     count = len({baseline.metadata.weights_hash for baseline in baselines})
-    if not profile.relative or count >= LEAST_SEEDS:
+    if not profile.relative or count >= MIN_SEEDS:
         return ""
     return (
-        f"The profile {profile.name!r} needs baselines from at least {LEAST_SEEDS} training runs, to measure how much "
+        f"The profile {profile.name!r} needs baselines from at least {MIN_SEEDS} training runs, to measure how much "
         f"runs differ, but got {count} with different weights."
     )
 

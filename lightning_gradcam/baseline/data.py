@@ -28,7 +28,7 @@ class BaselineMetadata:
         image_hash: The hash of the images, see `fingerprint.hash_pixels`.
         weights_hash: The hash of the weights, see `fingerprint.hash_weights`.
         environment: Versions, device and dtype.
-        noise: 1 - the least mean rank correlation when the same model explains the same images in other batch sizes;
+        noise: 1 - the lowest mean rank correlation when the same model explains the same images in other batch sizes;
             None if the baseline was recorded with ``like``.
         recorded: Time of the recording, in UTC.
     """
@@ -80,7 +80,7 @@ _FILE_KEYS = {
 
 
 def serialize(baseline: BaselineData) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Convert a baseline to tensors by name and to facts that JSON can represent."""
+    """Convert a baseline to tensors by name and to metadata that JSON can represent."""
     explanation = baseline.explanation
     keys = list(explanation.evidence)
     tensors = {"logits": explanation.logits}
@@ -141,7 +141,7 @@ def are_equal(baseline: BaselineData, candidate: BaselineData) -> bool:
 
 
 def _normalize_facts(facts: Mapping[str, Any]) -> Any:
-    """Return facts as a file holds them, without the time of the recording."""
+    """Return metadata as a file holds it, without the time of the recording."""
     return json.loads(json.dumps({**facts, "recorded": ""}))
 
 
@@ -164,7 +164,7 @@ def _check_tensor(name: str, tensor: Tensor, dtype: torch.dtype, has_valid_shape
 
 
 def _parse_metadata(facts: dict[str, Any], keys: list[Any]) -> BaselineMetadata:
-    """Return the metadata in the facts of a file, whose types nothing guarantees; ``keys`` must be text as well."""
+    """Parse the metadata of a file, whose types nothing guarantees; ``keys`` must be text as well."""
     values = {field.name: facts.pop(_FILE_KEYS.get(field.name, field.name)) for field in fields(BaselineMetadata)}
     if facts:
         raise ValueError("unknown keys")

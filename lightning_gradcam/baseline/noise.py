@@ -22,16 +22,14 @@ def explain_in_batches(
     return Chunks(batch_size)(explainer, model, probe, [target])[0].map(lambda tensor: tensor.detach().cpu())
 
 
-def measure_noise(
-    reference: Explanation, explainer: Explainer, model: nn.Module, probe: Probe, target: Target
-) -> float:
-    """Return how much the maps change with the batch size: 1 - the least mean rank correlation."""
+def measure_noise(baseline: Explanation, explainer: Explainer, model: nn.Module, probe: Probe, target: Target) -> float:
+    """Return how much the maps change with the batch size: 1 - the lowest mean rank correlation."""
     batch_sizes = {max(len(probe) // 2, 1), min(7, len(probe))}
     return max(
-        _measure_change(reference, explain_in_batches(explainer, model, probe, target, size)) for size in batch_sizes
+        _measure_change(baseline, explain_in_batches(explainer, model, probe, target, size)) for size in batch_sizes
     )
 
 
-def _measure_change(reference: Explanation, explanation: Explanation) -> float:
-    correlations = [mean_and_error(spearman(maps, explanation.maps[key]))[0] for key, maps in reference.maps.items()]
+def _measure_change(baseline: Explanation, explanation: Explanation) -> float:
+    correlations = [mean_and_error(spearman(maps, explanation.maps[key]))[0] for key, maps in baseline.maps.items()]
     return max((1 - float(mean) for mean in correlations if not mean.isnan()), default=0.0)

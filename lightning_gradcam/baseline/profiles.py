@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from lightning_gradcam.stability import SIMILARITIES
 from lightning_gradcam.utils.registry import Registry
 
-LEAST_IMAGES = 64
+MIN_IMAGES = 64
 """With fewer, intervals of a mean are too narrow: at 16 images a nominal 95 % covers about 92 %."""
 
-LEAST_SEEDS = 5
+MIN_SEEDS = 5
 """Training runs needed to measure how much training runs differ."""
 
-LEAST_MARGIN = 0.05
+MIN_MARGIN = 0.05
 """Deficit that a new training run may always have relative to the others."""
 
 FRACTIONS = ("changed_predictions", "degenerate")
@@ -30,7 +30,7 @@ class Profile:
     Args:
         name: Name of the profile.
         purpose: What the comparison is for.
-        threshold: The least mean similarity; None if it is computed from the baselines (``relative``).
+        threshold: The lowest mean similarity that passes; None if it is computed from the baselines (``relative``).
         metric: The similarity whose mean decides.
         relative: Whether the candidate's similarity is measured relative to that among several baselines.
         limits: Further thresholds, all set by the user: lower limits of the means of other similarities and of the

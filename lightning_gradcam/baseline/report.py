@@ -89,7 +89,7 @@ class Finding:
             among them.
         low: One-sided 95 % lower bound of the mean.
         high: One-sided 95 % upper bound of the mean.
-        threshold: The least mean that passes.
+        threshold: The lowest mean that passes.
         count: Number of images with comparable maps.
         quantiles: Quantiles of the metric, by name.
         others: Means of the other similarities, by name.

@@ -27,7 +27,7 @@ LARGEST_HEADER = 16 << 20
 def write_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], facts: Mapping[str, Any], version: int
 ) -> None:
-    """Write tensors and facts as safetensors, so that readers see the old file or the new one, never a part.
+    """Write tensors and metadata as safetensors, so that readers see the old file or the new one, never a part.
 
     Args:
         path: The file; missing folders are created.
@@ -53,7 +53,7 @@ def write_tensors(
 
 
 def read_tensors(path: str | os.PathLike[str], version: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read tensors and facts written by `write_tensors`.
+    """Read tensors and metadata written by `write_tensors`.
 
     Args:
         path: The file.

@@ -45,7 +45,7 @@ def judge(
     Args:
         profile: Its ``limits`` are checked first.
         estimate: Mean similarity and its bounds.
-        threshold: The least mean.
+        threshold: The lowest mean that passes.
         measurements: Values by the names of limits.
     """
     for name, limit in (profile.limits or {}).items():

@@ -50,11 +50,11 @@ def check_probe(probe: Probe, explainer: Explainer, is_attacked: bool) -> None:
         check_range(restore_pixels(probe))
 
 
-def check_reference_maps(reference_maps: Mapping[str, Tensor], explainer: Explainer) -> None:
+def check_baseline_maps(baseline_maps: Mapping[str, Tensor], explainer: Explainer) -> None:
     """Raise a ValueError if the model's maps have another size than the baseline's."""
     grids = {record.name: record.grid for record in explainer.records}
     for layer in explainer.layers:
-        maps = next((maps for key, maps in reference_maps.items() if key.split("/")[0] == layer.key), None)
+        maps = next((maps for key, maps in baseline_maps.items() if key.split("/")[0] == layer.key), None)
         size = () if maps is None else tuple(maps.shape[1:])
         if maps is not None and grids.get(layer.name, size) != size:
             raise ValueError(

@@ -50,7 +50,7 @@ class CallbackConfig:
         max_overhead: The fraction of the time that snapshots may take, in (0, 1); None for any.
         tag: The prefix of all names in the logger.
         on_error: Whether a failure of the explanations is a warning or an exception.
-        reference_maps: The baseline's maps by key, to compare with; set by `with_baseline`.
+        baseline_maps: The baseline's maps by key, to compare with; set by `with_baseline`.
 
     Raises:
         TypeError: An argument has a wrong type.
@@ -75,7 +75,7 @@ class CallbackConfig:
     max_overhead: float | None = None
     tag: str = "gradcam"
     on_error: Literal["warn", "raise"] = "warn"
-    reference_maps: Mapping[str, Tensor] = field(default_factory=dict)
+    baseline_maps: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for path, validate in VALIDATORS:
@@ -110,7 +110,7 @@ class CallbackConfig:
             layers=layers,
             method=methods,
             target=self.target if classes is None else freeze_classes(classes),
-            reference_maps=baseline.explanation.maps,
+            baseline_maps=baseline.explanation.maps,
         )
 
 
@@ -176,7 +176,7 @@ VALIDATORS: Sequence[tuple[str, Validator]] = (
         require(lambda film: film == 0 or 2 <= film <= 16, "Expected `film` to be 0 (none) or 2 to 16 snapshots"),
     ),
     ("display.scale", require_type("scale", str, int, float)),
-    ("display.scale", require(is_scale, "Expected `scale` to be 'image', 'shared' or a number over 0")),
+    ("display.scale", require(is_scale, "Expected `scale` to be 'image', 'shared' or a positive number")),
     ("display.interpolation", check_interpolation),
     ("display.colormap", check_colormap),
     ("every_n_epochs", require_type("every_n_epochs", int)),

@@ -12,10 +12,10 @@ from torch import nn
 from lightning_gradcam.attacks import FGSM, PGD, Attack, coerce_attack
 from lightning_gradcam.callback.checks import (
     check_attackable,
+    check_baseline_maps,
     check_class_names,
     check_normalization,
     check_probe,
-    check_reference_maps,
 )
 from lightning_gradcam.callback.config import CallbackConfig
 from lightning_gradcam.callback.probe_source import ProbeSource
@@ -183,7 +183,7 @@ class ProbeSession:
         class_names = self._resolve_class_names(explainer, data_sources)
         attack = self._resolve_attack(probe)
         check_probe(probe, explainer, attack is not None)
-        check_reference_maps(self.config.reference_maps, explainer)
+        check_baseline_maps(self.config.baseline_maps, explainer)
         return ProbeMonitor(
             probe,
             ShardedExplainer(explainer, self.ranks, Chunks(self.config.chunk)),
@@ -192,7 +192,7 @@ class ProbeSession:
             class_names=class_names,
             draws=self.ranks.is_rank_zero,
             attack=attack,
-            reference_maps=self.config.reference_maps,
+            baseline_maps=self.config.baseline_maps,
         )
 
     def _resolve_normalization(self, probe: Probe, data_sources: Sequence[Any]) -> Probe:

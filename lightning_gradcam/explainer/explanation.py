@@ -170,7 +170,7 @@ class Explanation:
 
         Raises:
             ValueError: The interpolation does not exist in this number of dimensions, ``size`` has another number of
-                dimensions than the images, or ``scale`` is not over 0.
+                dimensions than the images, or ``scale`` is not positive.
         """
         dimensions = len(self.size)
         target_size = self.size if size is None else size
@@ -178,7 +178,7 @@ class Explanation:
         if not is_size or not all(side > 0 for side in target_size):
             raise ValueError(f"Expected `size` of {dimensions} positive numbers, as {self.size}, but got {size!r}.")
         if isinstance(scale, (int, float)) and not scale > 0:  # checking a tensor would wait for the device
-            raise ValueError(f"Expected `scale` to be None or a number over 0, but got {scale!r}.")
+            raise ValueError(f"Expected `scale` to be None or a positive number, but got {scale!r}.")
         return {
             key: to_heatmaps(evidence, self.map_status[key], target_size, scale, interpolation)
             for key, evidence in self.evidence.items()

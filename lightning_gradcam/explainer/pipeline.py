@@ -20,7 +20,7 @@ from lightning_gradcam.layers import Layers, choose_layers, list_non_layers
 from lightning_gradcam.layers.checks import add_model_hints, check_eager, check_model, check_reach
 from lightning_gradcam.layers.trace_model import TRACED_IMAGES, trace_model
 from lightning_gradcam.methods import get_location
-from lightning_gradcam.methods.apply import check_premise, has_premise, uses_gradients
+from lightning_gradcam.methods.apply import check_mean_head, needs_mean_head, uses_gradients
 from lightning_gradcam.methods.resolve import Method, Methods, coerce_methods
 from lightning_gradcam.probe.image_loading import Images, Preprocessing, as_probe
 from lightning_gradcam.probe.probe import Probe
@@ -116,8 +116,8 @@ def prepare(
     note = output_kind.validate(target, trace.output, probe)
     call = replace(call, tracks_softmax=has_softmax_input(trace.output))
     explainer = Explainer(locations, methods, call, trace.records, output_kind, fuse, flips, note)
-    if has_premise(methods.values()):
-        _check_premise(explainer, model, probe[:TRACED_IMAGES], target)
+    if needs_mean_head(methods.values()):
+        _check_mean_head(explainer, model, probe[:TRACED_IMAGES], target)
     return explainer
 
 
@@ -138,8 +138,8 @@ def _resolve_locations(
     return *resolved, *list_non_layers((get_location(method) for method in methods.values()), records)
 
 
-def _check_premise(explainer: Explainer, model: nn.Module, images: Probe, target: Target) -> None:
-    """Check CAM's premise in a pass of its own, on the model without what the trace changed in its buffers."""
+def _check_mean_head(explainer: Explainer, model: nn.Module, images: Probe, target: Target) -> None:
+    """Check CAM's assumption in a separate pass, on the model without what the trace changed in its buffers."""
     score = explainer.output_kind.adapt(select_rows(target, slice(len(images))))
     with isolated(model):
-        check_premise(capture_pairs(model, images, explainer.layers, explainer.forward, [score])[0])
+        check_mean_head(capture_pairs(model, images, explainer.layers, explainer.forward, [score])[0])

@@ -48,12 +48,12 @@ def uses_gradients(method: Method) -> bool:
     return not is_pass_method(method) and method is not eigencam
 
 
-def has_premise(methods: Iterable[Method]) -> bool:
-    """Return whether one of the methods is CAM, whose assumption `check_premise` checks."""
+def needs_mean_head(methods: Iterable[Method]) -> bool:
+    """Return whether one of the methods is CAM, which `check_mean_head` checks."""
     return any((method.equation if isinstance(method, Variant) else method) is cam for method in methods)
 
 
-def check_premise(passes: CapturedPass) -> None:
+def check_mean_head(passes: CapturedPass) -> None:
     """Check CAM's assumption that the head averages the whole map; waits for the device.
 
     Raises:

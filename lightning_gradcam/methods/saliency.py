@@ -121,7 +121,7 @@ class SmoothGrad(PixelMethod):
 
     def __post_init__(self) -> None:
         if self.samples < 1 or not self.noise > 0:
-            raise ValueError(f"Expected `samples` of at least 1 and `noise` over 0, but got {self!r}.")
+            raise ValueError(f"Expected `samples` of at least 1 and a positive `noise`, but got {self!r}.")
 
     def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
         """Return non-negative evidence ``(n, *spatial)`` at the pixels."""

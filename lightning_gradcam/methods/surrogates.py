@@ -96,7 +96,7 @@ class Lime(SurrogateMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.width > 0:
-            raise ValueError(f"Expected `width` over 0, but got {self.width!r}.")
+            raise ValueError(f"Expected a positive `width`, but got {self.width!r}.")
 
     def _create_attribution(self, score: CaptumScore) -> Any:
         from captum import attr

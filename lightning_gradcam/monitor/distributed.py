@@ -22,7 +22,7 @@ from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward
 
 Value = TypeVar("Value")
-Result = TypeVar("Result", Explanation, AttackedExplanation)
+Shard = TypeVar("Shard", Explanation, AttackedExplanation)
 
 _REPLICAS = ("SingleDevice", "DDP")
 _SHARDS = ("FSDP", "ModelParallel")
@@ -112,7 +112,7 @@ class Ranks:
         """Return which of ``count`` images this process explains; shards have one size, so the last may overlap."""
         return self._get_shard_of(self.index, count)
 
-    def gather_shards(self, shard: Result, count: int) -> Result:
+    def gather_shards(self, shard: Shard, count: int) -> Shard:
         """Return the result for all ``count`` images, from the shards of all processes."""
         if self.count == 1 or self.has_sharded_model:
             return shard

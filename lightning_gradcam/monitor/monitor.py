@@ -19,9 +19,9 @@ from lightning_gradcam.monitor.adversarial import (
     measure_attack,
     with_attack_labels,
 )
+from lightning_gradcam.monitor.baseline_maps import BaselineMaps
 from lightning_gradcam.monitor.display import DisplayConfig
 from lightning_gradcam.monitor.figures import Caption, FigureBuilder
-from lightning_gradcam.monitor.reference import ReferenceMaps
 from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
@@ -60,7 +60,7 @@ class ProbeMonitor:
         class_names: The names of the classes; their numbers if None.
         draws: Whether this process draws the figures; only one of several does.
         attack: An attack on the images; None for no attack.
-        reference_maps: A baseline's maps of the same images by key, to compare with.
+        baseline_maps: A baseline's maps of the same images by key, to compare with.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ProbeMonitor:
         class_names: Sequence[str] | None = None,
         draws: bool = True,
         attack: Attack | None = None,
-        reference_maps: Mapping[str, Tensor] | None = None,
+        baseline_maps: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.probe, self.sharded_explainer, self.target, self.attack = probe, sharded_explainer, target, attack
         explainer = sharded_explainer.explainer
@@ -81,7 +81,7 @@ class ProbeMonitor:
         self.is_multilabel = has_multilabels(probe, explainer)
         self.class_names = list(class_names or map(str, range(explainer.output_kind.num_classes or 1)))
         self.tracker, self.alarm = DriftTracker(target, self.is_multilabel), DriftAlarm()
-        self.reference = ReferenceMaps({k: m.to(probe.images.device) for k, m in (reference_maps or {}).items()})
+        self.baseline = BaselineMaps({k: m.to(probe.images.device) for k, m in (baseline_maps or {}).items()})
         self.figures: FigureBuilder | None = None
         if draws:
             # Figures show labels only if they are classes of the model.
@@ -110,7 +110,7 @@ class ProbeMonitor:
 
         def measure() -> Mapping[str, Tensor]:
             further = measure_attack(clean, attacked.explanation, self.labels) if attacked else {}
-            further |= self.reference.measure(clean)
+            further |= self.baseline.measure(clean)
             return self.tracker.measure(explanations, self.labels, further)
 
         # A process that failed to measure would compare with other maps in the next snapshot, and run other passes.
@@ -147,14 +147,14 @@ class ProbeMonitor:
         ]
         compared += [
             (f"with the baseline's at layer {key!r}", key, "the baseline's", similarities)
-            for key, similarities in self.reference.similarities.items()
+            for key, similarities in self.baseline.similarities.items()
         ]
-        for alarm_key, key, reference, similarities in compared:
+        for alarm_key, key, compared_to, similarities in compared:
             finding = self.alarm.update(alarm_key, similarities)
             if finding:
                 figure = snapshot.explanation.layers[key].key
                 yield (
-                    f"{snapshot.moment}: the maps of layer {key!r} suddenly differ from {reference}: {finding}. See "
+                    f"{snapshot.moment}: the maps of layer {key!r} suddenly differ from {compared_to}: {finding}. See "
                     f"the figure {figure!r}. Expect this after a step of the learning rate or a change of the data; "
                     "otherwise check what changed in the model or its input."
                 )

@@ -13,7 +13,7 @@ from lightning_gradcam.explainer.chunking import Chunks, Work
 from lightning_gradcam.explainer.explainer import Explainer
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.monitor.adversarial import AttackedExplainer, AttackedExplanation
-from lightning_gradcam.monitor.distributed import Ranks, Result
+from lightning_gradcam.monitor.distributed import Ranks, Shard
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
 
@@ -57,7 +57,7 @@ class ShardedExplainer:
             return self.explainer
         return replace(self.explainer, forward=_ForwardWithBuffers(self.explainer.forward, buffers))
 
-    def _run(self, work: Work[Result], model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Result]:
+    def _run(self, work: Work[Shard], model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Shard]:
         """Run an explainer on this process's shard, and gather the results of all shards."""
         shard = self.ranks.get_shard(len(probe))
         # The processes of a sharded model must run the same passes, so none of them can repeat one.

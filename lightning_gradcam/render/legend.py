@@ -1,4 +1,4 @@
-"""Header and footer of a figure: title, facts, and the meaning of colors and marks."""
+"""Header and footer of a figure: title, details, and the meaning of colors and marks."""
 
 from __future__ import annotations
 

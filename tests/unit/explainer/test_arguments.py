@@ -15,7 +15,7 @@ def test_wrong_arguments_raise_error():
         with pytest.raises(ValueError, match=r"Expected `size` of 2 positive numbers, as \(12, 12\), but got"):
             explain(model, images).heatmaps(size=size)
     for scale in (0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="Expected `scale` to be None or a number over 0, but got"):
+        with pytest.raises(ValueError, match="Expected `scale` to be None or a positive number, but got"):
             explain(model, images).heatmaps(scale=scale)
     with pytest.raises(TypeError, match="Expected `flips` to be True or False, but got 'yes'"):
         explain(model, images, flips="yes")

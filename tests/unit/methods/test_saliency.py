@@ -10,8 +10,8 @@ from lightning_gradcam.methods import IntegratedGradients, SmoothGrad
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SmoothGrad(0), "`samples` of at least 1 and `noise` over 0"),
-        (lambda: SmoothGrad(noise=0), "`samples` of at least 1 and `noise` over 0"),
+        (lambda: SmoothGrad(0), "`samples` of at least 1 and a positive `noise`"),
+        (lambda: SmoothGrad(noise=0), "`samples` of at least 1 and a positive `noise`"),
         (lambda: IntegratedGradients(0), "`steps` of at least 1"),
     ],
 )

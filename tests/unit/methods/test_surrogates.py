@@ -11,7 +11,7 @@ from lightning_gradcam.methods import KernelShap, Lime
     ("make", "message"),
     [
         (lambda: Lime(1), "`samples` of at least 2, but got 1"),
-        (lambda: Lime(width=0), "`width` over 0"),
+        (lambda: Lime(width=0), "a positive `width`"),
         (lambda: KernelShap(segments=0), "`segments` to be at least 1 cell"),
     ],
 )

@@ -12,7 +12,7 @@ from lightning_gradcam.stability import mean_and_error, spearman
 
 
 @dataclass
-class ReferenceMaps:
+class BaselineMaps:
     """Fixed maps that every snapshot is compared with.
 
     Args:

@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from lightning_gradcam import Baseline, GradCAMCallback, explain
-from lightning_gradcam.monitor.reference import ReferenceMaps
+from lightning_gradcam.monitor.baseline_maps import BaselineMaps
 from lightning_gradcam.stability import spearman
 from tests.helpers.baselines import bars, trained
 from tests.helpers.lit import fit, weights
@@ -34,13 +34,13 @@ def test_baseline_similarity_is_logged_during_training(tmp_path):
     assert 0 < float(started.callback_metrics["gradcam/baseline_similarity"]) < 1
 
 
-def test_reference_maps_measure_the_layers_they_know():
+def test_baseline_maps_measure_the_layers_they_know():
     model, probe = trained(steps=1), bars(6)
     explanation = explain(model, probe, layers=["features", "features.2"], target="label")
-    reference = ReferenceMaps({"features.2": explanation.maps["features.2"].flip(0)})
-    numbers = reference.measure(explanation)
+    baseline = BaselineMaps({"features.2": explanation.maps["features.2"].flip(0)})
+    numbers = baseline.measure(explanation)
     values = spearman(explanation.maps["features.2"].flip(0), explanation.maps["features.2"])
-    assert torch.equal(reference.similarities["features.2"], values)
+    assert torch.equal(baseline.similarities["features.2"], values)
     assert {name: float(value) for name, value in numbers.items()} == {
         "baseline_similarity/features.2": pytest.approx(float(values.nanmean()))
     }
