@@ -10,11 +10,13 @@ from typing import Any, Literal
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_gradcam.attacks import FGSM, PGD
+from lightning_gradcam.attacks import ATTACKS, FGSM, PGD
 from lightning_gradcam.baseline.baseline import Baseline
 from lightning_gradcam.callback.compat import AnyCallback, raise_misconfiguration
 from lightning_gradcam.callback.config import CallbackConfig, coerce_probe, short_repr
 from lightning_gradcam.callback.controller import FitController
+from lightning_gradcam.callback.import_paths import import_if_path
+from lightning_gradcam.callback.state_key import StateKey, check_tags
 from lightning_gradcam.callback.trainer import (
     count_batches,
     describe_explained_weights,
@@ -24,13 +26,15 @@ from lightning_gradcam.callback.trainer import (
     takes_iterator,
 )
 from lightning_gradcam.capture.layer import Layer
+from lightning_gradcam.methods import METHODS
 from lightning_gradcam.methods.variants import Variant
 from lightning_gradcam.monitor.display import DisplayConfig
 from lightning_gradcam.monitor.distributed import Ranks
 from lightning_gradcam.monitor.monitor import ProbeMonitor
 from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.targets import coerce_target
+from lightning_gradcam.probe.types import Target
+from lightning_gradcam.targets import TARGETS, coerce_target
 
 
 class GradCAMCallback(AnyCallback):
@@ -82,10 +86,11 @@ class GradCAMCallback(AnyCallback):
     def __init__(
         self,
         *,
-        # Of several types LightningCLI takes the first that fits: "1" is a class, and a dotted path a callable.
+        # Of several types LightningCLI takes the first that fits: "1" is a class. Names and lists stand before
+        # callables, which it would save them as.
         layers: str | Layer | list[str | Layer] | Callable[..., Any] = "auto",
-        method: Variant | Callable[..., Any] | str | list[Variant | Callable[..., Any] | str] = "gradcam",
-        target: int | Callable[..., Any] | str | list[int] = "auto",
+        method: Variant | str | list[Variant | str | Callable[..., Any]] | Callable[..., Any] = "gradcam",
+        target: int | str | list[int] | Callable[..., Any] = "auto",
         probe: int | Probe | tuple[Tensor, Tensor] = 16,
         every_n_epochs: int = 1,
         max_overhead: float | None = None,
@@ -94,7 +99,7 @@ class GradCAMCallback(AnyCallback):
         forward: Callable[..., Any] | None = None,
         fuse: Literal["mean", "max", "weighted"] | None = None,
         flips: bool = False,
-        attack: FGSM | PGD | Callable[..., Any] | str | None = None,
+        attack: FGSM | PGD | str | Callable[..., Any] | None = None,
         baseline: str | Path | Baseline | None = None,
         class_names: list[str] | None = None,
         scale: Literal["image", "shared"] | float = "image",
@@ -111,8 +116,8 @@ class GradCAMCallback(AnyCallback):
         with raise_misconfiguration():
             self.config = CallbackConfig(
                 layers=layers,
-                method=method,
-                target=None if isinstance(target, str) and target == "auto" else coerce_target(target),
+                method=import_if_path("method", method, METHODS),
+                target=_resolve_target(target),
                 probe=coerce_probe(probe),
                 forward=forward,
                 normalization=pixels,
@@ -121,7 +126,7 @@ class GradCAMCallback(AnyCallback):
                 save_probe=save_probe,
                 fuse=fuse,
                 flips=flips,
-                attack=attack,
+                attack=import_if_path("attack", attack, ATTACKS),
                 chunk=chunk,
                 baseline=baseline,
                 every_n_epochs=every_n_epochs,
@@ -130,6 +135,7 @@ class GradCAMCallback(AnyCallback):
                 on_error=on_error,
             )
         self._controller = FitController(self.config, Ranks())
+        self._is_set_up = False
 
     def __repr__(self) -> str:
         """Return the arguments that differ from their defaults."""
@@ -138,7 +144,8 @@ class GradCAMCallback(AnyCallback):
     @property
     def state_key(self) -> str:
         """The key of the state in checkpoints, which differs between callbacks with different tags."""
-        return self._generate_state_key(tag=self.config.tag)
+        key = self._generate_state_key(tag=self.config.tag)
+        return key if self._is_set_up else StateKey(key, owner=self)
 
     @property
     def monitor(self) -> ProbeMonitor | None:
@@ -150,7 +157,14 @@ class GradCAMCallback(AnyCallback):
         return self.monitor.draw_film() if self.monitor else None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start a new run; the checkpoint that it may resume from is loaded after this hook."""
+        """Start a new run; the checkpoint that it may resume from is loaded after this hook.
+
+        Raises:
+            MisconfigurationException: Another callback has the same tag, or the baseline cannot be used.
+        """
+        with raise_misconfiguration():
+            check_tags(c.config.tag for c in trainer.callbacks if isinstance(c, GradCAMCallback))  # type: ignore[attr-defined]
+        self._is_set_up = True
         if stage == "fit":
             with raise_misconfiguration():
                 config = self.config.with_baseline()
@@ -249,6 +263,12 @@ class GradCAMCallback(AnyCallback):
         """Restore the arguments, and start over."""
         vars(self).update(state)
         self._controller = FitController(self.config, Ranks())
+
+
+def _resolve_target(target: Any) -> Target | None:
+    """Return the target; None for ``"auto"``, which depends on the labels of the batches."""
+    is_auto = isinstance(target, str) and target == "auto"
+    return None if is_auto else coerce_target(import_if_path("target", target, TARGETS))
 
 
 _DEFAULTS = {p.name: p.default for p in signature(GradCAMCallback).parameters.values()}

@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_gradcam.callback.config import CallbackConfig
 from lightning_gradcam.callback.failure_guard import FailureGuard
+from lightning_gradcam.callback.import_paths import import_rule
 from lightning_gradcam.callback.schedule import SnapshotSchedule
 from lightning_gradcam.callback.session import ProbeSession
 from lightning_gradcam.callback.snapshot_logger import SnapshotLogger
@@ -71,7 +72,7 @@ class FitController:
                 "explanations. Supported strategies: single device, DDP, FSDP and ModelParallel."
             )
         with self.guard.catch(before_training=True):
-            check_layers(self.config.layers, module)
+            check_layers(import_rule(self.config.layers, module), module)
 
     def _agree(self, condition: bool) -> bool:
         """Return rank zero's decision on whether all processes do something together."""

@@ -18,6 +18,7 @@ from lightning_gradcam.callback.checks import (
     check_probe,
 )
 from lightning_gradcam.callback.config import CallbackConfig
+from lightning_gradcam.callback.import_paths import import_rule
 from lightning_gradcam.callback.probe_source import ProbeSource
 from lightning_gradcam.callback.summary import summarize
 from lightning_gradcam.callback.trainer import PrecisionForward
@@ -98,7 +99,7 @@ class ProbeSession:
             lambda: prepare(
                 module,
                 probe,
-                layers=self.config.layers,
+                layers=import_rule(self.config.layers, module),
                 method=self.config.method,
                 target=target or TARGETS["predicted"],
                 forward=forward,

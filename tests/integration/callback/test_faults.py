@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import warnings
 
@@ -360,6 +361,33 @@ def test_two_callbacks_with_two_tags_are_independent(tmp_path, read_events):
     assert {"gradcam/features", "first/features.2"} <= set(tags["images"])
     assert {"gradcam/drift", "first/drift"} <= set(tags["scalars"])
     assert len({c.state_key for c in trainer.callbacks if isinstance(c, GradCAMCallback)}) == 2
+
+
+class Renamed(GradCAMCallback):
+    """A subclass, whose state has another key."""
+
+
+@pytest.mark.parametrize(
+    "second",
+    [GradCAMCallback(), GradCAMCallback(layers="stages"), Renamed(), GradCAMCallback(tag="/gradcam/")],
+    ids=repr,
+)
+def test_two_callbacks_with_one_tag_are_refused(tmp_path, second):
+    with pytest.raises(
+        MisconfigurationException, match=r"different `tag` .* 2 have the tag 'gradcam'.*tag='gradcam_2'"
+    ):
+        fit(tmp_path, [GradCAMCallback(), second])
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_checkpoint_keys_are_plain_text(tmp_path):
+    trainer = fit(tmp_path, [GradCAMCallback()])
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    keys = torch.load(tmp_path / "a.ckpt", weights_only=True)["callbacks"]
+    [key] = [key for key in keys if "GradCAM" in key]
+    assert type(key) is str
+    assert key == GradCAMCallback().state_key
+    assert type(pickle.loads(pickle.dumps(GradCAMCallback().state_key))) is str
 
 
 def test_forward_argument_gets_extra_inputs_of_the_batch(tmp_path):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import json
 import re
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,9 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_lightning import Trainer
+from pytorch_lightning.cli import LightningCLI
 
-from lightning_gradcam import Probe, attack_probe, explain
+from lightning_gradcam import GradCAMCallback, Probe, attack_probe, explain
 from tests.helpers.detectors import Spots
 from tests.helpers.lit import Bars, Lit, loader
 from tests.helpers.models import TinyViT
@@ -73,9 +78,6 @@ def test_readme_and_reference_snippet(code, tmp_path, monkeypatch):
         "val_loader": loader(36, seed=1),
         "images": torch.stack([data[i][0] for i in range(4)]),
         "labels": data.labels[:4],
-        "photo": data.pixels[0],
-        "mean": data.transform.mean,
-        "std": data.transform.std,
     }
     Image.new("RGB", (20, 24)).save("photo.png")
     exec(compile(code.replace("from pytorch_lightning import Trainer\n", ""), "README.md", "exec"), names)
@@ -85,10 +87,47 @@ def test_readme_and_reference_snippet(code, tmp_path, monkeypatch):
     elif "report" in names:
         assert names["report"].findings[0].mean == 1
     elif "explanation" in names:
-        assert names["explanation"].heatmaps()["features"].shape == (4, 16, 16)
+        explanation = names["explanation"]
+        assert explanation.heatmaps()["features"].shape == (len(explanation.logits), *explanation.size)
         assert set(names["explanation"].degenerate["features"]) != {"no gradient"}
     else:
         assert code.count("GradCAMCallback(") == 1  # arguments only; a wrong one raises
+
+
+READERS_OWN = {"model", "images", "labels", "train_loader", "val_loader"}
+
+
+@pytest.mark.parametrize("code", [*snippets("README.md"), *snippets("docs/reference.md")])
+def test_snippet_defines_the_names_that_it_uses(code):
+    names = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)]
+    imported = {alias.name for node in ast.walk(ast.parse(code)) for alias in getattr(node, "names", ())}
+    assigned = {name.id for name in names if isinstance(name.ctx, ast.Store)}
+    assert {name.id for name in names} <= imported | assigned | READERS_OWN | set(dir(builtins))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/reference.md"])
+def test_yaml_of_callback_is_accepted_by_lightning_cli(page, monkeypatch, tmp_path):
+    [code] = snippets(page, "yaml")
+    models, data = types.ModuleType("my_project.models"), types.ModuleType("my_project.data")
+    models.call_image_tower, data.load_probe = call_image_tower, load_probe
+    for module in (types.ModuleType("my_project"), models, data):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    (tmp_path / "config.yaml").write_text(code)
+    arguments = [f"--config={tmp_path / 'config.yaml'}", "--trainer.logger=false", "--trainer.accelerator=cpu"]
+    cli = LightningCLI(Lit, args=arguments, run=False)
+    tags = [callback.config.tag for callback in cli.trainer.callbacks if isinstance(callback, GradCAMCallback)]
+    assert tags == (["gradcam"] if page == "README.md" else ["gradcam", "smooth"])
+
+
+def call_image_tower(model, probe):
+    return model(probe.images)
+
+
+def load_probe() -> Probe:
+    return Probe(torch.rand(2, 3, 16, 16), labels=torch.arange(2))
 
 
 @pytest.mark.parametrize("code", snippets("docs/methods.md"))
