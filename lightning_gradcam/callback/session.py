@@ -59,6 +59,7 @@ class ProbeSession:
         self.explainer: Explainer | None = None
         self.monitor: ProbeMonitor | None = None
         self._sources: dict[str, str] = {}
+        self._probe_state: dict[str, Any] = {}  # the same in every checkpoint
 
     @property
     def is_collecting(self) -> bool:
@@ -270,16 +271,17 @@ class ProbeSession:
         """Return what a resumed run needs as plain containers of CPU tensors; empty until the probe is complete."""
         if self.monitor is None:
             return {}
-        probe = self.monitor.probe
-        identity: dict[str, Any]
-        if self._saves_images:
-            # Each run finds the normalization of collected images in its own data.
-            request = self.probe_source.request  # the user's probe, or that of the checkpoint
-            pixels = request.pixels if isinstance(request, Probe) else None
-            identity = {"probe": replace(probe, pixels=pixels).state_dict()}
-        else:
-            identity = {"probe": None, "digest": probe.digest}
-        return {**identity, "watch": self.monitor.state_dict()}
+        self._probe_state = self._probe_state or self._identify_probe(self.monitor.probe)
+        return {**self._probe_state, "watch": self.monitor.state_dict()}
+
+    def _identify_probe(self, probe: Probe) -> dict[str, Any]:
+        """Return what checkpoints hold of the probe: its fields, or the hash of its images."""
+        if not self._saves_images:
+            return {"probe": None, "digest": probe.digest}
+        # Each run finds the normalization of collected images in its own data.
+        request = self.probe_source.request  # the user's probe, or that of the checkpoint
+        pixels = request.pixels if isinstance(request, Probe) else None
+        return {"probe": replace(probe, pixels=pixels).state_dict()}
 
     def summarize(self) -> dict[str, str]:
         """Return what is explained, and where it was found, one line per setting; empty without a monitor."""

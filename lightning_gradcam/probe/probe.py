@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_gradcam.probe.inference_tensors import without_inference_tensors
 from lightning_gradcam.probe.normalization import Normalization
+from lightning_gradcam.probe.packing import pack, unpack
 
 
 @dataclass(frozen=True)
@@ -162,22 +163,32 @@ class Probe:
         return digest.hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain containers of CPU tensors, from which `from_state_dict` restores the probe."""
-        state: dict[str, Any] = dict(self.to("cpu")._list_fields())
-        state = {name: values for name, values in state.items() if not name.startswith("extras[")}
+        """Return plain containers of CPU tensors, packed without loss, for `from_state_dict`."""
+        state = {
+            name: pack(values.cpu()) if isinstance(values, Tensor) else values
+            for name, values in self._list_fields()
+            if not name.startswith("extras[")
+        }
+        extras = {name: pack(values.cpu()) for name, values in self.extras.items()}
         pixels = None if self.pixels is None else {"mean": self.pixels.mean, "std": self.pixels.std}
-        return {**state, "extras": {name: values.cpu() for name, values in self.extras.items()}, "pixels": pixels}
+        return {**state, "extras": extras, "pixels": pixels}
 
     @staticmethod
     def from_state_dict(state: Mapping[str, Any]) -> Probe:
-        """Restore a probe from its `state_dict`, on the CPU.
+        """Restore a probe from its `state_dict`, or from an earlier one with plain tensors, on the CPU.
 
         >>> probe = Probe(torch.rand(2, 1, 4, 4), pixels=Normalization((0.5,), (0.5,)), ids=["a", "b"])
         >>> Probe.from_state_dict(probe.state_dict()).pixels
         Normalization(mean=(0.5,), std=(0.5,))
         """
-        pixels = state["pixels"]
-        return Probe(**{**state, "pixels": None if pixels is None else Normalization(**pixels)})
+        fields_by_name: dict[str, Any] = {
+            name: unpack(values) if isinstance(values, (Tensor, Mapping)) else values
+            for name, values in state.items()
+            if name not in ("extras", "pixels")
+        }
+        extras = {name: unpack(values) for name, values in state["extras"].items()}
+        pixels = None if state["pixels"] is None else Normalization(**state["pixels"])
+        return Probe(**fields_by_name, extras=extras, pixels=pixels)
 
     @staticmethod
     def cat(probes: Sequence[Probe]) -> Probe:
