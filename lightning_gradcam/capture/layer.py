@@ -48,6 +48,9 @@ class Tokens:
         return patches.transpose(1, 2).reshape(len(patches), -1, *self.grid)
 
 
+IMAGES = -1
+"""Stands for the images among the indices of a trace's outputs."""
+
 PIXELS, ATTENTION = "input pixels", "all attention"
 """Names of locations of evidence that are not module outputs: the images, and all attention of a pass together."""
 
@@ -94,6 +97,9 @@ class LayerRecord:
         to_grid: Turns the tensor into ``(n, C, *grid)``.
         inner: The other modules that returned the same tensor, the innermost first.
         answers: Whether the tensor is the model's output already: class scores at each spatial position.
+        reads: Indices in the trace of the outputs that it was computed from, without another one in between; `IMAGES`
+            for the images. None if unknown: then from the one before it.
+        is_scored: Whether the score was computed from it without another output in between.
     """
 
     name: str
@@ -106,6 +112,18 @@ class LayerRecord:
     to_grid: Callable[[Tensor], Tensor] = channels_first
     inner: tuple[str, ...] = ()
     answers: bool = False
+    reads: frozenset[int] | None = None
+    is_scored: bool = False
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The module's name and the index of its call, which identify the output."""
+        return self.name, self.call
+
+    @property
+    def channels(self) -> int:
+        """The number of channels."""
+        return self.shape[1 if self.to_grid is channels_first else -1]
 
     @property
     def tokens(self) -> bool:

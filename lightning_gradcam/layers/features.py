@@ -3,31 +3,74 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import takewhile
 
-from lightning_gradcam.capture.layer import LayerRecord, is_vanishing
+from lightning_gradcam.capture.layer import IMAGES, Grid, LayerRecord, is_vanishing
 from lightning_gradcam.errors import NotExplainableError
+from lightning_gradcam.layers.record_graph import find_ancestors, find_dependent, find_passages
 
 _NOT_FEATURES = re.compile(
-    r"(pool(ing)?|(un)?flatten|unfold|permute|rearrange|dropout|droppath|identity)(\d?d)?$", re.IGNORECASE
+    r"(pool(ing)?|(un)?flatten|unfold|permute|rearrange|dropout|droppath|identity|^((?!conv).)*pad(ding)?)(\d?d)?$",
+    re.IGNORECASE,
 )
+_LINEAR = re.compile(r"conv|linear|project", re.IGNORECASE)
 
 
 def feature_maps(records: Sequence[LayerRecord]) -> list[LayerRecord]:
-    """List the spatial outputs that reach the score, without poolings, flattenings, dropout and the model's answer.
+    """List the spatial outputs that depend on the images and reach the score.
+
+    Poolings, flattenings, padding, dropout, the model's answer and heads (see `_remove_heads`) are left out. If no
+    output depends on the images, the model gets them in another way, and all count.
 
     Raises:
         NotExplainableError: The trace has none.
     """
-    spatial = [r for r in records if r.cells > 1]
+    dependent = find_dependent(records) or set(range(len(records)))
+    spatial = [r for i, r in enumerate(records) if r.cells > 1 and i in dependent]
     gradient_vanishes = is_vanishing(records)
     reached = [r for r in spatial if r.reaches and (r.touched or gradient_vanishes)]
     features = [r for r in reached if not _NOT_FEATURES.search(r.kind) and not r.answers]
+    features = _remove_heads(features, records)
     if not features:
         problem, remedy = _explain_missing_features(records, len(spatial), len(reached))
         last_outputs = ", ".join(f"{r.name} {list(r.shape)}" for r in records[-5:]) or "none"
         raise NotExplainableError(f"No layer to explain: {problem}. The last outputs were: {last_outputs}. {remedy}")
     return features
+
+
+def _remove_heads(features: list[LayerRecord], records: Sequence[LayerRecord]) -> list[LayerRecord]:
+    """Leave out the outputs of heads: weights or scores of positions instead of features.
+
+    - Maps of one channel.
+    - Maps of a convolution or linear layer that hold a part of the evidence (not all paths from the images go through
+      them) and that the score reads without another layer in between: an auxiliary head, a detector's class scores.
+    - Maps that hold a part of it, from a module that runs on several grids: a detector's head on each level.
+
+    All are kept if there are no others.
+    """
+    passages = find_passages(records)
+    grids: dict[str, set[Grid | None]] = defaultdict(set)
+    for record in records:
+        grids[record.name].add(record.grid)
+    partial = {r.key for i, r in enumerate(records) if i not in passages}
+    last = {r.key for r in records if r.is_scored}
+    last |= {  # read through the module around it, which joins the scores of all levels
+        records[i].key
+        for r in records
+        if r.is_scored and not r.cells
+        for i in r.reads or ()
+        if i != IMAGES and _is_inside(records[i].name, r.name)
+    }
+
+    def is_head(record: LayerRecord) -> bool:
+        if record.channels == 1:
+            return True
+        is_last_layer = record.key in last and bool(_LINEAR.search(record.kind))
+        return record.key in partial and (is_last_layer or len(grids[record.name]) > 1)
+
+    return [r for r in features if not is_head(r)] or features
 
 
 def _explain_missing_features(records: Sequence[LayerRecord], spatial: int, reached: int) -> tuple[str, str]:
@@ -71,10 +114,59 @@ def find_enclosing_output(
         records: The whole trace.
     """
     same_grid = [r for r in features if r.grid == record.grid]
-    block = find_enclosing_block(record, records)
-    if block and not is_stack_member(record, records):
-        record = find_last_map_before(block, record, same_grid) or record
+    passages = list_passages(record, same_grid, records)
+    record = leave_blocks(passages, records) if passages else leave_block(record, same_grid, records)
     return find_next_norm(record, same_grid, records) or record
+
+
+def list_passages(
+    record: LayerRecord, same_grid: Sequence[LayerRecord], records: Sequence[LayerRecord]
+) -> list[LayerRecord]:
+    """List the maps up to a record, on its grid, through which every path from the images to the score goes.
+
+    ViT with a class token: the outputs of all blocks but the last. Encoder and decoder: up to the encoder's output.
+    None if more than one block lies between the last of them and the record, as in a feature pyramid.
+    """
+    position = records.index(record)
+    positions = sorted(i for i in find_passages(records) if i <= position and records[i] in same_grid)
+    if not positions:
+        return []
+    between = [records[i] for i in sorted(find_ancestors(position, records, positions[-1]))]
+    is_near = is_one_block([*between, record], records[positions[-1]], records)
+    return [records[i] for i in positions] if is_near else []
+
+
+def is_one_block(outputs: Sequence[LayerRecord], before: LayerRecord, records: Sequence[LayerRecord]) -> bool:
+    """Return whether outputs belong to one module that does not contain the map before them, or are a single one.
+
+    Modules that run several times, such as a shared activation, have no place in the model, and do not count.
+    """
+    num_calls = Counter(r.name for r in records)
+    paths = [r.name.split(".") for r in outputs if num_calls[r.name] == 1]
+    common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))]
+    module = ".".join(common)
+    return len(paths) < 2 or bool(module and not _is_inside(f"{before.name}.", module))
+
+
+def leave_blocks(passages: Sequence[LayerRecord], records: Sequence[LayerRecord]) -> LayerRecord:
+    """Return the last passage that is not inside a block that returns something else, from the inside out.
+
+    A block that widens the channels in front of a step to a coarser grid is left; a stage that ends with this step is
+    not, since its blocks keep the number of channels.
+    """
+    record = passages[-1]
+    while block := find_enclosing_block(record, records):
+        earlier = find_last_map_before(block, record, passages)
+        if earlier is None or earlier.channels == record.channels:
+            break
+        record = earlier
+    return record
+
+
+def leave_block(record: LayerRecord, same_grid: Sequence[LayerRecord], records: Sequence[LayerRecord]) -> LayerRecord:
+    """Return the last map before the innermost block around a record that returns something else, or the record."""
+    block = find_enclosing_block(record, records)
+    return (find_last_map_before(block, record, same_grid) if block else None) or record
 
 
 def find_enclosing_block(record: LayerRecord, records: Sequence[LayerRecord]) -> str:
@@ -103,24 +195,6 @@ def find_last_map_before(block: str, record: LayerRecord, same_grid: Sequence[La
     """
     earlier = [r for r in same_grid[: same_grid.index(record)] if not _is_inside(f"{r.name}.", block)]
     return earlier[-1] if earlier else None
-
-
-def is_stack_member(record: LayerRecord, records: Sequence[LayerRecord]) -> bool:
-    """Return whether a sequence of tokens is the output of a block in a stack, which is not a branch of the stack.
-
-    The next block has the next number, and parts of the same names, as in ``nn.TransformerEncoder``. The output of
-    ``layers.0`` holds all tokens, although the encoder around it returns those of ``layers.1``.
-    """
-    if not record.tokens:
-        return False
-    prefix, number = re.fullmatch(r"(.*?)(\d*)", record.name).groups()  # type: ignore[union-attr]  # always matches
-    names = [name for r in records for name in (r.name, *r.inner)]
-
-    def list_parts(index: int) -> set[str]:
-        block = f"{prefix}{index}"
-        return {name.removeprefix(f"{block}.") for name in names if _is_inside(name, block)}
-
-    return bool(number and list_parts(int(number))) and list_parts(int(number)) == list_parts(int(number) + 1)
 
 
 def find_next_norm(

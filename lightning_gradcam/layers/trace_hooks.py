@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from lightning_gradcam.capture.hooks import is_traceable, named_layers, register_hooks
 from lightning_gradcam.capture.layer import LayerRecord, is_vanishing
@@ -22,6 +23,7 @@ from lightning_gradcam.capture.outputs import (
 from lightning_gradcam.layers.axis_tracking import AxisTracker
 from lightning_gradcam.layers.spatial_grid import GridInference, GridReading
 from lightning_gradcam.layers.tensor_history import TensorOrigin
+from lightning_gradcam.layers.trace_graph import TraceGraph
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward
 
@@ -36,6 +38,8 @@ class _TracedOutput:
         version: Version of the clone when it was recorded.
         returned_by: Modules that returned it, the innermost first, each with the number of its call.
         origin: Maker and inputs.
+        made_by: The node of autograd's graph that computed it; None without grad.
+        goes_on_at: The node of the clone.
     """
 
     value: Tensor
@@ -43,6 +47,8 @@ class _TracedOutput:
     version: int
     returned_by: list[tuple[nn.Module, int]]
     origin: TensorOrigin
+    made_by: Node | None
+    goes_on_at: Node | None
 
 
 @dataclass
@@ -57,11 +63,11 @@ class _Tracer:
     def enter_module(self, module: nn.Module, args: Any) -> Any:
         """Record a module's inputs before it runs (a forward pre-hook)."""
         args = replace_inference_arguments(module, args)
-        inputs = [(arg, get_version(arg)) for arg in args if isinstance(arg, Tensor)]
+        inputs = [(tensor, get_version(tensor)) for tensor in list_float_tensors(args)]
         self.open_calls.append((len(self.outputs), inputs))
         return args
 
-    def leave_module(self, module: nn.Module, _args: Any, output: Any) -> Any:
+    def leave_module(self, module: nn.Module, args: Any, output: Any) -> Any:
         """Record a module's output after it has run, and replace it by a clone with grad (a forward hook)."""
         first_inner, inputs = self.open_calls.pop()
         call = self.calls[module]
@@ -79,8 +85,9 @@ class _Tracer:
                     record.returned_by.append((module, call))
                 return None
         value, passed_on = with_grad(tensor)  # also inside a no_grad block of the model
-        origin = TensorOrigin(module, tensor, passed_on, [arg for arg, _ in inputs], first_inner)
-        self.outputs.append(_TracedOutput(value, passed_on, passed_on._version, [(module, call)], origin))
+        origin = TensorOrigin(module, tensor, passed_on, [arg for arg in args if isinstance(arg, Tensor)], first_inner)
+        returned_by, nodes = [(module, call)], (value.grad_fn, passed_on.grad_fn)
+        self.outputs.append(_TracedOutput(value, passed_on, passed_on._version, returned_by, origin, *nodes))
         return replace_tensor(output, tensor, passed_on)
 
     def _has_batch_axis(self, tensor: Tensor) -> bool:
@@ -90,7 +97,7 @@ class _Tracer:
 
 
 def run_traced(
-    model: nn.Module, probe: Probe, forward: Forward, score: Callable[[Any], Tensor]
+    model: nn.Module, probe: Probe, forward: Forward, score: Callable[[Any], Tensor], needs_grad: bool = True
 ) -> tuple[tuple[LayerRecord, ...], Any]:
     """Run the model once with grad and list what its modules returned, in order of execution.
 
@@ -99,6 +106,8 @@ def run_traced(
         probe: A few images.
         forward: Calls the model.
         score: Turns the model's output into scores ``(n,)`` or ``(n, k)``.
+        needs_grad: Whether the images require a gradient, which shows what is computed from them. A model that turns
+            them into arrays does not accept this.
 
     Returns:
         One `LayerRecord` per distinct tensor with a batch dimension, and the model's output.
@@ -108,21 +117,40 @@ def run_traced(
     pre_hooks = [(module.register_forward_pre_hook, tracer.enter_module) for module in names]
     hooks = [(module.register_forward_hook, tracer.leave_module) for module in names]
     with torch.enable_grad():
+        # Not a leaf, so that the model can change it in place.
+        images = probe.images.detach().requires_grad_(needs_grad).clone()
+        images_node = images.grad_fn
         with register_hooks([*pre_hooks, *hooks]):  # type: ignore[list-item]  # pre-hooks take no output
-            output = forward(model, probe)
+            output = forward(model, replace(probe, images=images))
         scores = score(output)
+        links = _link_outputs(images_node, tracer.outputs, scores)
         gradients: Sequence[Tensor | None] = [None] * len(tracer.outputs)
         if tracer.outputs and scores.requires_grad:
             gradients = torch.autograd.grad(scores.sum(), [o.value for o in tracer.outputs], allow_unused=True)
-    inference, tracker = GridInference(probe.size, len(probe)), AxisTracker(probe.images)
+    inference, tracker = GridInference(probe.size, len(probe)), AxisTracker(images)
     readings = [inference.read_output(traced.origin, tracker) for traced in tracer.outputs]
     records = [
-        _to_record(traced, names, tracer.calls, reading, gradient)
-        for traced, reading, gradient in zip(tracer.outputs, readings, gradients, strict=True)
+        replace(_to_record(traced, names, tracer.calls, reading, gradient), reads=reads, is_scored=is_scored)
+        for traced, reading, gradient, (reads, is_scored) in zip(
+            tracer.outputs, readings, gradients, links, strict=True
+        )
     ]
     if not is_vanishing(records):
         records = [replace(r, reaches=r.touched > 0) if r.tokens else r for r in records]
     return tuple(records), output
+
+
+def _link_outputs(
+    images_node: Node | None, outputs: Sequence[_TracedOutput], scores: Tensor
+) -> list[tuple[frozenset[int], bool]]:
+    """Find what each output was computed from, and whether the score was computed from it directly."""
+    graph = TraceGraph(images_node)
+    reads = []
+    for index, traced in enumerate(outputs):
+        reads.append(graph.find_sources(traced.made_by))
+        graph.add(traced.goes_on_at, index)
+    scored = graph.find_sources(scores.grad_fn)
+    return [(sources, index in scored) for index, sources in enumerate(reads)]
 
 
 def _to_record(

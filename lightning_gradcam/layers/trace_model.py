@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from lightning_gradcam.capture.isolation import fill_zero_parameters, isolated
 from lightning_gradcam.capture.layer import LayerRecord
+from lightning_gradcam.errors import ForwardError
+from lightning_gradcam.layers.dependence import connect_changed
 from lightning_gradcam.layers.trace_hooks import run_traced
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
@@ -62,12 +65,28 @@ def _trace(model: nn.Module, images: Probe, forward: Forward, target: Target) ->
         if explains_class and kind.refining_scores:
             refined = [_run(model, images, forward, refining_score)[0] for refining_score in kind.refining_scores]
             records = merge_traces([records, *refined])
+
+    @contextmanager
+    def isolate() -> Iterator[None]:
+        with isolated(model), fill_zero_parameters(model):
+            yield
+
+    records = connect_changed(records, model, images, forward, isolate)
     return ModelTrace(kind.mark_outputs(records, output, images), output, kind)
 
 
 def _run(model: nn.Module, images: Probe, forward: Forward, score: Target) -> tuple[tuple[LayerRecord, ...], Any]:
     """Run one traced pass and return its records and the output."""
-    return run_traced(model, images, forward, lambda output: score(output, images))
+
+    def score_output(output: Any) -> Tensor:
+        return score(output, images)
+
+    try:
+        return run_traced(model, images, forward, score_output)
+    except ForwardError as error:
+        if "requires grad" not in str(error):
+            raise
+        return run_traced(model, images, forward, score_output, needs_grad=False)
 
 
 def merge_traces(traces: Sequence[Sequence[LayerRecord]]) -> tuple[LayerRecord, ...]:
