@@ -104,7 +104,7 @@ class FitController:
             self.start_monitoring(trainer, module, before_training=True)
         if self.monitor and self._agree(is_before_first_step(trainer)):
             self.take_snapshot(trainer, module, "start · before the first step", get_log_step(trainer))
-            self.log_directly(trainer, without=("drift", "drift_from_start"))
+            self.log_directly(trainer)
             self.explained_at = None  # not the batch's number: the end of its epoch may have the same one
 
     def start_monitoring(self, trainer: Any, module: nn.Module, *, before_training: bool = False) -> None:
@@ -114,11 +114,21 @@ class FitController:
             if self.monitor and not self.monitor.tracker.snapshots:  # nothing was resumed
                 self.logger.reset()
                 self.schedule.first_epoch, self.explained_at = None, None
+                self._describe_start(trainer, before_training)
             self.checkpoint = None
             if self.ranks.is_rank_zero:
                 lines = self.session.summarize()
                 rank_zero_info("GradCAMCallback explains\n" + "\n".join(f"  {k}: {line}" for k, line in lines.items()))
                 self.logger.log_summary(trainer, lines, get_log_step(trainer))
+
+    def _describe_start(self, trainer: Any, before_training: bool) -> None:
+        """Say in the summary if the first snapshot is not one of the initial weights."""
+        if not (before_training and is_before_first_step(trainer)):
+            self.session.add_source(
+                "start",
+                f"the first snapshot, in epoch {trainer.current_epoch}: `drift_from_start` compares with it, because "
+                "the images were not complete before the first step (pass `probe=(images, labels)`)",
+            )
 
     def take_snapshot_if_due(self, trainer: Any, module: nn.Module, step: int, wait: bool = False) -> None:
         """Take a snapshot at the end of an epoch or validation if it is due, and log.
@@ -166,10 +176,10 @@ class FitController:
             self.warn_once(self.schedule.warning, *monitor.find_problems(snapshot))
             self.warn_once.warn_on_this_rank(monitor.sharded_explainer.memory_warning)
 
-    def log_directly(self, trainer: Any, without: tuple[str, ...] = ()) -> None:
+    def log_directly(self, trainer: Any) -> None:
         """Log the latest numbers in a hook where Lightning does not allow `log`."""
         if not self.guard.gave_up:
-            self.logger.log_directly(trainer, without)
+            self.logger.log_directly(trainer)
 
     def log_film(self, trainer: Any) -> None:
         """Log the film of the run so far."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from lightning_gradcam.callback.trainer import find_monitored_names
 from lightning_gradcam.callback.warn_once import WarnOnce
 from lightning_gradcam.loggers import log_image, log_numbers, log_text, sanitize_tag
 from lightning_gradcam.monitor.distributed import Ranks
-from lightning_gradcam.stability.drift import select_logged
+from lightning_gradcam.stability.drift import is_comparison, select_logged
 
 
 class SnapshotLogger:
@@ -53,9 +53,11 @@ class SnapshotLogger:
         monitored = {name.removeprefix(prefix) for name in find_monitored_names(trainer) if name.startswith(prefix)}
         values = self._broadcast(select_logged(self.values, monitored, has_snapshot, gave_up))
         for name in sorted(values.keys() - self.values.keys()) if has_snapshot else ():
-            self.warn_once(
-                f"`{self.tag}/{name}` is monitored, but this run cannot measure it: its value stays at {values[name]}."
-            )
+            if not is_comparison(name):  # those come with the second snapshot
+                self.warn_once(
+                    f"`{self.tag}/{name}` is monitored, but this run cannot measure it: its value stays at "
+                    f"{values[name]}."
+                )
         return values
 
     def _broadcast(self, values: Mapping[str, Tensor | float]) -> Mapping[str, Tensor | float]:
@@ -78,10 +80,10 @@ class SnapshotLogger:
             reduce_fx="max",
         )
 
-    def log_directly(self, trainer: Any, without: Sequence[str] = ()) -> None:
-        """Log to the loggers, in hooks where Lightning does not allow `log`; all curves but those in ``without``."""
+    def log_directly(self, trainer: Any) -> None:
+        """Log to the loggers, in hooks where Lightning does not allow `log`."""
         if self.ranks.is_rank_zero:
-            values = {name: float(v) for name, v in self.values.items() if name.split("/")[0] not in without}
+            values = {name: float(value) for name, value in self.values.items()}
             self.warn_once(*log_numbers(trainer.loggers, self._add_prefix(values), self.step))
 
     def _add_prefix(self, values: Mapping[str, Any]) -> dict[str, Any]:

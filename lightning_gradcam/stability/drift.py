@@ -118,8 +118,8 @@ class DriftTracker:
 
         Returns:
             0-dimensional float32 tensors on the maps' device. The first layer has the plain names, others have names
-            such as ``drift/layer3``. If no image has a value, the latest number is repeated; `measured` has NaN then,
-            and also ``drift_error``, the standard error.
+            such as ``drift/layer3``. The first snapshot has nothing to compare with, and no drift. If no image has a
+            value, the latest number is repeated; `measured` has NaN then, and also ``drift_error``, the standard error.
         """
         current, maps = explanations[0], explanations[0].maps
         numbers = dict(further or {})
@@ -141,11 +141,12 @@ class DriftTracker:
             for column in mean_and_error(torch.stack(list(values.values())))
         )
         numbers |= means
-        self.previous = SnapshotMaps(maps, current.explained)
+        is_first, self.previous = self.previous is None, SnapshotMaps(maps, current.explained)
         self.start = self.start or self.previous
         self.measured = {**numbers, **{f"drift_error{suffix}": errors[f"drift{suffix}"] for suffix in suffixes}}
         self.snapshots += 1
-        self.last = self._replace_nonfinite(numbers)
+        measurable = {name: v for name, v in numbers.items() if not (is_first and is_comparison(name))}
+        self.last = self._replace_nonfinite(measurable)
         return self.last
 
     def _compare(self, explanations: Sequence[Explanation]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -194,6 +195,15 @@ class DriftTracker:
         self.last = {name: value.to(device) for name, value in state["last"].items()}
         memories = {name: SnapshotMaps.from_state_dict(memory, device) for name, memory in state["memories"].items()}
         self.start, self.previous = memories.get("start"), memories.get("previous")
+
+
+def is_comparison(name: str) -> bool:
+    """Return whether a curve compares a snapshot with earlier ones, so that the first one has no value.
+
+    >>> [is_comparison(name) for name in ("drift", "drift_from_start/layer3", "overhead", "accuracy")]
+    [True, True, True, False]
+    """
+    return name.split("/")[0] in ("drift", "drift_from_start", "overhead")
 
 
 def select_logged(
