@@ -11,6 +11,10 @@ class ForwardError(NotExplainableError):
     """The model's own forward pass raised an error, which is the ``__cause__``."""
 
 
+class UninitializedModelError(NotExplainableError):
+    """The model creates parameters in its first forward pass, and has not run yet."""
+
+
 class IncompatibleError(ValueError):
     """Two baselines, or a baseline and a model, cannot be compared; the message states the reason and the remedy."""
 

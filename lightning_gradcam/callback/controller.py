@@ -22,6 +22,7 @@ from lightning_gradcam.callback.trainer import (
     is_last_epoch,
 )
 from lightning_gradcam.callback.warn_once import WarnOnce
+from lightning_gradcam.errors import UninitializedModelError
 from lightning_gradcam.layers import check_layers
 from lightning_gradcam.monitor.distributed import Ranks
 from lightning_gradcam.monitor.monitor import ProbeMonitor
@@ -88,6 +89,8 @@ class FitController:
     def start(self, trainer: Any, module: nn.Module) -> None:
         """Resume from a checkpoint; or choose the layers before the first step, and explain the probe if complete.
 
+        A model that creates parameters in its first forward pass is explained after the first epoch.
+
         Raises:
             TypeError: An argument has a wrong type.
             ValueError: An argument does not fit the model.
@@ -99,7 +102,10 @@ class FitController:
             return
         if not has_saved_probe:
             with self.guard.catch(before_training=True):
-                self.session.build_explainer(module, trainer.precision_plugin)
+                try:
+                    self.session.build_explainer(module, trainer.precision_plugin)
+                except UninitializedModelError:
+                    return  # the first step creates the parameters; the first snapshot follows it
         if self._agree(has_saved_probe or self.session.is_complete):
             self.start_monitoring(trainer, module, before_training=True)
         if self.monitor and self._agree(is_before_first_step(trainer)):

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-import random
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils import checkpoint
 
-SEED = 0
-"""The random seed inside of `isolated`: the same weights give the same map."""
+from lightning_gradcam.capture.module_state import isolate_modules
+from lightning_gradcam.capture.random_state import preserve_random_state
 
 _NOISE = 0.02
 """The standard deviation of the noise that `fill_zero_parameters` puts in place of zeros."""
@@ -28,9 +24,10 @@ def isolated(model: nn.Module) -> Iterator[None]:
 
     Restored, also after an exception:
 
-    - every attribute of every module, including the train flag, which is set as an attribute because models override
+    - every attribute of every module, its hooks, children and parameters, and the containers, objects and caches that
+      they fill, see `module_state.isolate_modules`. The train flag is set as an attribute, because models override
       `train` and `eval`;
-    - buffers, and `.grad` and `requires_grad` of parameters;
+    - buffers, and `.grad`, `requires_grad` and hooks of parameters;
     - the random state of PyTorch (CPU and the model's devices), NumPy and Python;
     - grad mode, inference mode and the autocast weight cache;
     - the fast path of `nn.TransformerEncoder`, which skips hooks of inner modules.
@@ -47,11 +44,11 @@ def isolated(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_preserve_random_state(parameters))
+        stack.enter_context(preserve_random_state(parameters))
         stack.enter_context(_preserve_switches(use_fastpath=not any(issubclass(cls, _SKIPS_HOOKS) for cls in classes)))
         if "torch._dynamo" in sys.modules:  # something was compiled: a module, or a function that a module calls
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(_isolate_attributes(eager))
+        stack.enter_context(isolate_modules(eager))
         stack.enter_context(_isolate_scripted(scripted))
         stack.enter_context(_preserve_gradients(parameters))
         yield
@@ -67,40 +64,6 @@ def _list_modules(model: nn.Module) -> list[nn.Module]:
             modules[module] = None
             pending += [child for child in module._modules.values() if child is not None]
     return list(modules)
-
-
-@contextmanager
-def _preserve_random_state(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Seed all random number generators, and restore their states afterwards."""
-    devices = sorted({d for d in {p.device for p in parameters} if d.type not in ("cpu", "meta")}, key=str)
-    accelerators = [(torch.get_device_module(device), device) for device in devices]
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    states = [module.get_rng_state(*_list_device_arguments(device)) for module, device in accelerators]
-    try:
-        reseed(*devices)
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(cpu)
-        for (module, device), state in zip(accelerators, states, strict=True):
-            module.set_rng_state(state, *_list_device_arguments(device))
-
-
-def reseed(*devices: torch.device) -> None:
-    """Seed the generators of the CPU and these devices; call it inside of `isolated` only, which restores them."""
-    random.seed(SEED)
-    np.random.seed(SEED)
-    torch.default_generator.manual_seed(SEED)
-    for device in devices:
-        if device.type not in ("cpu", "meta"):
-            module = torch.get_device_module(device)
-            with module.device(device) if hasattr(module, "device") else nullcontext():
-                module.manual_seed(SEED)
-
-
-def _list_device_arguments(device: torch.device) -> tuple[torch.device, ...]:
-    return () if device.type == "mps" else (device,)  # there is one MPS device, and its functions take no device
 
 
 _SKIPS_HOOKS = (nn.TransformerEncoder, nn.TransformerEncoderLayer)
@@ -132,51 +95,6 @@ class _BypassCheckpoint:
         return function(*args)
 
 
-_IMMUTABLE = frozenset({bool, int, float, str, bytes, type(None), tuple, torch.Size, torch.dtype, torch.device})
-"""Types of attributes that a forward pass cannot change in place."""
-
-_MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
-"""Names of attributes that every module has: flags, and dictionaries of hooks, parameters and children."""
-
-_NON_PERSISTENT = "_non_persistent_buffers_set"
-"""The only one of `_MODULE_ATTRIBUTES`, apart from the buffers, that registering a buffer in a forward pass changes."""
-
-
-@contextmanager
-def _isolate_attributes(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Switch modules to evaluation on copies of their attributes, and restore the originals afterwards.
-
-    Each module gets a new ``__dict__`` for the pass and its original one afterwards, which the pass has not changed.
-    Forward passes change tensors, buffers and containers (the state of metrics, for example) in place, so these are
-    copied. Objects of other types are restored as references; what a pass changes inside of them stays changed.
-    """
-    originals = [(module, vars(module)) for module in modules]
-    buffers = {id(b): b for _, attributes in originals for b in attributes["_buffers"].values() if b is not None}
-    copies = {key: buffer.clone() for key, buffer in buffers.items()}  # one per buffer, also if modules share it
-    try:
-        for module, attributes in originals:
-            isolated_attributes = {**attributes, "training": False, _NON_PERSISTENT: set(attributes[_NON_PERSISTENT])}
-            for name, value in attributes.items():
-                if name not in _MODULE_ATTRIBUTES and type(value) not in _IMMUTABLE:  # true for few attributes
-                    isolated_attributes[name] = _copy_attribute(name, value)
-            isolated_attributes["_buffers"] = {
-                name: copies.get(id(buffer)) for name, buffer in attributes["_buffers"].items()
-            }
-            object.__setattr__(module, "__dict__", isolated_attributes)
-        yield
-    finally:
-        for module, attributes in originals:
-            object.__setattr__(module, "__dict__", attributes)
-
-
-def _copy_attribute(name: str, value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.clone()
-    # Names of PyTorch's own dictionaries, of hooks for example, begin with "_".
-    is_container = isinstance(value, (list, set, deque)) or (isinstance(value, dict) and name[0] != "_")
-    return copy.copy(value) if is_container else value
-
-
 @contextmanager
 def _isolate_scripted(modules: Sequence[torch.jit.ScriptModule]) -> Iterator[None]:
     """Switch TorchScript modules to evaluation, and write their flags and buffers back, which cannot be exchanged."""
@@ -194,16 +112,44 @@ def _isolate_scripted(modules: Sequence[torch.jit.ScriptModule]) -> Iterator[Non
 
 @contextmanager
 def _preserve_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Restore `.grad` and `requires_grad` of parameters afterwards."""
+    """Restore `.grad`, `requires_grad` and the hooks of parameters afterwards."""
     states = [(p, p.grad, p.requires_grad) for p in parameters]
+    hooks = [[_copy_hooks(h) for h in _list_hooks(p)] for p in parameters]
     try:
         yield
     finally:
-        for parameter, grad, requires_grad in states:
+        for (parameter, grad, requires_grad), saved in zip(states, hooks, strict=True):
             if parameter.requires_grad is not requires_grad:
                 parameter.requires_grad_(requires_grad)
             if parameter.grad is not grad:
                 parameter.grad = grad
+            if _list_hooks(parameter) != saved:
+                for name, entries in zip(_HOOK_NAMES, saved, strict=True):
+                    setattr(parameter, name, _restore_hooks(getattr(parameter, name), entries))
+
+
+_Hooks: TypeAlias = dict[int, Any] | None
+"""The hooks of a parameter by the numbers of their handles; None until the first one."""
+
+
+_HOOK_NAMES = ("_backward_hooks", "_post_accumulate_grad_hooks")
+
+
+def _list_hooks(parameter: nn.Parameter) -> list[_Hooks]:
+    return [getattr(parameter, name) for name in _HOOK_NAMES]
+
+
+def _copy_hooks(hooks: _Hooks) -> _Hooks:
+    return None if hooks is None else hooks.copy()
+
+
+def _restore_hooks(hooks: _Hooks, saved: _Hooks) -> _Hooks:
+    """Give a dictionary the hooks it had, in place: handles refer to it."""
+    if hooks is None or saved is None:
+        return None
+    hooks.clear()
+    hooks.update(saved)
+    return hooks
 
 
 @contextmanager

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from lightning_gradcam.capture.hooks import named_layers
 from lightning_gradcam.capture.layer import Layer, LayerRecord
-from lightning_gradcam.errors import NotExplainableError
+from lightning_gradcam.errors import NotExplainableError, UninitializedModelError
 
 _TORCHSCRIPT = "is a TorchScript module and does not support hooks. Replace it with its eager module."
 
@@ -21,6 +22,7 @@ def check_model(model: nn.Module) -> None:
     Raises:
         TypeError: The model is not a module.
         NotExplainableError: The model is a TorchScript module.
+        UninitializedModelError: The model has lazy modules that have not run yet.
 
     >>> check_model("resnet18")
     Traceback (most recent call last):
@@ -35,6 +37,25 @@ def check_model(model: nn.Module) -> None:
         raise NotExplainableError(
             f"{type(model).__name__} is a TorchScript module and does not support hooks. Pass the eager model from "
             "which it was compiled."
+        )
+    check_initialized(model, [name for name, parameter in model.named_parameters() if is_lazy(parameter)])
+
+
+def check_initialized(model: nn.Module, missing: Sequence[str]) -> None:
+    """Check that no parameter is created in a forward pass.
+
+    Args:
+        model: The model.
+        missing: Names of the parameters that have no values yet.
+
+    Raises:
+        UninitializedModelError: There are such parameters.
+    """
+    if missing:
+        names = ", ".join(repr(name) for name in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise UninitializedModelError(
+            f"{type(model).__name__} creates parameters in its first forward pass ({names}), so it has no weights to "
+            "explain yet. Run the model once on a batch before."
         )
 
 

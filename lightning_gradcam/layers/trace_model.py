@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_gradcam.capture.isolation import fill_zero_parameters, isolated
 from lightning_gradcam.capture.layer import LayerRecord
 from lightning_gradcam.errors import ForwardError
+from lightning_gradcam.layers.checks import check_initialized
 from lightning_gradcam.layers.dependence import connect_changed
 from lightning_gradcam.layers.trace_hooks import run_traced
 from lightning_gradcam.probe.probe import Probe
@@ -60,7 +61,9 @@ def _trace(model: nn.Module, images: Probe, forward: Forward, target: Target) ->
         return find_output_kind(output, probe).trace_score(output, probe)
 
     with isolated(model), fill_zero_parameters(model):
+        initialized = {name for name, _ in model.named_parameters()}
         records, output = _run(model, images, forward, score if explains_class else target)
+        check_initialized(model, [name for name, _ in model.named_parameters() if name not in initialized])
         kind = find_output_kind(output, images).for_model(model, images)
         if explains_class and kind.refining_scores:
             refined = [_run(model, images, forward, refining_score)[0] for refining_score in kind.refining_scores]

@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_gradcam.capture.isolation import reseed
 from lightning_gradcam.capture.layer import PIXELS
 from lightning_gradcam.capture.passes import CapturedPass
+from lightning_gradcam.capture.random_state import reseed
 from lightning_gradcam.methods.base import METHODS, BasePassMethod
 from lightning_gradcam.methods.captum_adapter import BATCH_SIZE, adapt_for_captum, compute_image_gradients
 from lightning_gradcam.methods.neuron import Neuron, name_method, score_neuron, to_neuron

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_gradcam.capture.isolation import reseed
 from lightning_gradcam.capture.layer import PIXELS
 from lightning_gradcam.capture.passes import CapturedPass
+from lightning_gradcam.capture.random_state import reseed
 from lightning_gradcam.methods.base import METHODS
 from lightning_gradcam.methods.captum_adapter import BATCH_SIZE, CaptumScore, adapt_for_captum
 from lightning_gradcam.methods.pixel_method import PixelMethod

@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers.logger import Logger
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils import checkpoint
 
 Page: TypeAlias = dict[str, Any]
@@ -102,9 +103,10 @@ class Notebook(Logger):
 def state_of(model: nn.Module) -> dict[str, Any]:
     """A model and the process around it."""
     numpy: Any = np.random.get_state()
+    parameters = {name: p for name, p in model.named_parameters() if not is_lazy(p)}
     return {
-        "parameter": {name: _counted(p) for name, p in model.named_parameters()},
-        "gradient": {name: p.grad for name, p in model.named_parameters()},
+        "parameter": {name: _counted(p) for name, p in parameters.items()},
+        "gradient": {name: p.grad for name, p in parameters.items()},
         "buffer": {name: _counted(b) for name, b in model.named_buffers()},
         "module": {name: _attributes(module) for name, module in model.named_modules()},
         "random state": {

@@ -29,6 +29,18 @@ def isolation(old: str, new: str, about: str) -> Break:
     return Break("capture/isolation.py", old, new, about)
 
 
+def module_state(old: str, new: str, about: str) -> Break:
+    return Break("capture/module_state.py", old, new, about)
+
+
+def held_state(old: str, new: str, about: str) -> Break:
+    return Break("capture/held_state.py", old, new, about)
+
+
+def random_state(old: str, new: str, about: str) -> Break:
+    return Break("capture/random_state.py", old, new, about)
+
+
 def run(old: str, new: str, about: str) -> Break:
     return Break("callback/controller.py", old, new, about)
 
@@ -51,13 +63,13 @@ BREAKS = {
         "checkpoint.CheckpointFunction = _BypassCheckpoint", "_ = checkpoint_function",
         "reentrant checkpointing is bypassed in a snapshot",
     ),
-    "torch random state": isolation(
+    "torch random state": random_state(
         "torch.set_rng_state(cpu)", "cpu", "the random state of PyTorch is restored",
     ),
-    "numpy random state": isolation(
+    "numpy random state": random_state(
         "np.random.set_state(numpy)", "numpy", "the random state of NumPy is restored",
     ),
-    "python random state": isolation(
+    "python random state": random_state(
         "random.setstate(python)", "python", "the random state of Python is restored",
     ),
     "attention fast path": isolation(
@@ -69,28 +81,59 @@ BREAKS = {
     "eager": isolation(
         'if "torch._dynamo" in sys.modules:', "if False:", "compiled code runs eagerly in a snapshot",
     ),
-    "never eval": isolation(
-        'object.__setattr__(module, "__dict__", isolated_attributes)',
-        'object.__setattr__(module, "__dict__", isolated_attributes)\n            module.eval()',
+    "never eval": module_state(
+        "_create_attributes(attributes, clones, held))\n",
+        "_create_attributes(attributes, clones, held))\n            module.eval()\n",
         "`eval()` is never called: modes are set directly",
     ),
-    "train flags": isolation(
+    "train flags": module_state(
         'object.__setattr__(module, "__dict__", attributes)',
         'module.__dict__ = {**attributes, "training": originals[0][1]["training"]}',
         "the training mode of every module is restored",
     ),
-    "attributes copied": isolation(
-        "return value.clone()", "return value", "a snapshot writes to copies of module tensors",
+    "attributes copied": module_state(
+        "isolated_attributes[name] = clones(value)", "pass", "a snapshot writes to copies of module tensors",
     ),
-    "attributes restored": isolation(
+    "attributes restored": module_state(
         'object.__setattr__(module, "__dict__", attributes)', 'module.training = attributes["training"]',
         "the attributes of modules are restored",
     ),
     "requires_grad": isolation(
         "parameter.requires_grad_(requires_grad)", "pass", "`requires_grad` is restored",
     ),
-    "buffers": isolation(
-        "copies = {key: buffer.clone()", "copies = {key: buffer", "a snapshot works on copies of buffers",
+    "buffers": module_state(
+        "None if buffer is None else clones(buffer)", "buffer", "a snapshot works on copies of buffers",
+    ),
+    "hooks restored": module_state(
+        "if registry != entries:", "if False:", "hooks that a snapshot installs or removes are undone",
+    ),
+    "hooks of weights": isolation(
+        "if _list_hooks(parameter) != saved:", "if False:", "hooks on weights are restored",
+    ),
+    "classes of modules": module_state(
+        "if type(module) is not cls:", "if False:", "the classes of modules are restored",
+    ),
+    "parameters restored": module_state(
+        "_restore_parameters(attributes, saved)\n", "pass\n", "modules keep the parameters that they had",
+    ),
+    "lazy parameters": Break(
+        "layers/checks.py", "for name, parameter in model.named_parameters() if is_lazy(parameter)]", "for name in ()]",
+        "parameters are created by the run itself, before the first snapshot",
+    ),
+    "containers restored": held_state(
+        "self._undo.append(partial(_restore_container, container, saved))", "pass",
+        "containers and objects of the model are restored",
+    ),
+    "classes restored": held_state(
+        "self._undo.append(partial(_restore_class, cls, attributes))", "pass",
+        "attributes of the model's classes are restored",
+    ),
+    "function caches": held_state(
+        "self._undo.append(function.cache_clear)", "pass", "function caches that a snapshot fills first are emptied",
+    ),
+    "own generators": held_state(
+        "elif (restore := seed_generator(value)) is not None:", "elif (restore := None):",
+        "generators of the model are restored",
     ),
     "TorchScript": isolation(
         "            module.training = training\n", "", "the training mode of TorchScript parts is restored",
@@ -205,7 +248,7 @@ BREAKS = {
         OFFER.replace("batch,", "pl_module.on_after_batch_transfer(batch, 0),"),
         "batches are copied as the step receives them",
     ),
-    "evaluation": isolation(
+    "evaluation": module_state(
         'isolated_attributes = {**attributes, "training": False, ', "isolated_attributes = {**attributes, ",
         "no module is in train mode in a snapshot",
     ),
