@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from operator import is_
-from types import NoneType
+from types import FunctionType, NoneType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,7 +31,7 @@ _MAX_CLONED_BYTES = 64 << 20
 
 _FunctionCache = type(functools.lru_cache(int))
 
-_CLASS_STATE = frozenset({list, dict, set, deque, _FunctionCache, staticmethod, classmethod})
+_CLASS_STATE = (list, dict, set, deque, _FunctionCache, staticmethod, classmethod)
 """Types of attributes of a class that may hold state."""
 
 _GLOBAL_CACHES: WeakKeyDictionary[type, list[Any]] = WeakKeyDictionary()
@@ -126,7 +126,8 @@ class HeldState:
         """Save the attributes of a class, and what they and the globals next to the class hold."""
         attributes = dict(vars(cls))
         self._undo.append(partial(_restore_class, cls, attributes))
-        self._pending += [getattr(v, "__func__", v) for v in attributes.values() if type(v) in _CLASS_STATE]
+        held = [v for v in attributes.values() if type(v) is not FunctionType and isinstance(v, _CLASS_STATE)]
+        self._pending += [getattr(value, "__func__", value) for value in held]
         if cls not in _GLOBAL_CACHES:
             values = vars(sys.modules[cls.__module__]).values() if cls.__module__ in sys.modules else ()
             _GLOBAL_CACHES[cls] = [value for value in values if type(value) is _FunctionCache]

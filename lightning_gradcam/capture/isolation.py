@@ -145,11 +145,10 @@ def _copy_hooks(hooks: _Hooks) -> _Hooks:
 
 def _restore_hooks(hooks: _Hooks, saved: _Hooks) -> _Hooks:
     """Give a dictionary the hooks it had, in place: handles refer to it."""
-    if hooks is None or saved is None:
-        return None
-    hooks.clear()
-    hooks.update(saved)
-    return hooks
+    if hooks is not None:
+        hooks.clear()  # also where there was none: PyTorch keeps calling those after accumulation
+        hooks.update(saved or {})
+    return None if saved is None else hooks
 
 
 @contextmanager

@@ -240,5 +240,5 @@ ROWS = [
         "function caches", "`functools.cache` of random numbers", "function caches",
         model=with_function_caches, **FIRST,
     ),
-    Regime("own generators", "of PyTorch, NumPy and Python", "own generators", model=OwnGenerators, **FIRST),
+    Regime("generators of the model", "of PyTorch, NumPy and Python", "own generators", model=OwnGenerators, **FIRST),
 ]  # fmt: skip
