@@ -29,6 +29,7 @@ from lightning_gradcam.probe.probe import Probe, restore_pixels
 from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.targets import TARGETS, coerce_target, freeze_classes, target_name
 from lightning_gradcam.targets.embeddings import compares_images
+from lightning_gradcam.targets.output_kinds import OutputName
 
 VERSION = 1
 """Version of the file format."""
@@ -57,6 +58,7 @@ class Baseline(BaselineData):
         store: Literal["images", "hash"] = "images",
         forward: Forward | None = None,
         like: Baseline | None = None,
+        output: OutputName = "auto",
     ) -> Baseline:
         """Explain the images and record the result; the model is left unchanged.
 
@@ -70,7 +72,8 @@ class Baseline(BaselineData):
             store: ``"images"`` stores the images; ``"hash"`` stores only their hash, so that they must be passed
                 again to compare.
             forward: As for `explain`.
-            like: A baseline whose layers, methods and classes are used instead.
+            like: A baseline whose layers, methods, classes and kind of output are used instead.
+            output: As for `explain`.
 
         Raises:
             ValueError: As for `explain`, or if ``store`` is invalid.
@@ -79,16 +82,19 @@ class Baseline(BaselineData):
         if store not in ("images", "hash"):
             raise ValueError(f"Expected `store` to be 'images' or 'hash', but got {store!r}.")
         probe = _coerce_probe(probe)
-        score = _resolve_target(target, probe)
-        _check_single_score(score, probe)
+        score = _coerce_target(target, probe)
+        if score is not None:
+            _check_single_score(score, probe)
         weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
         inputs = probe.to(weight.device)
         inputs = replace(inputs, images=inputs.images.to(weight.dtype))
         if like is not None:
-            layers, method = like.locations
+            (layers, method), output = like.locations, like.metadata.output
             if like.explanation.classes is not None:
                 score = freeze_classes(like.explanation.classes.to(weight.device))
-        explainer = prepare(model, inputs, layers=layers, method=method, target=score, forward=forward)
+        explainer = prepare(model, inputs, layers=layers, method=method, target=score, forward=forward, output=output)
+        kind = explainer.output_kind
+        score = kind.resolve(score, inputs)
         explanation = explain_in_batches(explainer, model, inputs, score)
         noise = None if like is not None else measure_noise(explanation, explainer, model, inputs, score)
         pixels = restore_pixels(probe).float().cpu()
@@ -102,6 +108,7 @@ class Baseline(BaselineData):
             environment=describe_environment(model),
             noise=noise,
             recorded=datetime.now(UTC).isoformat(timespec="seconds"),
+            output=kind.name if kind.is_chosen or kind.name in ("regression", "embedding", "image") else "auto",
         )
         labels = None if probe.classes is None else probe.classes.cpu()
         return Baseline(explanation, pixels if store == "images" else None, labels, metadata)
@@ -201,9 +208,10 @@ def _coerce_probe(probe: Probe | tuple[Tensor, Tensor] | Tensor) -> Probe:
     return probe.without_inference_tensors()
 
 
-def _resolve_target(target: Targets, probe: Probe) -> Target:
+def _coerce_target(target: Targets, probe: Probe) -> Target | None:
+    """Return the target; None for "auto" with labels, which the output may or may not have."""
     if isinstance(target, str) and target == "auto":
-        return TARGETS["label" if probe.classes is not None else "predicted"]
+        return None if probe.classes is not None else TARGETS["predicted"]
     return coerce_target(target)
 
 

@@ -14,6 +14,7 @@ from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.map_status import MapStatus
 from lightning_gradcam.probe.normalization import Normalization
+from lightning_gradcam.targets.output_kinds import OutputName, check_output_name
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class BaselineMetadata:
         noise: 1 - the lowest mean rank correlation when the same model explains the same images in other batch sizes;
             None if the baseline was recorded with ``like``.
         recorded: Time of the recording, in UTC.
+        output: What the model's output was read as; "auto" in files of earlier versions.
     """
 
     methods: tuple[str, ...]
@@ -42,6 +44,7 @@ class BaselineMetadata:
     environment: Mapping[str, str]
     noise: float | None
     recorded: str
+    output: OutputName = "auto"
 
     def describe_normalization(self) -> str:
         """Return the normalization in words."""
@@ -89,8 +92,11 @@ def serialize(baseline: BaselineData) -> tuple[dict[str, Tensor], dict[str, Any]
     optional = {"classes": explanation.classes, "labels": baseline.labels, "images": baseline.images}
     tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
     layers = [explanation.layers[key] for key in keys]
+    metadata = asdict(baseline.metadata)
+    if metadata["output"] == "auto":
+        del metadata["output"]  # as in files of earlier versions
     facts = {
-        **{_FILE_KEYS.get(name, name): value for name, value in asdict(baseline.metadata).items()},
+        **{_FILE_KEYS.get(name, name): value for name, value in metadata.items()},
         "keys": keys,
         "places": [[layer.name, layer.call, layer.reason] for layer in layers],
         "size": list(explanation.size),
@@ -165,7 +171,9 @@ def _check_tensor(name: str, tensor: Tensor, dtype: torch.dtype, has_valid_shape
 
 def _parse_metadata(facts: dict[str, Any], keys: list[Any]) -> BaselineMetadata:
     """Parse the metadata of a file, whose types nothing guarantees; ``keys`` must be text as well."""
+    facts = {"output": "auto", **facts}
     values = {field.name: facts.pop(_FILE_KEYS.get(field.name, field.name)) for field in fields(BaselineMetadata)}
+    check_output_name(values["output"])
     if facts:
         raise ValueError("unknown keys")
     texts = [*keys, *values["methods"], *values["layers"]]

@@ -35,6 +35,7 @@ from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.targets import TARGETS, coerce_target
+from lightning_gradcam.targets.output_kinds import OutputName
 
 
 class GradCAMCallback(AnyCallback):
@@ -50,6 +51,9 @@ class GradCAMCallback(AnyCallback):
         method: A method's name, a `Variant`, a callable of (activations, gradients) or (passes), or a list of these.
         target: ``"auto"`` (the label, or each of several, if batches have labels, else the predicted class), a name
             such as ``"topk"``, an object of `targets`, a class, one per image, or a callable of (output, probe).
+        output: What the model's output is: ``"classes"``, ``"regression"``, ``"embedding"``, ``"segmentation"``,
+            ``"image"``, ``"detection"`` or ``"other"``; ``"auto"`` infers it from the output, the labels, the losses of
+            the training and the data, and the summary says from which.
         probe: The number of images to collect from the batches that Lightning passes to the hooks, or the images
             themselves, preprocessed for the model: a `Probe`, or ``(images, labels)``.
         every_n_epochs: Snapshots are taken in every n-th epoch from the first one on, and in the last.
@@ -91,6 +95,7 @@ class GradCAMCallback(AnyCallback):
         layers: str | Layer | list[str | Layer] | Callable[..., Any] = "auto",
         method: Variant | str | list[Variant | str | Callable[..., Any]] | Callable[..., Any] = "gradcam",
         target: int | str | list[int] | Callable[..., Any] = "auto",
+        output: OutputName = "auto",
         probe: int | Probe | tuple[Tensor, Tensor] = 16,
         every_n_epochs: int = 1,
         max_overhead: float | None = None,
@@ -118,6 +123,7 @@ class GradCAMCallback(AnyCallback):
                 layers=layers,
                 method=import_if_path("method", method, METHODS),
                 target=_resolve_target(target),
+                output=output,
                 probe=coerce_probe(probe),
                 forward=forward,
                 normalization=pixels,

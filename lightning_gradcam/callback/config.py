@@ -24,6 +24,7 @@ from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.render.colors import check_colormap
 from lightning_gradcam.targets import TARGETS, ClassScore, CosineSimilarity, freeze_classes
+from lightning_gradcam.targets.output_kinds import OutputName, check_output_name
 from lightning_gradcam.utils.interpolation import check_interpolation
 
 
@@ -36,6 +37,7 @@ class CallbackConfig:
         method: One method, or several.
         target: The score that is explained; None for the label if there is one, else the predicted class.
         probe: The images, or the number of images to collect.
+        output: What the model's output is; "auto" to infer it.
         forward: How the model is called; None for the default call.
         normalization: The normalization of the images; None to find it in the data.
         class_names: The names of the classes; None to find them in the data.
@@ -61,6 +63,7 @@ class CallbackConfig:
     method: Methods = "gradcam"
     target: Target | None = None
     probe: Probe | int = 16
+    output: OutputName = "auto"
     forward: Forward | None = None
     normalization: Normalization | None = None
     class_names: Sequence[str] | None = None
@@ -163,6 +166,7 @@ VALIDATORS: Sequence[tuple[str, Validator]] = (
     ("class_names", require_type("class_names", list, tuple, type(None))),
     ("method", coerce_methods),
     ("method", check_method_speed),
+    ("output", check_output_name),
     ("save_probe", require_choice("save_probe", "images", "hash")),
     ("fuse", check_fuse),
     ("attack", check_attack),
@@ -219,7 +223,10 @@ def coerce_probe(probe: object) -> Probe | int:
     if isinstance(probe, (tuple, list)) and len(probe) == 2 and all(isinstance(tensor, Tensor) for tensor in probe):
         images, labels = probe
         if labels.ndim == 1 and labels.is_floating_point():
-            raise TypeError(f"Expected integer labels in `probe`, but got {labels.dtype}. Pass `labels.long()`.")
+            raise TypeError(
+                f"Expected integer labels in `probe`, but got {labels.dtype}. Pass `labels.long()`, or "
+                "`Probe(images, labels=labels)` for a regression."
+            )
         return replace(Probe(images), labels=labels)  # in two steps, so that the images are validated first
     description = type(probe).__name__
     if isinstance(probe, (tuple, list)):

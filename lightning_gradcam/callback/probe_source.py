@@ -29,6 +29,11 @@ class ProbeSource:
         return self._collector is not None
 
     @property
+    def label_name(self) -> str:
+        """The name of the labels in the batches; empty for given images."""
+        return "" if self._collector is None else self._collector.label_name
+
+    @property
     def has_images(self) -> bool:
         """Whether there is at least one image to trace the model with."""
         return self._collector is None or len(self._collector) > 0

@@ -31,11 +31,13 @@ from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.monitor.distributed import Ranks
 from lightning_gradcam.monitor.monitor import ProbeMonitor, resolve_target
 from lightning_gradcam.monitor.sharding import ShardedExplainer
-from lightning_gradcam.probe.collector import drop_foreign_labels
-from lightning_gradcam.probe.dataset_info import find_class_names, find_normalization
+from lightning_gradcam.probe.collector import drop_foreign_labels, select_labels
+from lightning_gradcam.probe.dataset_info import find_class_names, find_normalization, find_num_classes
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.targets import TARGETS
+from lightning_gradcam.targets.output_kinds import OutputKind
+from lightning_gradcam.targets.output_kinds.label_clues import LabelClues, read_labels
 
 LIMIT = 64 << 20
 """The largest probe, in bytes, that checkpoints hold; of a larger one they hold the hash."""
@@ -58,6 +60,7 @@ class ProbeSession:
         self.probe_source = ProbeSource(config.probe)
         self.explainer: Explainer | None = None
         self.monitor: ProbeMonitor | None = None
+        self._num_classes: int | None = None
         self._sources: dict[str, str] = {}
         self._probe_state: dict[str, Any] = {}  # the same in every checkpoint
 
@@ -96,6 +99,7 @@ class ProbeSession:
         if self.probe_source.is_collecting and target is TARGETS["label"]:
             target = None  # whether the collected labels are classes is known once the model's classes are
         forward = PrecisionForward(self.ranks.wrap_forward(self._resolve_forward(module)), precision)
+        labels = self._read_labels(probe)
         explainer = self.ranks.run_on_all_ranks(
             lambda: prepare(
                 module,
@@ -106,6 +110,9 @@ class ProbeSession:
                 forward=forward,
                 fuse=self.config.fuse,
                 flips=self.config.flips,
+                output=self.config.output,
+                labels=labels,
+                num_classes=self._num_classes,
             )
         )
         check_class_names(self.config.class_names, explainer.output_kind.num_logits)
@@ -137,10 +144,12 @@ class ProbeSession:
         """
         if checkpoint is not None and checkpoint["probe"] is not None and isinstance(self.config.probe, int):
             self.probe_source = ProbeSource(Probe.from_state_dict(checkpoint["probe"]))
+        self._num_classes = find_num_classes(data_sources)
         explainer = self.explainer or self.build_explainer(module, precision)
         probe, label_warning = self._load_probe(module, precision), ""
+        explainer = self._update_output_kind(explainer, probe) or self.build_explainer(module, precision)
         if self.probe_source.is_collecting:
-            probe, label_warning = drop_foreign_labels(probe, explainer.output_kind.num_logits)
+            probe, label_warning = self._resolve_labels(probe, explainer.output_kind)
         target = self._resolve_target(probe, explainer, [explainer.note, label_warning])
         self.monitor = self.ranks.run_on_all_ranks(lambda: self._build_monitor(probe, explainer, target, data_sources))
         self.warn_once(explainer.note, label_warning)
@@ -156,6 +165,34 @@ class ProbeSession:
         # Collected images are in the run's precision already.
         is_converted = self.probe_source.is_collecting
         return probe if is_converted else replace(probe, images=precision.convert_input(probe.images))
+
+    def _read_labels(self, probe: Probe) -> Sequence[LabelClues]:
+        """Return what may be labels: those of the probe, and what came with collected images."""
+        label_name = self.ranks.broadcast_from_rank_zero(lambda: self.probe_source.label_name)
+        return read_labels(probe, label_name, with_extras=isinstance(self.config.probe, int))
+
+    def _update_output_kind(self, explainer: Explainer, probe: Probe) -> Explainer | None:
+        """Return the explainer with the kind that all labels and the data imply; None if it is another one."""
+        assert explainer.reading is not None
+        current = explainer.output_kind
+        kind = explainer.reading.update(current, probe, self._read_labels(probe), self._num_classes)
+        kind = kind.for_target(self.config.target or TARGETS["predicted"])
+        if (type(kind), kind.head) != (type(current), current.head):
+            return None
+        return replace(explainer, output_kind=kind)
+
+    def _resolve_labels(self, probe: Probe, kind: OutputKind) -> tuple[Probe, str]:
+        """Return collected images with the labels that belong to the output, and a warning if others are dropped."""
+        if kind.label_name is None:
+            name = self.ranks.broadcast_from_rank_zero(lambda: self.probe_source.label_name)
+            return replace(probe, labels=None), (
+                f"The labels {name!r} have the name of another part of the model, so they are not used. Pass "
+                "`probe=(images, labels)` with the labels of the explained output."
+            )
+        if kind.label_name:
+            name = self.ranks.broadcast_from_rank_zero(lambda: self.probe_source.label_name)
+            probe = select_labels(probe, name, kind.label_name)
+        return drop_foreign_labels(probe, kind.num_classes)
 
     def _get_probe(self) -> Probe:
         probe = self.probe_source.get_probe()

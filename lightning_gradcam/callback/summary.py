@@ -10,6 +10,7 @@ from lightning_gradcam.explainer.explainer import Explainer
 from lightning_gradcam.methods.resolve import describe_target
 from lightning_gradcam.monitor.monitor import ProbeMonitor
 from lightning_gradcam.targets import target_name
+from lightning_gradcam.targets.output_kinds import OutputKind
 
 
 def summarize(monitor: ProbeMonitor, probe_source: ProbeSource, sources: Mapping[str, str]) -> dict[str, str]:
@@ -21,14 +22,13 @@ def summarize(monitor: ProbeMonitor, probe_source: ProbeSource, sources: Mapping
         sources: Settings found in the data or the model, and where.
     """
     explainer = monitor.explainer
-    num_classes = explainer.output_kind.num_classes
     lines = {
         "probe": describe_probe(monitor, probe_source),
         **describe_layers(explainer),
         "method": describe_method(monitor),
         "fused": f"{explainer.fuse} of the layers, at the size of the finest" if explainer.fuse else "",
         "attack": f"{short_repr(monitor.attack)}, on pixels from 0 to 1" if monitor.attack is not None else "",
-        "classes": f"{num_classes}, from the width of the model's output" if num_classes else "",
+        "output": describe_output_kind(explainer.output_kind),
         "figure": describe_figure(monitor),
     }
     return {**{name: line for name, line in lines.items() if line}, **sources}
@@ -38,8 +38,11 @@ def describe_probe(monitor: ProbeMonitor, probe_source: ProbeSource) -> str:
     """Return the number and shape of the images, their labels and their source."""
     probe, request = monitor.probe, probe_source.request
     requested = f" (of {request} requested)" if isinstance(request, int) and request > len(probe) else ""
-    labels = "with labels" if monitor.labels is not None else "without labels"
+    kind = monitor.explainer.output_kind
+    labels = "with labels" if monitor.labels is not None or kind.has_labels(probe) else "without labels"
+    labels = "with masks as labels" if kind.reads_masks(probe) else labels
     labels = "with several labels each" if monitor.is_multilabel else labels
+    labels += f" ({kind.label_name})" if kind.label_name and labels != "without labels" else ""
     source = f", from {probe_source.name} batches" if probe_source.name else ""
     noun = "image" if len(probe) == 1 else "images"
     return f"{len(probe)} {noun}{requested} of {tuple(probe.images.shape[1:])}, {labels}{source}"
@@ -54,6 +57,13 @@ def describe_layers(explainer: Explainer) -> dict[str, str]:
         shape = f" ({record.kind}, map {'×'.join(map(str, record.grid or ()))})" if record else ""
         lines[f"layer {layer.key}" if layer.is_module else layer.key] = f"{layer.reason or 'given'}{shape}"
     return lines
+
+
+def describe_output_kind(kind: OutputKind) -> str:
+    """Return what the model's output is taken for, and why."""
+    head = f" of the part {kind.head!r}" if kind.head else ""
+    since = f", since {kind.reason}" if kind.reason else ""
+    return f"{kind.describe()}{head}{since}"
 
 
 def describe_method(monitor: ProbeMonitor) -> str:

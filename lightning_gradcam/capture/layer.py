@@ -100,6 +100,7 @@ class LayerRecord:
         reads: Indices in the trace of the outputs that it was computed from, without another one in between; `IMAGES`
             for the images. None if unknown: then from the one before it.
         is_scored: Whether the score was computed from it without another output in between.
+        is_output: Whether the model's output holds the tensor itself.
     """
 
     name: str
@@ -114,6 +115,7 @@ class LayerRecord:
     answers: bool = False
     reads: frozenset[int] | None = None
     is_scored: bool = False
+    is_output: bool = False
 
     @property
     def key(self) -> tuple[str, int]:

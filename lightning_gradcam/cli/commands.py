@@ -46,6 +46,7 @@ def record_baseline(args: ParsedArgs) -> int:
                 store=options.store,
                 forward=forward,
                 like=like,
+                output=options.output,
             )
         except (ValueError, NotExplainableError) as error:
             raise UsageError(str(error)) from error

@@ -174,6 +174,13 @@ def _create_baseline_parser() -> ArgumentParser:
         help="label, predicted, or the index of a class; auto is label if there are labels, otherwise predicted",
     )
     add(
+        "--output",
+        type=str,
+        default="auto",
+        help="what the model's output is: classes, regression, embedding, segmentation, image, detection or other; "
+        "auto infers it",
+    )
+    add(
         "--like",
         type=str,
         help="baseline to take layers, methods and classes from, and also images unless --data is given",

@@ -25,7 +25,8 @@ from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.targets import split_target
 from lightning_gradcam.targets.classes import ClassTarget
 from lightning_gradcam.targets.embeddings import MutualTarget, compares_images, stack_pairs, with_partners
-from lightning_gradcam.targets.output_kind import OutputKind
+from lightning_gradcam.targets.output_kinds import OutputKind
+from lightning_gradcam.targets.output_kinds.decide import OutputReading
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Explainer:
         fuse: The rule that fuses the maps of several layers into one, if any.
         flips: Whether mirrored images are explained, too.
         note: A sentence for the user if something else is explained than expected, else empty.
+        reading: What the output kind was decided from.
     """
 
     layers: tuple[Layer, ...]
@@ -51,6 +53,7 @@ class Explainer:
     fuse: Fuse | None = None
     flips: bool = False
     note: str = ""
+    reading: OutputReading | None = None
 
     def __call__(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
         """Explain the probe from one forward pass, or from two with ``flips``.

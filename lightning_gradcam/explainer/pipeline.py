@@ -25,7 +25,10 @@ from lightning_gradcam.methods.resolve import Method, Methods, coerce_methods
 from lightning_gradcam.probe.image_loading import Images, Preprocessing, as_probe
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
-from lightning_gradcam.targets import coerce_target, select_rows, with_labels
+from lightning_gradcam.targets import TARGETS, coerce_target, select_rows, with_labels
+from lightning_gradcam.targets.output_kinds import OutputName, check_output_name
+from lightning_gradcam.targets.output_kinds.clues import read_clues
+from lightning_gradcam.targets.output_kinds.label_clues import LabelClues
 
 Targets: TypeAlias = str | int | Sequence[int] | Tensor | Target
 
@@ -41,6 +44,7 @@ def explain(
     fuse: Fuse | None = None,
     flips: bool = False,
     preprocess: Preprocessing | None = None,
+    output: OutputName = "auto",
 ) -> Explanation:
     """Explain which parts of the images a score depends on.
 
@@ -65,6 +69,9 @@ def explain(
             both; doubles the cost.
         preprocess: Converts loaded images to model inputs: a transform from torchvision, a `Preprocess`, or a
             `Normalization`.
+        output: What the model's output is: ``"classes"``, ``"regression"``, ``"embedding"``, ``"segmentation"``,
+            ``"image"``, ``"detection"`` or ``"other"``; ``"auto"`` infers it from the output, the labels and the
+            model's losses, and warns if it is read as something else than classes.
 
     Returns:
         An `Explanation` on the images' device, in float32 whatever the model's precision.
@@ -72,7 +79,8 @@ def explain(
     Raises:
         TypeError: An argument has an unsupported type.
         ValueError: A name is unknown, the model does not have a class, or there is only one layer to `fuse`.
-        NotExplainableError: The model has no spatial layer, or the score has no gradient there.
+        NotExplainableError: The model has no spatial layer, the score has no gradient there, or it is open what the
+            output is, and so what to explain.
 
     Example:
         >>> import torch
@@ -85,10 +93,10 @@ def explain(
     probe = as_probe(images, model, preprocess)
     score = with_labels(coerce_target(target), probe)
     explainer = prepare(
-        model, probe, layers=layers, method=method, target=score, forward=forward, fuse=fuse, flips=flips
+        model, probe, layers=layers, method=method, target=score, forward=forward, fuse=fuse, flips=flips, output=output
     )
-    if explainer.note:
-        warnings.warn(explainer.note, stacklevel=2)
+    for note in filter(None, (explainer.note, explainer.output_kind.announce(score))):
+        warnings.warn(note, stacklevel=2)
     return replace(explainer(model, probe, [score])[0], photos=probe.photos)
 
 
@@ -98,24 +106,45 @@ def prepare(
     *,
     layers: Layers = "auto",
     method: Methods = "gradcam",
-    target: Target,
+    target: Target | None,
     forward: Forward | None = None,
     fuse: Fuse | None = None,
     flips: bool = False,
+    output: OutputName = "auto",
+    labels: Sequence[LabelClues] | None = None,
+    num_classes: int | None = None,
 ) -> Explainer:
-    """Trace the model on the first images and prepare its explainer; arguments and errors as for `explain`."""
+    """Trace the model on the first images and prepare its explainer; arguments and errors as for `explain`.
+
+    Args:
+        model: As for `explain`.
+        probe: All images.
+        layers: As for `explain`.
+        method: As for `explain`.
+        target: The score; None for the label if the output has labels, else the predicted class.
+        forward: As for `explain`.
+        fuse: As for `explain`.
+        flips: As for `explain`.
+        output: As for `explain`.
+        labels: What may be labels in the batches that the images come from; by default the probe's labels.
+        num_classes: Number of classes in the data, if it says so.
+    """
+    check_output_name(output)
     check_model(model)
     methods = coerce_methods(method)
     check_fuse(fuse)
     check_flips(flips)
-    target, call = with_labels(target, probe), CheckedForward(forward or default_forward(model))
+    traced = TARGETS["predicted"] if target is None else with_labels(target, probe)
+    call = CheckedForward(forward or default_forward(model))
     with add_model_hints(model):
-        trace = trace_model(model, probe, call, target)
+        clues = read_clues(model, probe, traced, choice=output, num_classes=num_classes, labels=labels)
+        trace = trace_model(model, probe, call, traced, clues)
         locations = _resolve_locations(model, layers, methods, trace.records, fuse)
-    output_kind = trace.output_kind.for_target(target)
+    output_kind = trace.output_kind.for_target(traced)
+    target = traced if target is not None else with_labels(output_kind.resolve(None, probe), probe)
     note = output_kind.validate(target, trace.output, probe)
     call = replace(call, tracks_softmax=has_softmax_input(trace.output))
-    explainer = Explainer(locations, methods, call, trace.records, output_kind, fuse, flips, note)
+    explainer = Explainer(locations, methods, call, trace.records, output_kind, fuse, flips, note, trace.reading)
     if needs_mean_head(methods.values()):
         _check_mean_head(explainer, model, probe[:TRACED_IMAGES], target)
     return explainer

@@ -129,8 +129,14 @@ def run_traced(
             gradients = torch.autograd.grad(scores.sum(), [o.value for o in tracer.outputs], allow_unused=True)
     inference, tracker = GridInference(probe.size, len(probe)), AxisTracker(images)
     readings = [inference.read_output(traced.origin, tracker) for traced in tracer.outputs]
+    returned = {id(tensor) for tensor in list_float_tensors(output)}
     records = [
-        replace(_to_record(traced, names, tracer.calls, reading, gradient), reads=reads, is_scored=is_scored)
+        replace(
+            _to_record(traced, names, tracer.calls, reading, gradient),
+            reads=reads,
+            is_scored=is_scored,
+            is_output=id(traced.passed_on) in returned,
+        )
         for traced, reading, gradient, (reads, is_scored) in zip(
             tracer.outputs, readings, gradients, links, strict=True
         )

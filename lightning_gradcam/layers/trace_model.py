@@ -20,7 +20,11 @@ from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.targets import list_class_scores
 from lightning_gradcam.targets.detection import BoxScore
 from lightning_gradcam.targets.embeddings import MutualTarget, compares_images, stack_pairs
-from lightning_gradcam.targets.output_kind import OutputKind, find_output_kind
+from lightning_gradcam.targets.output_kinds import OutputClues, OutputKind, find_output_kind
+from lightning_gradcam.targets.output_kinds.clues import read_clues
+from lightning_gradcam.targets.output_kinds.decide import OutputReading
+from lightning_gradcam.targets.output_kinds.facts import describe_output
+from lightning_gradcam.targets.output_kinds.model_clues import find_unused_classifiers
 
 TRACED_IMAGES = 2
 """Number of images in a trace, which reads shapes and reach only; two, since some models squeeze a batch of one."""
@@ -33,24 +37,38 @@ class ModelTrace(NamedTuple):
         records: What each layer returned, in order of execution, and whether the score depends on it.
         output: What the model returned.
         output_kind: The kind of the output.
+        reading: What the kind was decided from.
     """
 
     records: tuple[LayerRecord, ...]
     output: Any
     output_kind: OutputKind
+    reading: OutputReading
 
 
-def trace_model(model: nn.Module, probe: Probe, forward: Forward, target: Target) -> ModelTrace:
-    """Trace the model on the first images; a single image is doubled, unless the model takes only one."""
+def trace_model(
+    model: nn.Module, probe: Probe, forward: Forward, target: Target, clues: OutputClues | None = None
+) -> ModelTrace:
+    """Trace the model on the first images; a single image is doubled, unless the model takes only one.
+
+    Args:
+        model: The model.
+        probe: All images.
+        forward: Calls the model.
+        target: The score.
+        clues: What is known about the output; by default what the model and the probe's labels say.
+    """
+    clues = read_clues(model, probe, target) if clues is None else clues
     if len(probe) > 1:
-        return _trace(model, probe[:TRACED_IMAGES], forward, target)
+        return _trace(model, probe[:TRACED_IMAGES], forward, target, clues)
     try:
-        return _trace(model, probe[[0, 0]], forward, target)  # a tensor of one row may not belong to the one image
+        # A tensor of one row may not belong to the one image.
+        return _trace(model, probe[[0, 0]], forward, target, clues)
     except Exception:
-        return _trace(model, probe, forward, target)  # the model, or the target, takes one image only
+        return _trace(model, probe, forward, target, clues)  # the model, or the target, takes one image only
 
 
-def _trace(model: nn.Module, images: Probe, forward: Forward, target: Target) -> ModelTrace:
+def _trace(model: nn.Module, images: Probe, forward: Forward, target: Target, clues: OutputClues) -> ModelTrace:
     """Trace the model on these images."""
     if compares_images(target, images):
         images, target = stack_pairs(images), MutualTarget(target)
@@ -58,13 +76,16 @@ def _trace(model: nn.Module, images: Probe, forward: Forward, target: Target) ->
     explains_class = bool(list_class_scores(target)) or isinstance(target, BoxScore)
 
     def score(output: Any, probe: Probe) -> Tensor:
-        return find_output_kind(output, probe).trace_score(output, probe)
+        return find_output_kind(output, probe, clues).trace_score(output, probe)
 
     with isolated(model), fill_zero_parameters(model):
         initialized = {name for name, _ in model.named_parameters()}
         records, output = _run(model, images, forward, score if explains_class else target)
         check_initialized(model, [name for name, _ in model.named_parameters() if name not in initialized])
-        kind = find_output_kind(output, images).for_model(model, images)
+        used = {name for record in records for name in (record.name, *record.inner)}
+        facts = describe_output(output, images).with_makers(records, model)
+        reading = OutputReading(facts, replace(clues, classifiers=find_unused_classifiers(model, used)))
+        kind = reading.decide(images).for_model(model, images)
         if explains_class and kind.refining_scores:
             refined = [_run(model, images, forward, refining_score)[0] for refining_score in kind.refining_scores]
             records = merge_traces([records, *refined])
@@ -75,7 +96,7 @@ def _trace(model: nn.Module, images: Probe, forward: Forward, target: Target) ->
             yield
 
     records = connect_changed(records, model, images, forward, isolate)
-    return ModelTrace(kind.mark_outputs(records, output, images), output, kind)
+    return ModelTrace(kind.mark_outputs(records, output, images), output, kind, reading)
 
 
 def _run(model: nn.Module, images: Probe, forward: Forward, score: Target) -> tuple[tuple[LayerRecord, ...], Any]:

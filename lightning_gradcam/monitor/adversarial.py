@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.stability import mean_and_error, spearman, ssim, topk_overlap
 from lightning_gradcam.targets import freeze_target
-from lightning_gradcam.targets.logits import predictions
+from lightning_gradcam.targets.logits import list_items, predictions
 
 SIMILARITIES = {"adv_similarity": spearman, "adv_topk": topk_overlap, "adv_ssim": ssim}
 """The similarities between the maps of a clean and an attacked image, by the curve's name."""
@@ -60,9 +61,14 @@ class AttackedExplainer:
 
     def __call__(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[AttackedExplanation]:
         """Attack the probe, away from its labels, and explain the attacked images."""
-        attacked = attack_probe(model, probe, self.attack, forward=self.explainer.forward)
+        attacked = attack_probe(model, probe, self.attack, forward=self._call_head)
         explanations = self.explainer(model, attacked, targets)
         return [AttackedExplanation(attacked.images, explanation) for explanation in explanations]
+
+    def _call_head(self, model: nn.Module, probe: Probe) -> Any:
+        """Return what is attacked: the output, or of an output with several heads the explained one."""
+        output, head = self.explainer.forward(model, probe), self.explainer.output_kind.head
+        return dict(list_items(output))[head] if head else output
 
 
 def with_attack_labels(probe: Probe, clean: Explanation) -> Probe:

@@ -74,6 +74,7 @@ class FigureBuilder:
     ) -> None:
         self.probe, self.class_names, self.display = probe, class_names, display
         self._methods, self._of_target = explainer.methods, describe_target(explainer.methods, target_name(target))
+        self._score_word = str(getattr(target, "score_word", "score"))
         self.photos, self.note = restore_images(probe.images, probe.pixels)
         self.film = Film(max(display.film, 2))
         self.attack_sheet: AttackSheet | None = None
@@ -91,7 +92,9 @@ class FigureBuilder:
 
     def _build_sheet(self, photos: Tensor) -> Sheet:
         colormap, interpolation = self.display.colormap, self.display.interpolation
-        return Sheet.from_probe(self.probe, photos, self.class_names, colormap, self._arrangement, interpolation)
+        return Sheet.from_probe(
+            self.probe, photos, self.class_names, colormap, self._arrangement, interpolation, self._score_word
+        )
 
     def draw(
         self, explanation: Explanation, caption: Caption, attacked: AttackedExplanation | None

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_gradcam.attacks import Attack
-from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.explainer.explainer import Explainer
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.map_status import MapStatus
@@ -27,7 +26,7 @@ from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.stability.alarm import DriftAlarm
 from lightning_gradcam.stability.drift import DriftTracker
-from lightning_gradcam.targets import TARGETS, is_dynamic, list_class_scores, target_name, with_labels
+from lightning_gradcam.targets import is_dynamic, list_class_scores, target_name, with_labels
 
 
 @dataclass(frozen=True)
@@ -207,13 +206,5 @@ def has_multilabels(probe: Probe, explainer: Explainer) -> bool:
 
 
 def resolve_target(target: Target | None, probe: Probe, explainer: Explainer) -> Target:
-    """Return the target; if it is None ("auto"), the label where there is one, else the predicted class.
-
-    Raises:
-        NotExplainableError: The target explains classes, and the model returns none.
-    """
-    if target is None:
-        target = TARGETS["label" if explainer.output_kind.has_labels(probe) else "predicted"]
-    elif list_class_scores(target) and not explainer.output_kind.has_classes:
-        raise NotExplainableError("The model returns no logits (N, classes): pass `target=` or `forward=`.")
-    return with_labels(target, probe)
+    """Return the target in terms of the output; None ("auto") is the label if there is one, else the prediction."""
+    return with_labels(explainer.output_kind.resolve(target, probe), probe)

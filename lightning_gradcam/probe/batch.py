@@ -17,7 +17,7 @@ _Path: TypeAlias = tuple[str, ...]
 _Leaf: TypeAlias = tuple[_Path, Tensor]
 
 _LABEL_NAMES = ("label", "labels", "target", "targets", "class", "classes", "y", "category")
-_NEVER_LABELS = ("id", "ids", "idx", "index", "indices", "image_id")
+NEVER_LABELS = ("id", "ids", "idx", "index", "indices", "image_id")
 
 
 def read_batch(batch: Any) -> Probe | None:
@@ -35,18 +35,24 @@ def read_batch(batch: Any) -> Probe | None:
     >>> read_batch({"y": torch.tensor([3, 4]), "x": torch.rand(2, 3, 8, 8)}).labels
     tensor([3, 4])
     """
+    return read_labeled_batch(batch)[0]
+
+
+def read_labeled_batch(batch: Any) -> tuple[Probe | None, str]:
+    """Find the images and labels in a batch as `read_batch` does, and the labels' name: their keys and positions."""
     leaves = list(_list_leaves(batch, ()))
     index = _find_images(leaves)
     if index is None:
-        return None
+        return None, ""
     images_path, images = leaves[index]
     candidates = [
         (path, tensor)
         for i, (path, tensor) in enumerate(leaves)
         if i != index and tensor.ndim and len(tensor) == len(images)
     ]
-    path, labels = _find_labels(candidates, images_path, images)
-    return Probe(images, labels=labels, extras={".".join(p): tensor for p, tensor in candidates if p != path})
+    path, labels, is_extra = _find_labels(candidates, images_path, images)
+    extras = {".".join(p): tensor for p, tensor in candidates if p != path or is_extra}
+    return Probe(images, labels=labels, extras=extras), ".".join(path or ())
 
 
 def _list_leaves(item: Any, path: _Path) -> Iterator[_Leaf]:
@@ -83,27 +89,30 @@ def _find_images(leaves: Sequence[_Leaf]) -> int | None:
     return None
 
 
-def _find_labels(candidates: Sequence[_Leaf], images_path: _Path, images: Tensor) -> tuple[_Path | None, Tensor | None]:
-    """Return the path and the values of the labels; the path is None if the tensor also belongs to the extras."""
+def _find_labels(
+    candidates: Sequence[_Leaf], images_path: _Path, images: Tensor
+) -> tuple[_Path | None, Tensor | None, bool]:
+    """Return the path and the values of the labels, and whether the tensor also belongs to the extras."""
     path = _find_path(candidates, images_path, _are_single_classes)
     if path is not None:
-        return path, dict(candidates)[path].reshape(len(images)).long()
+        return path, dict(candidates)[path].reshape(len(images)).long(), False
     path = _find_path(candidates, images_path, _are_multilabel)
     if path is not None:
-        return None, dict(candidates)[path].long()
-    return _find_masks(candidates, images)
+        return path, dict(candidates)[path].long(), True
+    return *_find_masks(candidates, images), False
 
 
 def _find_path(candidates: Sequence[_Leaf], images_path: _Path, are_labels: Callable[[Tensor], bool]) -> _Path | None:
     """Return the path of the likeliest labels among tensors; None if there are none."""
     paths = [
-        path for path, tensor in candidates if are_labels(tensor) and not (path and path[-1].lower() in _NEVER_LABELS)
+        path for path, tensor in candidates if are_labels(tensor) and not (path and path[-1].lower() in NEVER_LABELS)
     ]
 
-    def rank(path: _Path) -> tuple[bool, bool, bool]:
+    def rank(path: _Path) -> tuple[bool, bool, bool, bool]:
+        is_flag = dict(candidates)[path].dtype == torch.bool  # rather than a class
         is_nested_elsewhere = path[:-1] != images_path[:-1]
         is_before_images = not is_nested_elsewhere and path[-1:] < images_path[-1:] and path[-1].isdigit()
-        return is_nested_elsewhere, path[-1].lower() not in _LABEL_NAMES, is_before_images
+        return is_nested_elsewhere, path[-1].lower() not in _LABEL_NAMES, is_flag, is_before_images
 
     return min(paths, key=rank, default=None)
 
@@ -132,4 +141,4 @@ def _are_classes(tensor: Tensor) -> bool:
     """Return whether all are integers, or the 0.0 and 1.0 of binary cross-entropy. (Floats wait for the device.)"""
     if tensor.is_floating_point():
         return bool(((tensor == 0) | (tensor == 1)).all())
-    return not tensor.is_complex() and tensor.dtype != torch.bool
+    return not tensor.is_complex()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lightning_gradcam.probe.batch import read_batch
+from lightning_gradcam.probe.batch import read_labeled_batch
 from lightning_gradcam.probe.probe import Probe
 
 
@@ -26,15 +26,18 @@ class ProbeCollector:
         self.size = size
         self._samples: list[Probe] = []
         self._groups: list[int | None] = []
+        self.label_name = ""
+        """The name of the labels in the batches, see `read_labeled_batch`."""
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def add(self, batch: Any) -> None:
         """Collect the suitable images of a batch. (Reads its labels, so waits for the device.)"""
-        probe = read_batch(batch)
+        probe, label_name = read_labeled_batch(batch)
         if probe is None or (self._samples and not _can_concatenate(self._samples[0], probe)):
             return
+        self.label_name = label_name
         for i, group in enumerate(_list_groups(probe)):
             if group is not None and group < 0:  # -1 and -100 mean that the loss ignores the image
                 continue
@@ -71,6 +74,24 @@ class ProbeCollector:
         """
         order = sorted(range(len(self)), key=lambda i: self._groups[i] or 0)
         return Probe.cat([self._samples[i] for i in order])
+
+
+def select_labels(probe: Probe, current: str, selected: str) -> Probe:
+    """Return a collected probe with other labels of its batches; all of them are in the extras afterwards.
+
+    Args:
+        probe: The probe.
+        current: The name of its labels.
+        selected: The name of the labels that belong to the explained output.
+
+    >>> probe = Probe(torch.rand(2, 3, 4, 4), labels=torch.tensor([0, 1]), extras={"kind": torch.tensor([[4], [3]])})
+    >>> select_labels(probe, "color", "kind").labels
+    tensor([4, 3])
+    """
+    extras = dict(probe.extras) if probe.labels is None else {**probe.extras, current: probe.labels}
+    labels = extras[selected]
+    has_channel = labels.ndim > 1 and labels.shape[1] == 1
+    return replace(probe, labels=(labels.squeeze(1) if has_channel else labels).long(), extras=extras)
 
 
 def drop_foreign_labels(probe: Probe, num_classes: int | None) -> tuple[Probe, str]:

@@ -108,3 +108,22 @@ def _walk(item: Any, path: str, depth: int, visited: set[int]) -> Iterator[tuple
         is_dataset = isinstance(value, Dataset) or (name == "datasets" and isinstance(value, (list, tuple)))
         if is_dataset or _TRANSFORM_NAMES.search(name) or isinstance(item, (nn.Sequential, nn.ModuleList)):
             yield from _walk(value, path if name == "transforms" else f"{path}.{name}", depth - 1, visited)
+
+
+def find_num_classes(holders: Sequence[Any]) -> int | None:
+    """Find the number of classes in datasets or datamodules: ``num_classes``, or the number of class names.
+
+    >>> class Data:
+    ...     num_classes = 7
+    >>> find_num_classes([Data()])
+    7
+    """
+    names = find_class_names(holders)[0]
+    if names is not None:
+        return len(names)
+    for holder in holders:
+        for item, _ in _walk_datasets_and_transforms(holder):
+            count = getattr(type(item), "num_classes", None) or _get_attributes(item).get("num_classes")
+            if isinstance(count, int) and count > 1:
+                return count
+    return None

@@ -25,6 +25,7 @@ class Captions:
         width: Width of a caption in pixels.
         multilabel: Whether each image may have several labels, so that each class has its own probability.
         region_classes: ``(N,)`` classes of the explained pixels, for segmentation models.
+        score_word: What a score is, such as "value".
     """
 
     font: Font
@@ -33,14 +34,21 @@ class Captions:
     width: int
     multilabel: bool = False
     region_classes: Tensor | None = None
+    score_word: str = "score"
 
     @staticmethod
     def from_names(
-        names: Sequence[str], labels: Tensor | None, font: Font, width: int, multilabel: bool = False
+        names: Sequence[str],
+        labels: Tensor | None,
+        font: Font,
+        width: int,
+        multilabel: bool = False,
+        score_word: str = "score",
     ) -> Captions:
         """Build captions from class names, truncated to leave room for a mark, a percentage and spaces."""
         characters = _count_characters(width, font)
-        return Captions(font, font.encode(list(names), max(characters - 7, 1)), labels, width, multilabel)
+        codes = font.encode(list(names), max(characters - 7, 1))
+        return Captions(font, codes, labels, width, multilabel, score_word=score_word)
 
     @property
     def characters(self) -> int:
@@ -120,8 +128,8 @@ class Captions:
         return torch.where(classes[:, None] < 0, 0, line)
 
     def encode_scores(self, scores: Tensor) -> Tensor:
-        """Encode scores ``(N,)`` as ``score  -0.83``: ``(N, 12)`` codes, with up to three digits before the point."""
-        word, space = self._repeat("score ", len(scores)), self._repeat(" ", len(scores))
+        """Encode scores ``(N,)`` as ``score  -0.83``: ``(N, ...)`` codes, with up to three digits before the point."""
+        word, space = self._repeat(f"{self.score_word} ", len(scores)), self._repeat(" ", len(scores))
         sign, magnitude = self.font.encode(["-", " "])[(~(scores < 0)).long()], scores.abs()
         small = torch.cat([space, sign, self.font.encode_number(magnitude, 1, 2)], 1)
         large = torch.cat([sign, self.font.encode_number(magnitude, 3, 1)], 1)

@@ -55,6 +55,7 @@ class Sheet:
         colormap: str = "inferno",
         arrangement: Arrangement | None = None,
         interpolation: Interpolation = "bilinear",
+        score_word: str = "score",
     ) -> Sheet:
         """Prepare the sheet of a probe.
 
@@ -65,6 +66,7 @@ class Sheet:
             colormap: A matplotlib colormap.
             arrangement: By default the result of `arrange`.
             interpolation: How maps are enlarged.
+            score_word: What captions call a score that belongs to no class.
         """
         canvas_type = find_canvas_type(images)
         height, width, max_views = canvas_type.measure_view(images)
@@ -75,7 +77,12 @@ class Sheet:
         return Sheet(
             canvas=canvas,
             captions=Captions.from_names(
-                names, probe.classes, font, canvas.image_tiles.shape[-1], multilabel=probe.multilabel
+                names,
+                probe.classes,
+                font,
+                canvas.image_tiles.shape[-1],
+                multilabel=probe.multilabel,
+                score_word=score_word,
             ),
             bold=Font.load(names, device=images.device, bold=True),
             columns=columns,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -57,26 +57,33 @@ class ClassScore(ClassTarget):
         per_image: Whether classes were passed image by image, and so belong to one probe.
         is_dynamic: Whether the selected classes depend on the logits. A snapshot then also explains the classes that
             the previous snapshot selected.
+        head: The item with the logits in an output of several; "" for the first.
     """
 
     choose: Choose
     name: str
     per_image: bool = False
     is_dynamic: bool = False
+    head: str = ""
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the classes were passed as numbers."""
+        return isinstance(self.choose, _FixedClasses)
 
     def select_classes(self, output: Any, probe: Probe) -> Tensor:
         """Select the classes to explain, as ``choose`` returns them."""
-        return self.choose(require_logits(output), probe)
+        return self.choose(require_logits(output, self.head), probe)
 
     def check(self, logits: Tensor, probe: Probe) -> None:
         """Raise a ValueError if the model does not have a selected class. (Waits for the device.)"""
         classes = self.choose(logits, probe)
         if classes.dtype != torch.bool and not isinstance(self.choose, NthLabel):
-            check_classes(classes, logits.shape[1])
+            check_classes(classes, logits.shape[1], "target" if self.is_fixed else "labels")
 
     def freeze_to(self, classes: Tensor) -> ClassScore:
         """Return the score of ``classes``, as selected for N images."""
-        return freeze_classes(classes)
+        return replace(freeze_classes(classes), head=self.head)
 
     def select_rows(self, rows: slice | Sequence[int]) -> ClassScore:
         """Return the target for some images of the probe."""
@@ -86,7 +93,7 @@ class ClassScore(ClassTarget):
 
     def __call__(self, output: Any, probe: Probe) -> Tensor:
         """Compute the scores, ``(n,)``; 0 for an image without a class."""
-        logits = require_logits(output)
+        logits = require_logits(output, self.head)
         # A clone, because autograd cannot save classes that were created in inference mode.
         classes = self.choose(logits, probe).clone()
         if classes.dtype == torch.bool:
@@ -219,10 +226,26 @@ def select_rows(target: Target, rows: slice | Sequence[int]) -> Target:
     return target.select_rows(rows) if isinstance(target, FreezableTarget) else target
 
 
-def check_classes(classes: Tensor, count: int) -> None:
-    """Raise a ValueError if one of ``classes`` is not in ``range(count)``. (Waits for the device.)"""
+def check_classes(classes: Tensor, count: int, argument: Literal["target", "labels"] = "target") -> None:
+    """Raise a ValueError if one of ``classes`` is not in ``range(count)``. (Waits for the device.)
+
+    Args:
+        classes: The classes.
+        count: Number of classes of the model.
+        argument: Where they come from, for the message.
+    """
     low, high = int(classes.min()), int(classes.max())
-    if low < 0 or high >= count:
-        raise ValueError(
-            f"Expected classes from 0 to {count - 1}, as the model has {count}, but got {low if low < 0 else high}."
+    if low >= 0 and high < count:
+        return
+    remedy = "Pass another `target`."
+    if argument == "labels":
+        remedy = (
+            "Leave out images whose label the loss ignores, such as -100."
+            if low < 0
+            else "If they belong to another output, pass `forward=`, a callable of (model, probe) that returns it; if "
+            "the output is no logits, pass `output=`, such as 'embedding'."
         )
+    raise ValueError(
+        f"Expected classes from 0 to {count - 1}, as the model has {count}, but got {low if low < 0 else high} in "
+        f"`{argument}`. {remedy}"
+    )

@@ -15,7 +15,7 @@ from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.targets.unsupported import unsupported_output
 
-_NAMES = ("embeddings", "embedding", "image_embeds", "pooler_output", "features")
+EMBEDDING_NAMES = ("embeddings", "embedding", "image_embeds", "pooler_output", "features")
 
 
 def find_embeddings(output: Any) -> Tensor:
@@ -42,9 +42,9 @@ def _find_matrix(output: Any) -> Tensor | None:
     if isinstance(output, Tensor):
         return output if output.is_floating_point() and output.ndim == 2 else None
     if isinstance(output, Mapping):
-        items = [output[name] for name in (*_NAMES, *output) if name in output]
+        items = [output[name] for name in (*EMBEDDING_NAMES, *output) if name in output]
     else:
-        attributes = [getattr(output, name) for name in _NAMES if hasattr(output, name)]
+        attributes = [getattr(output, name) for name in EMBEDDING_NAMES if hasattr(output, name)]
         items = attributes + (list(output) if isinstance(output, (tuple, list)) else [])
     return next((matrix for item in items if (matrix := _find_matrix(item)) is not None), None)
 
@@ -103,6 +103,7 @@ class EmbeddingNorm:
     """
 
     embeds = True
+    score_word = "norm"
 
     @property
     def name(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,12 +37,16 @@ def predictions(logits: Tensor, multilabel: bool = False) -> tuple[Tensor, Tenso
     return confidence.masked_fill(~is_finite, torch.nan), predicted.masked_fill(~is_finite, -1)
 
 
-def require_logits(output: Any) -> Tensor:
+def require_logits(output: Any, head: str = "") -> Tensor:
     """Return the logits ``(n, K)`` in a classifier's output: a tensor, or the first one in a tuple, list or mapping.
 
     A mapping's ``"logits"`` and an object's ``.logits`` come first. A single logit per image, ``(n,)`` or ``(n, 1)``,
     is a binary classifier's: it becomes ``(n, 2)``, whose softmax is its sigmoid. If the output is probabilities, the
     inputs of their softmax or sigmoid are returned where they are known, see `capture.pre_softmax`.
+
+    Args:
+        output: What the model returned.
+        head: The item of an output with several, by its key or position; "" for the first with logits.
 
     Raises:
         NotExplainableError: The output has no logits.
@@ -50,7 +54,7 @@ def require_logits(output: Any) -> Tensor:
     >>> require_logits({"loss": torch.zeros(()), "logits": torch.tensor([[2.0]])})
     tensor([[-1.,  1.]])
     """
-    logits = find_logits(output)
+    logits = find_logits(output, head)
     if logits is None:
         raise unsupported_output(
             "Expected logits of shape (N, classes) in the model's output",
@@ -61,19 +65,30 @@ def require_logits(output: Any) -> Tensor:
     return logits
 
 
-def find_logits(output: Any) -> Tensor | None:
+def find_logits(output: Any, head: str = "") -> Tensor | None:
     """Return the logits as `require_logits` does, or None if there are none."""
+    items = (_to_logits(tensor) for name, tensor in list_items(output) if head in ("", name))
+    return next((logits for logits in items if logits is not None), None)
+
+
+def list_items(output: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in an output with their keys and positions, in the order in which logits are looked for.
+
+    >>> [name for name, _ in list_items({"aux": torch.zeros(1), "logits": (torch.zeros(2), torch.zeros(3))})]
+    ['logits.0', 'logits.1', 'aux']
+    """
     if isinstance(output, Tensor):
-        return _to_logits(output)
+        yield path, output
+        return
+    items: Sequence[tuple[str, Any]] = ()
     if isinstance(output, Mapping):
-        items = [output[k] for k in ("logits", *(k for k in output if k != "logits")) if k in output]
+        items = [(str(k), output[k]) for k in ("logits", *(k for k in output if k != "logits")) if k in output]
     elif hasattr(output, "logits"):
-        items = [output.logits]
-    else:
-        items = list(output) if isinstance(output, (tuple, list)) else []
-        if all(isinstance(item, Mapping) for item in items):
-            return None  # one mapping per image: boxes, not logits
-    return next((logits for item in items if (logits := find_logits(item)) is not None), None)
+        items = [("logits", output.logits)]
+    elif isinstance(output, (tuple, list)) and not all(isinstance(item, Mapping) for item in output):
+        items = [(str(i), item) for i, item in enumerate(output)]  # one mapping per image is boxes, not logits
+    for name, item in items:
+        yield from list_items(item, f"{path}.{name}" if path else name)
 
 
 def _to_logits(output: Tensor) -> Tensor | None:

@@ -318,6 +318,21 @@ def test_nan_weights_warn_once_and_snapshots_continue(tmp_path, read_events):
 def test_integers_that_are_not_labels_are_dropped(tmp_path):
     class Indexed(Bars):
         def __getitem__(self, index):
+            return super().__getitem__(index)[0], 102 + index
+
+    class Remainder(Lit):
+        def loss(self, batch):
+            return nn.functional.cross_entropy(self(batch[0]), batch[-1] % 3)
+
+    callback = GradCAMCallback()
+    with pytest.warns(UserWarning, match="range from 1.. to 1.., but the model has 3 classes"):
+        fit(tmp_path, [callback], make=Remainder, val=DataLoader(Indexed(36), 12))
+    assert callback.monitor.labels is None
+
+
+def test_labels_behind_other_integers_are_found(tmp_path):
+    class Indexed(Bars):
+        def __getitem__(self, index):
             image, label = super().__getitem__(index)
             return image, 100 + index, label
 
@@ -326,9 +341,11 @@ def test_integers_that_are_not_labels_are_dropped(tmp_path):
             return nn.functional.cross_entropy(self(batch[0]), batch[-1])
 
     callback = GradCAMCallback()
-    with pytest.warns(UserWarning, match="range from 1.. to 1.., but the model has 3 classes"):
-        fit(tmp_path, [callback], make=Third, val=DataLoader(Indexed(36), 12))
-    assert callback.monitor.labels is None
+    fit(tmp_path, [callback], make=Third, val=DataLoader(Indexed(36), 12))
+    monitor, data = callback.monitor, Bars(36)
+    images = torch.stack([data[i][0] for i in range(36)])
+    rows = [int((images == image).flatten(1).all(1).nonzero()) for image in monitor.probe.images]
+    assert monitor.labels.tolist() == data.labels[rows].tolist()
 
 
 def test_class_names_from_data_are_sanitized(tmp_path, read_events):

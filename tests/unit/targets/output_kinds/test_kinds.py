@@ -9,12 +9,16 @@ from torch import nn
 from lightning_gradcam import BoxScore, EmbeddingNorm, NotExplainableError, Probe, SegmentationScore, TopK
 from lightning_gradcam.capture.layer import LayerRecord
 from lightning_gradcam.targets import TARGETS, class_target, freeze_classes
-from lightning_gradcam.targets.output_kind import (
+from lightning_gradcam.targets.output_kinds import (
     OUTPUT_KINDS,
     PROBABILITIES_NOTE,
     ClassificationOutput,
     DetectionOutput,
+    EmbeddingOutput,
+    ImageOutput,
+    OutputClues,
     OutputKind,
+    RegressionOutput,
     SegmentationOutput,
     UnknownOutput,
     find_output_kind,
@@ -24,13 +28,17 @@ from tests.helpers.detectors import Spots
 PROBE = Probe(torch.rand(2, 3, 8, 8))
 BOXES = {"boxes": torch.tensor([[0.0, 0, 2, 2], [0, 0, 4, 4]]), "labels": torch.tensor([1, 2])}
 DETECTIONS = [{**BOXES, "scores": torch.tensor([0.5, 0.75])}] * 2
+CLASSES = OutputClues(choice="classes")
 OUTPUTS = {
-    ClassificationOutput: [torch.rand(2, 5), {"loss": torch.zeros(()), "logits": torch.rand(2, 5)}, torch.rand(2)],
-    SegmentationOutput: [torch.rand(2, 5, 8, 8), {"out": torch.rand(2, 5, 4, 4)}, torch.rand(2, 1, 8, 8)],
+    ClassificationOutput: [torch.rand(2, 5), {"loss": torch.zeros(()), "logits": torch.rand(2, 5)}],
+    RegressionOutput: [torch.rand(2), torch.rand(2, 1)],
+    EmbeddingOutput: [nn.functional.normalize(torch.rand(2, 5)), {"pooler_output": torch.rand(2, 5)}],
+    SegmentationOutput: [torch.rand(2, 5, 8, 8), {"out": torch.rand(2, 5, 4, 4)}],
+    ImageOutput: [],  # never without labels or a loss: see test_decide_map
     DetectionOutput: [DETECTIONS, ({}, DETECTIONS)],
-    UnknownOutput: [[], None, torch.rand(2, 5, 8), torch.zeros(2, 5, dtype=torch.long)],
+    UnknownOutput: [[], None, torch.rand(2, 5, 8), torch.zeros(2, 5, dtype=torch.long), torch.rand(2, 1, 8, 8)],
 }
-"""Outputs by kind: a kind is tested by an entry here."""
+"""Outputs by kind, of which nothing else is known: a kind is tested by an entry here."""
 
 
 @pytest.mark.parametrize("kind", OUTPUT_KINDS)
@@ -39,11 +47,11 @@ def test_each_output_is_recognized_as_its_kind(kind):
 
 
 def test_counts_are_those_of_the_output():
-    kinds = [find_output_kind(outputs[0], PROBE) for outputs in OUTPUTS.values()]
-    assert [kind.num_classes for kind in kinds] == [5, 5, None, None]
-    assert [kind.num_logits for kind in kinds] == [5, None, None, None]
-    assert [kind.has_classes for kind in kinds] == [True, True, True, False]
-    assert find_output_kind(torch.rand(2), PROBE).num_logits == 2  # one logit is a binary classifier's
+    kinds = [find_output_kind(outputs[0], PROBE) for outputs in OUTPUTS.values() if outputs]
+    assert [kind.num_classes for kind in kinds] == [5, None, None, 5, None, None]
+    assert [kind.num_logits for kind in kinds] == [5, None, None, None, None, None]
+    assert [kind.has_classes for kind in kinds] == [True, False, False, True, True, False]
+    assert find_output_kind(torch.rand(2), PROBE, CLASSES).num_logits == 2  # one logit is a binary classifier's
 
 
 @pytest.mark.parametrize(
@@ -122,7 +130,7 @@ def test_labels_are_read_as_the_kind_allows():
     assert labels_of(SegmentationOutput(5)) == [False, True, False, True]
     assert labels_of(DetectionOutput()) == [False, True, False, False]
     assert labels_of(UnknownOutput()) == [False] * 4
-    assert [kind().reads_masks(probes[3]) for kind in OUTPUT_KINDS] == [False, False, True, False]
+    assert [kind for kind in OUTPUT_KINDS if kind().reads_masks(probes[3])] == [SegmentationOutput]
 
 
 def test_detection_crops_the_padding_of_its_model():
