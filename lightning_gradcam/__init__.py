@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     )
     from lightning_gradcam.methods.variants import Variant as Variant
     from lightning_gradcam.probe import Normalization as Normalization, Pixels as Pixels, Probe as Probe
-    from lightning_gradcam.probe.image_loading import Preprocess as Preprocess
+    from lightning_gradcam.probe.preprocess import Preprocess as Preprocess
     from lightning_gradcam.render.overlay import overlay as overlay
     from lightning_gradcam.robust import (
         ConsistencyLoss as ConsistencyLoss,
@@ -83,7 +83,7 @@ _EXPORTS = {
     ],
     "methods.variants": ["Variant"],
     "probe": ["Normalization", "Pixels", "Probe"],
-    "probe.image_loading": ["Preprocess"],
+    "probe.preprocess": ["Preprocess"],
     "render.overlay": ["overlay"],
     "robust": ["ConsistencyLoss", "FastFGSMLoss", "PGDLoss", "TRADESLoss"],
     "targets": ["CosineSimilarity", "EachLabel", "EmbeddingNorm", "Margin", "TopK"],

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as F
 
-from lightning_gradcam.cli.errors import UsageError, describe_error
+from lightning_gradcam.cli.errors import UsageError, describe_error, to_one_line
+from lightning_gradcam.probe.image_files import read_image
 from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.probe import Probe
 
@@ -37,7 +41,7 @@ def read_folder(
         raise UsageError(f"Expected images ({', '.join(SUFFIXES)}) in --data {folder}, but got none.")
     if channels not in (1, 3):
         raise UsageError(f"Expected --channels to be 1 or 3, but got {channels}.")
-    images = _stack_images([_read_image(path, size, channels) for path, _ in files], folder)
+    images = _stack_images(_read_images([path for path, _ in files], size, channels), folder)
     if normalization is not None and len(normalization.mean) not in (1, channels):
         raise UsageError(
             f"Expected --mean and --std to have {channels} numbers each, but got {len(normalization.mean)}."
@@ -74,20 +78,35 @@ def _stack_images(images: list[Tensor], folder: Path) -> Tensor:
     return torch.stack(images)
 
 
+def _read_images(paths: Sequence[Path], size: tuple[int, int] | None, channels: int) -> list[Tensor]:
+    """Return images ``(C, H, W)`` in [0, 1], and print each warning about them once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        images = [_read_image(path, size, channels) for path in paths]
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        sys.stderr.write(f"lightning-gradcam: {to_one_line(message)}\n")
+    return images
+
+
 def _read_image(path: Path, size: tuple[int, int] | None, channels: int) -> Tensor:
     """Return an image ``(C, H, W)`` in [0, 1]."""
     try:
-        with Image.open(path) as file:
-            image = file.convert("L" if channels == 1 else "RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        image = read_image(path)
+    except (OSError, ValueError) as error:
         raise UsageError(f"The image {path} cannot be read: {describe_error(error)}") from error
+    if isinstance(image, Image.Image):
+        image = image.convert("L" if channels == 1 else "RGB")
+        height, width = image.height, image.width
+    else:
+        image = image.expand(channels, -1, -1)
+        height, width = image.shape[1:]
     if size is not None:
-        height, width = size
-        scale = max(height / image.height, width / image.width)
-        image = image.resize(
-            (max(round(image.width * scale), width), max(round(image.height * scale), height)),
-            Image.Resampling.BILINEAR,
-        )
-        image = F.center_crop(image, [height, width])
-    pixels: Tensor = F.to_tensor(image)
+        scale = max(size[0] / height, size[1] / width)
+        height, width = max(round(height * scale), size[0]), max(round(width * scale), size[1])
+        if isinstance(image, Image.Image):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        else:
+            image = F.resize(image, [height, width], antialias=True)
+        image = F.center_crop(image, list(size))
+    pixels: Tensor = F.to_tensor(image) if isinstance(image, Image.Image) else image
     return pixels

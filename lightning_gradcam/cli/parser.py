@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
 from lightning_gradcam.cli.errors import UsageError
+from lightning_gradcam.cli.one_line_parser import HelpFormatter, OneLineParser
 
 EXITS = (
     "exit codes: 0 pass, 1 regressed, 2 error in the call, model or data, 3 inconclusive, "
@@ -85,16 +85,12 @@ class ParsedArgs:
     data: ImportSpec | None = None
 
 
-class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """A formatter that keeps the line breaks of examples."""
-
-
 def parse(argv: Sequence[str]) -> ParsedArgs:
     """Parse the command line.
 
     Raises:
-        SystemExit: Help was requested (0), or an option is invalid (2); the text was written.
-        UsageError: Arguments for a model or data without its path, or an invalid path.
+        SystemExit: Help was requested (0); the text was written.
+        UsageError: An option is invalid, or there are arguments for a model or data without its path.
     """
     words, nested = _split_nested_arguments(argv)
     parsed = _create_parser().parse_args(words)
@@ -137,10 +133,10 @@ def _create_spec(option: str, value: Any, words: Sequence[str]) -> ImportSpec | 
 
 
 def _create_parser() -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = OneLineParser(
         prog="lightning-gradcam",
         description=_DESCRIPTION,
-        formatter_class=_HelpFormatter,
+        formatter_class=HelpFormatter,
         version=version("lightning_gradcam"),
     )
     commands = parser.add_subcommands(required=True, metavar="{baseline,compare,report}", title="commands")
@@ -153,7 +149,11 @@ def _create_parser() -> ArgumentParser:
 
 
 def _create_baseline_parser() -> ArgumentParser:
-    parser = ArgumentParser(description=_BASELINE, formatter_class=_HelpFormatter)
+    parser = OneLineParser(
+        description=_BASELINE,
+        formatter_class=HelpFormatter,
+        usage="lightning-gradcam baseline --out FILE --model NAME --data NAME [options]",
+    )
     add = parser.add_argument
     add("--out", type=str, required=True, help="file to write, .safetensors")
     add("--overwrite", action="store_true", help="replace an existing file")
@@ -195,7 +195,11 @@ def _create_baseline_parser() -> ArgumentParser:
 
 
 def _create_compare_parser() -> ArgumentParser:
-    parser = ArgumentParser(description=_COMPARE, formatter_class=_HelpFormatter)
+    parser = OneLineParser(
+        description=_COMPARE,
+        formatter_class=HelpFormatter,
+        usage="lightning-gradcam compare BASELINE [CANDIDATE] [--model NAME] [options]",
+    )
     add = parser.add_argument
     add("baseline", type=str, help="the baseline file")
     add("candidate", type=str, nargs="?", help="another baseline file to compare, instead of --model")
@@ -224,7 +228,11 @@ def _create_compare_parser() -> ArgumentParser:
 
 
 def _create_report_parser() -> ArgumentParser:
-    parser = ArgumentParser(description=_REPORT, formatter_class=_HelpFormatter)
+    parser = OneLineParser(
+        description=_REPORT,
+        formatter_class=HelpFormatter,
+        usage="lightning-gradcam report FILE [--out FILE ...] [options]",
+    )
     parser.add_argument("file", type=str, help="a baseline, or a comparison saved as .json")
     parser.add_argument("--out", type=str, nargs="+", default=[], help="files to write: .html, .md, .json or .txt")
     return _add_common_options(parser)

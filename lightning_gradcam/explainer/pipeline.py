@@ -22,7 +22,8 @@ from lightning_gradcam.layers.trace_model import TRACED_IMAGES, trace_model
 from lightning_gradcam.methods import get_location
 from lightning_gradcam.methods.apply import check_mean_head, needs_mean_head, uses_gradients
 from lightning_gradcam.methods.resolve import Method, Methods, coerce_methods
-from lightning_gradcam.probe.image_loading import Images, Preprocessing, as_probe
+from lightning_gradcam.probe.image_loading import Images, as_probe
+from lightning_gradcam.probe.preprocess import Preprocessing
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.targets import TARGETS, coerce_target, select_rows, with_labels

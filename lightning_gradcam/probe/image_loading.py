@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
+from lightning_gradcam.probe.image_files import read_deep_pixels, read_image
 from lightning_gradcam.probe.normalization import Normalization
+from lightning_gradcam.probe.preprocess import Preprocessing, preprocess_image, read_normalization
 from lightning_gradcam.probe.probe import Probe
 
 ImageLike: TypeAlias = "Tensor | np.ndarray[Any, Any] | Image.Image | str | os.PathLike[str]"
@@ -22,55 +23,6 @@ Images: TypeAlias = "ImageLike | Sequence[ImageLike] | Probe"
 
 _GRAY_MODES, _COLOR_MODES = ("L", "1", "LA"), ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB")
 _CONVOLUTIONS = ((nn.Conv1d, 1), (nn.Conv2d, 2), (nn.Conv3d, 3))
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """Resizes an image and normalizes it for a model.
-
-    Args:
-        mean: Mean per channel, of pixels in [0, 1].
-        std: Standard deviation per channel, above 0.
-        size: ``(height, width)``, or one number for both. The image is resized to the smallest size that covers it, and
-            its center is cropped. None keeps the image's size.
-
-    Example:
-        >>> half = Preprocess(mean=(0.5,), std=(0.5,), size=4)
-        >>> half(torch.ones(1, 8, 12)).shape, float(half(torch.ones(1, 8, 12)).mean())
-        (torch.Size([1, 4, 4]), 1.0)
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: int | tuple[int, int] | None = None
-
-    def __post_init__(self) -> None:
-        sides = () if self.size is None else (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
-        if len(sides) not in (0, 2) or not all(isinstance(side, int) and side > 0 for side in sides):
-            raise ValueError(f"Expected `size` to be a number above 0, (height, width) or None, but got {self.size!r}.")
-        object.__setattr__(self, "size", sides or None)
-        object.__setattr__(self, "mean", self.pixels.mean)
-        object.__setattr__(self, "std", self.pixels.std)
-
-    @property
-    def pixels(self) -> Normalization:
-        """The normalization without the resizing."""
-        return Normalization(self.mean, self.std)
-
-    def __call__(self, image: Tensor | Image.Image) -> Tensor:
-        """Preprocess a PIL image, or ``(C, H, W)`` uint8 or float in [0, 1], to ``(C, height, width)``."""
-        tensor: Tensor = F.to_dtype(F.pil_to_tensor(image) if isinstance(image, Image.Image) else image, scale=True)
-        if isinstance(self.size, tuple):
-            scale = max(side / length for side, length in zip(self.size, tensor.shape[-2:], strict=True))
-            covering_size = [
-                max(side, round(length * scale)) for side, length in zip(self.size, tensor.shape[-2:], strict=True)
-            ]
-            tensor = F.center_crop(F.resize(tensor, covering_size, antialias=True), list(self.size))
-        return self.pixels.normalize(tensor[None])[0]
-
-
-Preprocessing: TypeAlias = Preprocess | Normalization | Callable[[Any], Tensor]
-"""The preprocessing of a single image, such as a torchvision transform."""
 
 
 def as_probe(images: Images, model: nn.Module | None = None, preprocess: Preprocessing | None = None) -> Probe:
@@ -82,8 +34,8 @@ def as_probe(images: Images, model: nn.Module | None = None, preprocess: Preproc
             or of floats in [0, 1], a PIL image, or a file name.
         model: The model, whose convolutions show whether a tensor is one image or a batch, and whether images are gray.
         preprocess: Called with each image: a PIL image for PIL images, files and uint8 arrays, else a tensor
-            ``(C, *spatial)`` of pixels in [0, 1]. Without it, tensors must be preprocessed already, and all other
-            images become pixels in [0, 1].
+            ``(C, *spatial)`` of pixels in [0, 1], as also for files of 16 bits or floats. Without it, tensors must be
+            preprocessed already, and all other images become pixels in [0, 1].
 
     Raises:
         TypeError: An image has an unsupported type.
@@ -105,7 +57,9 @@ def as_probe(images: Images, model: nn.Module | None = None, preprocess: Preproc
     if preprocess is None:
         tensors = [image if isinstance(image, Tensor) else to_pixels(image) for image in loaded]
     else:
-        tensors = [_preprocess(image, preprocess) for image in loaded]
+        tensors = [
+            preprocess_image(to_pixels(image) if isinstance(image, Tensor) else image, preprocess) for image in loaded
+        ]
     sizes = sorted({tuple(tensor.shape) for tensor in tensors})
     if len(sizes) > 1:
         raise ValueError(
@@ -115,7 +69,7 @@ def as_probe(images: Images, model: nn.Module | None = None, preprocess: Preproc
     if preprocess is None and not any(isinstance(image, Tensor) for image in image_list):
         pixels: Normalization | None = Normalization((0.0,), (1.0,))
     else:
-        pixels = _read_normalization(preprocess)
+        pixels = read_normalization(preprocess)
     batch = torch.stack([tensor.to(_choose_device(model, tensor)) for tensor in tensors])
     return Probe(batch, pixels=pixels).without_inference_tensors()
 
@@ -172,12 +126,11 @@ def _load(image: Any, channels: int | None) -> Tensor | Image.Image:
     if isinstance(image, np.ndarray):
         return _load_array(image, channels)
     if isinstance(image, (str, os.PathLike)):
-        try:
-            with Image.open(image) as file_image:
-                image = ImageOps.exif_transpose(file_image)
-                image.load()
-        except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise ValueError(f"Expected an image file, but {os.fspath(image)} cannot be read: {error}") from error
+        image = read_image(image)
+    elif isinstance(image, Image.Image) and (pixels := read_deep_pixels(image, image)) is not None:
+        image = pixels
+    if isinstance(image, Tensor):
+        return image.expand(channels, -1, -1) if channels == 3 else image
     if not isinstance(image, Image.Image):
         raise TypeError(
             "Expected an image as a tensor (C, *spatial), an array (H, W, C), a PIL image or a file name, but got "
@@ -185,8 +138,8 @@ def _load(image: Any, channels: int | None) -> Tensor | Image.Image:
         )
     if image.mode not in (*_GRAY_MODES, *_COLOR_MODES):
         raise ValueError(
-            f"Expected an 8-bit PIL image (modes L, RGB, ...), but got mode {image.mode!r}, whose range is unknown. "
-            "Pass an array of floats in [0, 1]."
+            f"Expected an 8-bit PIL image (modes L, RGB, ...) or a file of unsigned 16 bits or floats, but got mode "
+            f"{image.mode!r}, whose range is unknown. Pass an array of floats in [0, 1]."
         )
     is_gray = channels == 1 or (channels != 3 and image.mode in _GRAY_MODES)
     return image.convert("L" if is_gray else "RGB")
@@ -204,38 +157,12 @@ def _load_array(image: np.ndarray[Any, Any], channels: int | None) -> Tensor | I
     if image.dtype == np.uint8 and image.shape[2] in (1, 3):
         return _load(Image.fromarray(image[..., 0] if image.shape[2] == 1 else image), channels)
     if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
-        raise TypeError(f"Expected an array of uint8, or of floats in [0, 1], but got {image.dtype}.")
+        raise TypeError(
+            f"Expected an array of uint8, or of floats in [0, 1], but got {image.dtype}. Divide by the number that is "
+            "white, such as 65535 for 16 bits."
+        )
     tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     return to_pixels(tensor.float() if tensor.is_floating_point() else tensor)
-
-
-def _preprocess(image: Tensor | Image.Image, preprocess: Preprocessing) -> Tensor:
-    """Preprocess one image, and check the result."""
-    if isinstance(preprocess, Normalization):
-        preprocess = Preprocess(preprocess.mean, preprocess.std)
-    if not callable(preprocess):
-        raise TypeError(
-            "Expected `preprocess` to be a Preprocess, a Normalization, or a callable of an image, but got "
-            f"{type(preprocess).__name__}."
-        )
-    tensor = preprocess(to_pixels(image) if isinstance(image, Tensor) else image)
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.ndim < 2:
-        description = f"{tensor.dtype} {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise TypeError(
-            f"Expected `preprocess` to return a float tensor (C, *spatial) of one image, but got {description}."
-        )
-    return tensor.as_subclass(Tensor)
-
-
-def _read_normalization(preprocess: Preprocessing | None) -> Normalization | None:
-    """Read the normalization of a preprocessing; None if it has none, or several."""
-    if isinstance(preprocess, Preprocess):
-        return preprocess.pixels
-    if preprocess is None or isinstance(preprocess, Normalization):
-        return preprocess
-    transforms = [preprocess, *getattr(preprocess, "transforms", ())]  # of Compose
-    values = [(t.mean, t.std) for t in transforms if hasattr(t, "mean") and hasattr(t, "std")]
-    return Normalization(*values[0]) if len(values) == 1 else None
 
 
 def _read_input_format(model: nn.Module | None) -> tuple[int | None, int | None]:

@@ -51,3 +51,32 @@ def test_help_describes_every_option(call, command):
     assert not re.findall(r"^ +--\w+ [A-Z_]+(?: \[.*\])? *\n +(?:--|\n|-h)", text, re.MULTILINE)  # each has its words
     if command in ("", "compare"):
         assert "0 pass, 1 regressed, 2 error in the call, model or data, 3 inconclusive, 4 incompatible" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--size", "nan"), "Expected --size to be a whole number, but got nan"),
+        (("--size", "2.5"), "Expected --size to be a whole number, but got 2.5"),
+        (("--images", "1e9"), "Expected --images to be a whole number, but got 1000000000.0"),
+        (("--mean", "red"), "Expected --mean to be a number, but got red"),
+        (("--channels", "\x1b[31m3"), "Expected --channels to be a whole number, but got ?[31m3"),
+        (("--no_such_option", "3"), "unrecognized arguments: --no_such_option 3"),
+        (("--config", "none.yaml"), "none.yaml"),
+    ],
+)
+def test_invalid_option_is_one_line(words, message, capsys):
+    assert main(["baseline", "--out", "b.safetensors", *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert captured.err.endswith("(see `lightning-gradcam baseline --help`)\n")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["baseline", "compare", "report"])
+def test_usage_begins_with_command_and_what_it_needs(command, capsys):
+    assert main([command, "--help"]) == 0
+    usage = capsys.readouterr().out.split("\n\n")[0].split()
+    assert usage[:3] == ["usage:", "lightning-gradcam", command]
+    assert usage[3] in ("--out", "BASELINE", "FILE")
