@@ -24,7 +24,7 @@ TIMEOUT = 300
 def left(request, tmp_path_factory):
     """Run the selected cases in two processes, and return their results by case."""
     items = [item for item in request.session.items if getattr(item, "originalname", "") == "test_two_processes"]
-    names = [item.callspec.params["name"] for item in items]
+    names = [name for item in items if not CASES[name := item.callspec.params["name"]].skip]
     root = tmp_path_factory.mktemp("processes")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -49,8 +49,13 @@ def left(request, tmp_path_factory):
     return {path.stem: torch.load(path, weights_only=False) for path in root.glob("*.pt")}, codes, logs
 
 
+def params():
+    for name, case in CASES.items():
+        yield pytest.param(name, marks=[pytest.mark.skip(reason=case.skip)] if case.skip else [])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", params())
 def test_two_processes(left, name):
     case = CASES[name]
     found, codes, logs = left

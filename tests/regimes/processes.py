@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import distributed, nn
-from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType, fully_shard
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.distributed.nn.functional import all_reduce
 
@@ -54,6 +54,12 @@ class CPUFSDP(FSDPStrategy):
             device_id=torch.device("cpu"),
             **self.kwargs,
         )
+
+    def lightning_module_state_dict(self):
+        """Return the complete weights on rank zero, not offloaded: PyTorch 2.6 crashes where they are on the CPU."""
+        config = FullStateDictConfig(rank0_only=True)
+        with FullyShardedDataParallel.state_dict_type(self.model, StateDictType.FULL_STATE_DICT, config):
+            return self.model.state_dict()
 
 
 class Sharded(Lit):
@@ -157,7 +163,7 @@ def fsdp2() -> ModelParallelStrategy:
 
 @dataclass(frozen=True)
 class Case:
-    """One distributed regime; `about` and `breaks` as in `Regime`."""
+    """One distributed regime; `about`, `breaks` and `skip` as in `Regime`."""
 
     about: str
     breaks: str
@@ -169,8 +175,10 @@ class Case:
     val: bool = True
     fails: str = ""  # words of the one warning
     monitors: bool = False
+    skip: str = ""
 
 
+NO_FSDP2 = "" if hasattr(torch.cpu.Stream, "record_event") else "FSDP2 of PyTorch 2.6 does not run on the CPU"
 WINDOW = {"accumulate_grad_batches": 3, "val_check_interval": 2}
 BF16 = {"precision": "bf16-mixed"}
 CASES = {
@@ -252,8 +260,10 @@ CASES = {
     ),
     "ModelParallel": Case(
         "FSDP2 over the mesh", "strategies that are served", fsdp2, make=Sharded, monitors=True,
+        skip=NO_FSDP2,
     ),
     "ModelParallel, accumulation": Case(
         "validations inside the accumulation window", "gradients", fsdp2, make=Sharded, trainer=WINDOW,
+        skip=NO_FSDP2,
     ),
 }  # fmt: skip
