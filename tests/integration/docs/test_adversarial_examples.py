@@ -93,6 +93,7 @@ def test_missing_cifar10_raises(name, tmp_path):
         example(name).main(["--data=cifar10", f"--root={tmp_path}", f"--out={tmp_path}"])
 
 
+@pytest.mark.filterwarnings("ignore:GradCAMCallback.*suddenly differ")  # as they may, in a collapse
 def test_curves_of_the_callback_show_the_collapse(tmp_path):
     catastrophe = example("catastrophic_overfitting")
     curves = catastrophe.main([f"--out={tmp_path}"])
