@@ -12,7 +12,7 @@ from lightning_gradcam.methods import METHODS, IntegratedGradients, KernelShap, 
 from tests.helpers.model_state import everything
 from tests.helpers.models import TinyResNet, TinyVGG, assert_close, perturbed, plain_cnn
 from tests.helpers.pixel_methods import MODELS, NAMES, SEEDED, SIGNED, SMALL, compute_evidence, create_method
-from tests.helpers.pixel_replicas import REPLICAS
+from tests.helpers.pixel_replicas import REPLICAS, SEGMENTS
 
 
 def test_every_captum_method_has_a_replica():
@@ -25,12 +25,14 @@ def test_every_captum_method_has_a_replica():
 def test_pixel_method_equals_its_replica(name, kind):
     make, layer = MODELS[kind]
     model, images, labels = perturbed(make()), torch.randn(3, 3, 16, 16), [2, 0, 1]
-    evidence = compute_evidence(model, images, name, layers=layer, target=labels)
+    method = KernelShap(4000, SEGMENTS) if name == "kernel_shap" else create_method(name)
+    [evidence] = explain(model, images, method=method, layers=layer, target=labels).evidence.values()
     model.double()
     arguments = (layer,) if name == "guided_gradcam" else ()
     pairs = zip(images.double(), labels, strict=True)
     expected = torch.stack([REPLICAS[name](model, image, label, *arguments).detach() for image, label in pairs])
-    assert_close(evidence, expected, 0.05 if name == "kernel_shap" else 1e-4)
+    # Kernel SHAP samples coalitions: its error falls with the root of their number, and is about 1 % here.
+    assert_close(evidence, expected, 0.04 if name == "kernel_shap" else 1e-4)
     assert bool((evidence < 0).any()) == (name in SIGNED)
 
 
