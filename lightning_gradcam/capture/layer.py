@@ -5,48 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from torch import Tensor
 
-Grid: TypeAlias = tuple[int, ...]
-ToGrid: TypeAlias = Callable[[Tensor], Tensor]
-
-
-def channels_first(output: Tensor) -> Tensor:
-    """Return ``(n, C, *s)`` unchanged."""
-    return output
-
-
-def channels_last(output: Tensor) -> Tensor:
-    """Move channels to the front: ``(n, *s, C)`` to ``(n, C, *s)``."""
-    return output.movedim(-1, 1)
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The layout of tokens ``(n, extra + prod(grid), C)``, which it turns into ``(n, C, *grid)``.
-
-    Args:
-        grid: Grid of the patches.
-        extra: Number of tokens that are not patches, such as class tokens. They come first and are left out.
-        rows: Dimension of the images: 0, or 1 for ``(L, n, C)``.
-
-    >>> import torch
-    >>> Tokens((2, 3), extra=1)(torch.arange(7.0).reshape(1, 7, 1))
-    tensor([[[[1., 2., 3.],
-              [4., 5., 6.]]]])
-    """
-
-    grid: Grid
-    extra: int = 0
-    rows: int = 0
-
-    def __call__(self, output: Tensor) -> Tensor:
-        """Return the patches on their grid."""
-        patches = output.movedim(self.rows, 0)[:, self.extra :]
-        return patches.transpose(1, 2).reshape(len(patches), -1, *self.grid)
-
+from lightning_gradcam.capture.layouts import channels_first, find_channels_dim, holds_tokens
 
 IMAGES = -1
 """Stands for the images among the indices of a trace's outputs."""
@@ -101,6 +63,7 @@ class LayerRecord:
             for the images. None if unknown: then from the one before it.
         is_scored: Whether the score was computed from it without another output in between.
         is_output: Whether the model's output holds the tensor itself.
+        misplaced: Whether changes of the images were seen not to change its cells at their own places.
     """
 
     name: str
@@ -113,6 +76,7 @@ class LayerRecord:
     to_grid: Callable[[Tensor], Tensor] = channels_first
     inner: tuple[str, ...] = ()
     answers: bool = False
+    misplaced: bool = False
     reads: frozenset[int] | None = None
     is_scored: bool = False
     is_output: bool = False
@@ -125,12 +89,12 @@ class LayerRecord:
     @property
     def channels(self) -> int:
         """The number of channels."""
-        return self.shape[1 if self.to_grid is channels_first else -1]
+        return self.shape[find_channels_dim(self.to_grid)]
 
     @property
     def tokens(self) -> bool:
         """Whether the grid is one of tokens."""
-        return isinstance(self.to_grid, Tokens)
+        return holds_tokens(self.to_grid)
 
     @property
     def cells(self) -> int:

@@ -17,7 +17,7 @@ from lightning_gradcam.explainer.explainer import Explainer, capture_pairs
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.fusion import Fuse, check_flips, check_fuse
 from lightning_gradcam.layers import Layers, choose_layers, list_non_layers
-from lightning_gradcam.layers.checks import add_model_hints, check_eager, check_model, check_reach
+from lightning_gradcam.layers.checks import add_model_hints, check_eager, check_model, check_reach, describe_misplaced
 from lightning_gradcam.layers.trace_model import TRACED_IMAGES, trace_model
 from lightning_gradcam.methods import get_location
 from lightning_gradcam.methods.apply import check_mean_head, needs_mean_head, uses_gradients
@@ -143,7 +143,8 @@ def prepare(
         locations = _resolve_locations(model, layers, methods, trace.records, fuse)
     output_kind = trace.output_kind.for_target(traced)
     target = traced if target is not None else with_labels(output_kind.resolve(None, probe), probe)
-    note = output_kind.validate(target, trace.output, probe)
+    notes = output_kind.validate(target, trace.output, probe), describe_misplaced(locations, trace.records)
+    note = " ".join(filter(None, notes))
     call = replace(call, tracks_softmax=has_softmax_input(trace.output))
     explainer = Explainer(locations, methods, call, trace.records, output_kind, fuse, flips, note, trace.reading)
     if needs_mean_head(methods.values()):

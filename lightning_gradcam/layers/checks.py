@@ -92,6 +92,24 @@ def check_reach(layers: Sequence[Layer], records: Sequence[LayerRecord]) -> None
             )
 
 
+def describe_misplaced(layers: Sequence[Layer], records: Sequence[LayerRecord]) -> str:
+    """Return a warning about layers whose cells do not follow the image; empty if there are none.
+
+    >>> describe_misplaced([Layer("a")], [LayerRecord("a", "Linear", (2, 49, 8), (7, 7), misplaced=True)])[:50]
+    "The map of layer 'a' may not lie where it is drawn"
+    """
+    misplaced = {name for r in records if r.misplaced for name in (r.name, *r.inner)}
+    right = {name for r in records if not r.misplaced for name in (r.name, *r.inner)}
+    names = [repr(layer.name) for layer in layers if layer.name in misplaced - right]
+    if not names:
+        return ""
+    subject = f"The map of layer {names[0]}" if len(names) == 1 else f"The maps of layers {', '.join(names)}"
+    return (
+        f"{subject} may not lie where it is drawn: when patches of the image were changed, other cells than theirs "
+        "changed. Pass `Layer(name, to_grid=...)`, which turns the output into (n, C, *grid) in the order of the image."
+    )
+
+
 @contextmanager
 def add_model_hints(model: nn.Module) -> Iterator[None]:
     """Add a hint to a `NotExplainableError` raised inside: a part of the model that is known to prevent explanations.

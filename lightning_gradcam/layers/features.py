@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import takewhile
 
-from lightning_gradcam.capture.layer import IMAGES, Grid, LayerRecord, is_vanishing
+from lightning_gradcam.capture.layer import IMAGES, LayerRecord, is_vanishing
+from lightning_gradcam.capture.layouts import Grid
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.layers.record_graph import find_ancestors, find_dependent, find_passages
 
@@ -30,7 +31,7 @@ def feature_maps(records: Sequence[LayerRecord]) -> list[LayerRecord]:
     dependent = find_dependent(records) or set(range(len(records)))
     spatial = [r for i, r in enumerate(records) if r.cells > 1 and i in dependent]
     gradient_vanishes = is_vanishing(records)
-    reached = [r for r in spatial if r.reaches and (r.touched or gradient_vanishes)]
+    reached = [r for r in spatial if r.reaches and (r.touched or gradient_vanishes) and not r.misplaced]
     features = [r for r in reached if not _NOT_FEATURES.search(r.kind) and not r.answers]
     features = _remove_heads(features, records)
     if not features:
@@ -87,9 +88,18 @@ def _explain_missing_features(records: Sequence[LayerRecord], spatial: int, reac
             "module called by `forward`, or pass the model that was exported."
         )
     if not spatial:
-        return "no module returns a spatial output", (
+        has_unread = any(len(r.shape) > 2 and r.grid is None for r in records)
+        problem = (
+            "the outputs' positions in the images are unknown" if has_unread else "no module returns a spatial output"
+        )
+        return problem, (
             "If tokens or vectors have positions in the image, pass `layers=Layer(name, to_grid=...)`, which turns "
             "them into (n, C, *grid)."
+        )
+    if not reached and any(r.misplaced for r in records):
+        return "changes of the images do not change the outputs at their own places", (
+            "Tokens in another order than the image's, or merged, are no map: pass `layers=Layer(name, to_grid=...)`, "
+            "which turns them into (n, C, *grid), or name a layer in `layers=` to explain it anyway."
         )
     if not reached:
         return f"no gradient of the score reaches the {spatial} spatial outputs", (

@@ -9,7 +9,8 @@ from typing import TypeAlias, TypeGuard
 from torch import nn
 
 from lightning_gradcam.capture.hooks import clean_name, named_layers
-from lightning_gradcam.capture.layer import ATTENTION, PIXELS, Layer, LayerRecord, channels_first
+from lightning_gradcam.capture.layer import ATTENTION, PIXELS, Layer, LayerRecord
+from lightning_gradcam.capture.layouts import Tokens, channels_first
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.layers.rules import RULES, LayerRule
 from lightning_gradcam.utils.registry import unknown_name_error
@@ -58,7 +59,7 @@ def list_non_layers(locations: Iterable[str | None], records: Sequence[LayerReco
         if location == PIXELS:
             layers[location] = Layer(location, reason="the images themselves")
         elif location == ATTENTION:
-            tokens = [r for r in records if r.tokens]
+            tokens = [r for r in records if isinstance(r.to_grid, Tokens) and not r.misplaced]
             if not tokens:
                 raise NotExplainableError(
                     "Expected a model whose layers return tokens, which attention methods need, but no layer does. "

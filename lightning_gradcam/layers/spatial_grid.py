@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from lightning_gradcam.capture.layer import Grid, ToGrid, Tokens, channels_first, channels_last
+from torch import nn
+
+from lightning_gradcam.capture.layouts import Frames, Grid, ToGrid, Tokens, channels_first, channels_last
 from lightning_gradcam.layers.axes import CHANNELS_FIRST, MAX_EXTRA_TOKENS, Axes
 from lightning_gradcam.layers.axis_tracking import AxisTracker
+from lightning_gradcam.layers.maker_layouts import CHANNELS_FIRST_MODULES, CHANNELS_LAST_MODULES
 from lightning_gradcam.layers.tensor_history import TensorOrigin
 
 _REDUCTIONS = (2, 4, 8)
+_PROPORTIONATE = 0.5  # largest distortion of a grid that needs no proof, as a logarithm: a factor of 1.6
 _MIN_PATCHES_PER_EXTRA_TOKEN = 8  # with fewer patches, some number of extra tokens makes a grid out of any length
 
 
@@ -29,7 +33,8 @@ def find_tokens(length: int, image_size: Grid, grids: Sequence[Grid] = ()) -> To
     """
     if grids:
         return _match_earlier_grid(length, grids) or _match_merged_grid(length, grids)
-    return _match_proportions(length, image_size)
+    grid = next(list_token_grids(length, image_size), None)
+    return None if grid is None else Tokens(grid, length - math.prod(grid))
 
 
 def _match_earlier_grid(length: int, grids: Sequence[Grid]) -> Tokens | None:
@@ -51,15 +56,28 @@ def _match_merged_grid(length: int, grids: Sequence[Grid]) -> Tokens | None:
     return None
 
 
-def _match_proportions(length: int, image_size: Grid) -> Tokens | None:
-    """Find a grid with the proportions of the image, with as few extra tokens as possible."""
+def list_token_grids(length: int, image_size: Grid) -> Iterator[Grid]:
+    """List the grids of ``length`` tokens with the proportions of the image, those with the fewest extra tokens first.
+
+    Patches of a clip or a volume may be shorter in the first dimension, and as long as one frame or slice.
+
+    >>> list(list_token_grids(197, (224, 224))), next(list_token_grids(1568, (8, 224, 224)))
+    ([(14, 14)], (8, 14, 14))
+    """
     for extra in range(MAX_EXTRA_TOKENS + 1):
         cells = length - extra
-        scale = (max(cells, 0) / math.prod(image_size)) ** (1 / len(image_size))
-        grid = tuple(round(side * scale) for side in image_size)
-        if math.prod(grid) == cells > _MIN_PATCHES_PER_EXTRA_TOKEN * extra:
-            return Tokens(grid, extra)
-    return None
+        if cells > _MIN_PATCHES_PER_EXTRA_TOKEN * extra:
+            yield from dict.fromkeys(grid for grid in _list_proportional(cells, image_size) if math.prod(grid) == cells)
+
+
+def _list_proportional(cells: int, image_size: Grid) -> Iterator[Grid]:
+    """List grids of about as many cells as given, with the proportions of the image, or of its slices."""
+    scale = (cells / math.prod(image_size)) ** (1 / len(image_size))
+    yield tuple(round(side * scale) for side in image_size)
+    if len(image_size) == 3:
+        for depth in dict.fromkeys(math.ceil(image_size[0] / r) for r in (1, *_REDUCTIONS)):
+            if cells % depth == 0:
+                yield from ((depth, *grid) for grid in _list_proportional(cells // depth, image_size[1:]))
 
 
 class GridReading(NamedTuple):
@@ -103,32 +121,57 @@ class GridInference:
     batch_size: int
     grids: list[Grid] = field(default_factory=list)
     token_counts: set[int] = field(default_factory=set)
+    _frames: GridInference | None = None
 
     def read_output(self, origin: TensorOrigin, tracker: AxisTracker) -> GridReading:
         """Infer the grid of an output from its shape and, for a signal, from its origin."""
         shape = tuple(origin.returned.shape)
         axes = tracker.read(origin)
         if len(self.image_size) > 1 or len(shape) != 3:
-            return self.read(shape)
+            return self.read(shape, origin.maker)
         if axes and axes.is_mixed and (shape[axes.sequence],) in (self.image_size, *self.grids):
             axes = tracker.restore_order()
         if axes is None or axes.is_mixed:
             return NO_GRID
         return self._read_sequence(shape, axes)
 
-    def read(self, shape: tuple[int, ...]) -> GridReading:
-        """Infer the grid of an output from its shape."""
+    def read(self, shape: tuple[int, ...], maker: nn.Module | None = None) -> GridReading:
+        """Infer the grid of an output from its shape, and from the module that made it, if it is known."""
+        if self._holds_frames(shape):
+            return self._read_frames(shape, maker)
         if len(shape) == 3 and len(self.image_size) > 1:
             return self._read_tokens(shape)
         if len(shape) != len(self.image_size) + 2 or shape[0] != self.batch_size:
             return NO_GRID
-        reading = self._read_feature_map(shape)
-        if reading.grid is None or self._is_attention(reading.grid):
-            return NO_GRID
-        self.grids.append(reading.grid)
+        reading = self._read_feature_map(shape, maker)
+        if reading.grid is not None and self._is_reliable(reading.grid, maker):
+            self.grids.append(reading.grid)
         return reading
 
-    def _read_feature_map(self, shape: tuple[int, ...]) -> GridReading:
+    def _is_reliable(self, grid: Grid, maker: nn.Module | None) -> bool:
+        """Return whether later tokens can be found by a grid; a side that is a number of tokens may be attention's."""
+        if self._is_attention(grid):
+            return False
+        return maker is None or isinstance(maker, CHANNELS_FIRST_MODULES) or is_proportionate(grid, self.image_size)
+
+    def _holds_frames(self, shape: tuple[int, ...]) -> bool:
+        """Return whether the rows of an output are the frames of a clip, or the slices of a volume."""
+        if len(self.image_size) != 3 or self.image_size[0] == 1:
+            return False
+        return len(shape) in (3, 4) and shape[0] == self.batch_size * self.image_size[0]
+
+    def _read_frames(self, shape: tuple[int, ...], maker: nn.Module | None) -> GridReading:
+        """Read ``(n * frames, ...)``: the grid of a frame, once for every frame."""
+        frames = self.image_size[0]
+        if self._frames is None:
+            self._frames = GridInference(self.image_size[1:], self.batch_size * frames)
+        grid, to_grid = self._frames.read(shape, maker)
+        if grid is None:
+            return NO_GRID
+        self.grids.append((frames, *grid))
+        return GridReading((frames, *grid), Frames(frames, to_grid))
+
+    def _read_feature_map(self, shape: tuple[int, ...], maker: nn.Module | None) -> GridReading:
         """Choose between ``(n, C, *s)``, ``(n, *s, C)`` and ``(n, windows, tokens, C)``, which has no grid."""
         first, last = shape[2:], shape[1:-1]
         if self._is_channels_last(first, last):
@@ -136,6 +179,8 @@ class GridInference:
         is_windows = self.grids and shape[1] * shape[2] == math.prod(self.grids[-1])
         if is_windows and not self._is_earlier_grid(first):
             return NO_GRID
+        if isinstance(maker, CHANNELS_LAST_MODULES) and not self._is_earlier_grid(first):
+            return GridReading(last, channels_last)
         return GridReading(first, channels_first)
 
     def _is_channels_last(self, first: Grid, last: Grid) -> bool:
@@ -143,7 +188,7 @@ class GridInference:
         if len(self.image_size) == 1:
             return False
         has_proportions = (
-            _measure_distortion(last, self.image_size) < 0.05 and _measure_distortion(first, self.image_size) > 0.2
+            measure_distortion(last, self.image_size) < 0.05 and measure_distortion(first, self.image_size) > 0.2
         )
         # Padded windows and clips change the proportions, so an earlier grid counts as well.
         return has_proportions or (self._is_earlier_grid(last) and not self._is_earlier_grid(first))
@@ -188,7 +233,16 @@ class GridInference:
         return GridReading(tokens.grid, replace(tokens, rows=axes.batch))
 
 
-def _measure_distortion(grid: Grid, image_size: Grid) -> float:
+def is_proportionate(grid: Grid, image_size: Grid) -> bool:
+    """Return whether a grid has about the proportions of the image, or, of a volume, of its slices.
+
+    >>> is_proportionate((7, 9), (224, 320)), is_proportionate((8, 7, 7), (8, 56, 56)), is_proportionate((4, 9), (8, 8))
+    (True, True, False)
+    """
+    return measure_distortion(grid[-2:], image_size[-2:]) < _PROPORTIONATE
+
+
+def measure_distortion(grid: Grid, image_size: Grid) -> float:
     """Return how much the strides of a grid differ between dimensions, as the range of their logarithms."""
     strides = [math.log(size / side) for size, side in zip(image_size, grid, strict=True)]
     return max(strides) - min(strides)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from lightning_gradcam.capture.hooks import is_traceable, named_layers, register_hooks
+from lightning_gradcam.capture.isolation import reseed
 from lightning_gradcam.capture.layer import LayerRecord, is_vanishing
 from lightning_gradcam.capture.outputs import (
     get_version,
@@ -21,7 +22,8 @@ from lightning_gradcam.capture.outputs import (
     with_grad,
 )
 from lightning_gradcam.layers.axis_tracking import AxisTracker
-from lightning_gradcam.layers.spatial_grid import GridInference, GridReading
+from lightning_gradcam.layers.layout_check import CheckedReading, check_readings, grade_readings
+from lightning_gradcam.layers.spatial_grid import GridInference
 from lightning_gradcam.layers.tensor_history import TensorOrigin
 from lightning_gradcam.layers.trace_graph import TraceGraph
 from lightning_gradcam.probe.probe import Probe
@@ -53,9 +55,10 @@ class _TracedOutput:
 
 @dataclass
 class _Tracer:
-    """Hooks that record the outputs of modules in a pass over ``batch_size`` images."""
+    """Hooks that record the outputs of modules in a pass over ``batch_size`` images of so many slices or frames."""
 
     batch_size: int
+    slices: int = 1
     outputs: list[_TracedOutput] = field(default_factory=list)
     calls: Counter[nn.Module] = field(default_factory=Counter)
     open_calls: list[tuple[int, list[tuple[Tensor, int]]]] = field(default_factory=list)
@@ -91,9 +94,10 @@ class _Tracer:
         return replace_tensor(output, tensor, passed_on)
 
     def _has_batch_axis(self, tensor: Tensor) -> bool:
-        """Return whether images come first, or second in a sequence ``(L, n, C)``."""
+        """Return whether images come first, or their slices, or images second in a sequence ``(L, n, C)``."""
         batch_axes = 2 if tensor.ndim == 3 else 1
-        return tensor.ndim >= 2 and self.batch_size in tensor.shape[:batch_axes]
+        has_images = self.batch_size in tensor.shape[:batch_axes]
+        return tensor.ndim >= 2 and (has_images or tensor.shape[0] == self.batch_size * self.slices)
 
 
 def run_traced(
@@ -112,10 +116,11 @@ def run_traced(
     Returns:
         One `LayerRecord` per distinct tensor with a batch dimension, and the model's output.
     """
-    tracer = _Tracer(len(probe))
+    tracer = _Tracer(len(probe), probe.size[0] if len(probe.size) == 3 else 1)
     names = {module: name for name, module in named_layers(model).items() if is_traceable(name, module)}
     pre_hooks = [(module.register_forward_pre_hook, tracer.enter_module) for module in names]
     hooks = [(module.register_forward_hook, tracer.leave_module) for module in names]
+    reseed(probe.images.device)  # the check of layouts repeats the pass
     with torch.enable_grad():
         # Not a leaf, so that the model can change it in place.
         images = probe.images.detach().requires_grad_(needs_grad).clone()
@@ -128,7 +133,12 @@ def run_traced(
         if tracer.outputs and scores.requires_grad:
             gradients = torch.autograd.grad(scores.sum(), [o.value for o in tracer.outputs], allow_unused=True)
     inference, tracker = GridInference(probe.size, len(probe)), AxisTracker(images)
-    readings = [inference.read_output(traced.origin, tracker) for traced in tracer.outputs]
+    inferred = [inference.read_output(traced.origin, tracker) for traced in tracer.outputs]
+    facts = [
+        (*o.returned_by[0], o.value, gradient is not None)
+        for o, gradient in zip(tracer.outputs, gradients, strict=True)
+    ]
+    readings = check_readings(model, probe, forward, grade_readings(facts, inferred, probe.size))
     returned = {id(tensor) for tensor in list_float_tensors(output)}
     records = [
         replace(
@@ -163,9 +173,10 @@ def _to_record(
     traced: _TracedOutput,
     names: Mapping[nn.Module, str],
     calls: Mapping[nn.Module, int],
-    reading: GridReading,
+    checked: CheckedReading,
     gradient: Tensor | None,
 ) -> LayerRecord:
+    reading = checked.reading
     (maker, _), (outermost, call) = traced.returned_by[0], traced.returned_by[-1]
     return LayerRecord(
         name=names[outermost],
@@ -177,6 +188,7 @@ def _to_record(
         touched=0.0 if gradient is None else _measure_reach(reading.to_grid(gradient)),
         to_grid=reading.to_grid,
         inner=tuple(names[module] for module, _ in traced.returned_by[:-1]),
+        misplaced=checked.misplaced,
     )
 
 

@@ -10,7 +10,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lightning_gradcam.capture.layer import ATTENTION, Tokens
+from lightning_gradcam.capture.layer import ATTENTION
+from lightning_gradcam.capture.layouts import Tokens
 from lightning_gradcam.capture.passes import AttentionMap, CapturedPass
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.methods.base import METHODS, BasePassMethod
@@ -156,8 +157,9 @@ def read_attention(matrix: Tensor, tokens: Tokens, reader: str) -> Tensor:
     >>> read_attention(torch.arange(9.0).reshape(1, 3, 3), Tokens((2,), extra=1), "auto")
     tensor([[1., 2.]])
     """
-    has_class_token = reader == "class" or (reader == "auto" and tokens.extra > 0)
-    row = matrix[:, 0] if has_class_token else matrix[:, tokens.extra :].mean(1)
+    has_class_token = reader == "class" or (reader == "auto" and tokens.front > 0)
+    patches = matrix[:, tokens.front : matrix.shape[1] - tokens.behind]
+    row = matrix[:, 0] if has_class_token else patches.mean(1)
     return replace(tokens, rows=0)(row[..., None])[:, 0]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lightning_gradcam import Layer, NotExplainableError, Probe, explain
-from lightning_gradcam.capture.layer import Tokens, channels_first
+from lightning_gradcam.capture.layouts import Tokens, channels_first
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.targets import TARGETS
 from tests.helpers.models import assert_close, perturbed, plain_gradcam

@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 from lightning_gradcam import explain
-from lightning_gradcam.capture.layer import channels_first, channels_last
+from lightning_gradcam.capture.layouts import channels_first, channels_last
 from lightning_gradcam.layers.spatial_grid import GridInference
 from tests.helpers.models import (
     assert_close,

@@ -1,0 +1,318 @@
+"""Check of inferred layouts: a map is one only if a change of a patch changes the map at the patch's own place."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import permutations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gradcam.capture.hooks import register_hooks
+from lightning_gradcam.capture.isolation import reseed
+from lightning_gradcam.capture.layouts import (
+    Frames,
+    Grid,
+    ToGrid,
+    Tokens,
+    Turned,
+    channels_first,
+    holds_tokens,
+)
+from lightning_gradcam.capture.outputs import list_float_tensors
+from lightning_gradcam.errors import ForwardError
+from lightning_gradcam.layers.maker_layouts import CHANNELS_FIRST_MODULES, SEQUENCE_MODULES
+from lightning_gradcam.layers.patch_changes import (
+    Agreement,
+    Pattern,
+    change_patches,
+    compare_halves,
+    draw_pattern,
+    measure_agreement,
+    remove_axis_means,
+)
+from lightning_gradcam.layers.spatial_grid import NO_GRID, GridReading, is_proportionate, list_token_grids
+from lightning_gradcam.probe.probe import Probe
+from lightning_gradcam.probe.types import Forward
+
+_MIN_CELLS = 9
+"""Fewer cells are not checked: with so few, cells agree with patches by chance."""
+
+_PASSES = 4
+"""Most patterns that are tried while it is open whether a layout is right; nearly always the first one shows it."""
+
+_CLEAR, _FAINT, _LEAD = 0.5, 0.25, 0.25
+"""Correlations that show a layout, and that confirm one that is known; the lead of a better layout."""
+
+_SIGNIFICANT, _EXPECTED = 4.0, 2.4
+"""Standard deviations of a correlation that is not due to chance, and of one that agrees with what is expected."""
+
+_REPEATED = 0.7
+"""Correlation between the changes for opposite patterns above which they depend on places."""
+
+
+@dataclass
+class ReadOutput:
+    """An output whose layout was inferred.
+
+    Args:
+        maker: The module that returned it.
+        call: The number of the module's call.
+        value: The output.
+        reading: Its inferred grid.
+        is_certain: Whether the maker has a fixed layout, as a convolution has; then only exchanged axes are looked for.
+        needs_proof: Whether it may be no map at all, as a matrix of attention, or tokens of another number than any
+            earlier grid; then it is none unless changes show it.
+        is_reached: Whether the score's gradient reaches it.
+    """
+
+    maker: nn.Module
+    call: int
+    value: Tensor
+    reading: GridReading
+    is_certain: bool
+    needs_proof: bool
+    is_reached: bool
+    contrasts: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CheckedReading:
+    """A reading after the check.
+
+    Args:
+        reading: The inferred reading, or the one that the changes show.
+        misplaced: Whether its cells do not follow the image, and no other layout is known that does.
+    """
+
+    reading: GridReading
+    misplaced: bool = False
+
+
+def grade_readings(
+    outputs: Sequence[tuple[nn.Module, int, Tensor, bool]], readings: Sequence[GridReading], image_size: Grid
+) -> list[ReadOutput]:
+    """Tell the readings that are certain from those that were inferred, or need proof.
+
+    Args:
+        outputs: The maker of each output, the number of its call, the output, and whether the gradient reaches it.
+        readings: The inferred readings.
+        image_size: Spatial size of the images.
+    """
+    sequences = [v for maker, _, v, _ in outputs if v.ndim == 3 or (v.ndim > 3 and isinstance(maker, SEQUENCE_MODULES))]
+    lengths = {length for sequence in sequences if sequence.ndim == 3 for length in sequence.shape[:2]}
+    certain_shapes: set[tuple[int, ...]] = set()
+    known_grids: set[Grid | None] = set()
+    graded = []
+    for (maker, call, value, is_reached), reading in zip(outputs, readings, strict=True):
+        layout = reading.to_grid.layout if isinstance(reading.to_grid, Frames) else reading.to_grid
+        is_certain = layout is channels_first and (
+            isinstance(maker, CHANNELS_FIRST_MODULES)
+            or value.ndim == 3  # a signal, whose axes `AxisTracker` followed
+            or tuple(value.shape) in certain_shapes
+            or not sequences
+        )
+        if isinstance(layout, Tokens):
+            needs_proof = bool(known_grids) and reading.grid not in known_grids
+        else:
+            grid = reading.grid or ()
+            is_stretched = bool(grid) and not is_proportionate(grid, image_size)
+            needs_proof = layout is channels_first or is_stretched or not lengths.isdisjoint(grid)
+        if is_certain:
+            certain_shapes.add(tuple(value.shape))
+        if is_certain or not needs_proof:
+            known_grids.add(reading.grid)
+        output = ReadOutput(maker, call, value, reading, is_certain, needs_proof and not is_certain, is_reached)
+        graded.append(output)
+    return graded
+
+
+def check_readings(
+    model: nn.Module, probe: Probe, forward: Forward, outputs: Sequence[ReadOutput]
+) -> list[CheckedReading]:
+    """Check the readings of a traced pass by changing patches of its images; correct them where another layout fits.
+
+    One more pass without grad, and only if there is a layout to check; more of them if the first leaves one open that
+    may be chosen. Call it inside of `isolated`, with the model as it was traced.
+
+    Args:
+        model: The model.
+        probe: The images of the traced pass.
+        forward: Calls the model.
+        outputs: What the modules returned.
+    """
+    results = [CheckedReading(output.reading) for output in outputs]
+    checked = [i for i, output in enumerate(outputs) if _is_checkable(output)]
+    inferred = [i for i in checked if not outputs[i].is_certain]
+    if not inferred or not probe.images.is_floating_point():
+        return results
+    coarsest = min((outputs[i].reading.grid or () for i in inferred), key=math.prod)
+    last_by_reading = {outputs[i].reading: i for i in inferred}  # the ones that rules choose from
+    patterns: list[Pattern] = []
+    verdicts: dict[int, GridReading] = {}
+    for seed in range(_PASSES):
+        pattern = draw_pattern(probe.size, coarsest, seed // 2)
+        if seed % 2:
+            pattern = pattern._replace(signs=-pattern.signs)  # the other patches, and other noise
+        open_ones = [i for i in checked if i not in verdicts]
+        try:
+            _measure_changes(model, probe, forward, pattern, [outputs[i] for i in open_ones], seed)
+        except ForwardError:
+            return results  # the model does not take changed images; its layouts remain inferred
+        patterns.append(pattern)
+        for i in open_ones:
+            if (shown := find_shown_layout(outputs[i], patterns, probe.size)) is not None:
+                verdicts[i] = shown
+        if all(i in verdicts or not _may_follow_images(outputs[i], patterns) for i in last_by_reading.values()):
+            break
+    for i in checked:
+        earlier = [shown for j, shown in verdicts.items() if j < i and outputs[j].value.shape == outputs[i].value.shape]
+        results[i] = _conclude(outputs[i], verdicts.get(i), earlier, patterns)
+    return results
+
+
+def _is_checkable(output: ReadOutput) -> bool:
+    return output.is_reached and output.reading.grid is not None and math.prod(output.reading.grid) >= _MIN_CELLS
+
+
+def _measure_changes(
+    model: nn.Module, probe: Probe, forward: Forward, pattern: Pattern, outputs: Sequence[ReadOutput], seed: int
+) -> None:
+    """Run the model on changed images, and add to each output how it changed."""
+    # The rows of a single image are the halves: it is changed twice, the second time in the other patches.
+    signs = [pattern.signs] if len(probe) > 1 else [pattern.signs, -pattern.signs]
+    contrasts: list[dict[int, Tensor]] = []
+    for half in signs:
+        meter = _ChangeMeter({(o.maker, o.call): o for o in outputs}, len(probe))
+        reseed(probe.images.device)
+        changed = replace(probe, images=change_patches(probe.images, half, seed))
+        hooks = [(module.register_forward_hook, meter.measure) for module in {o.maker for o in outputs}]
+        with torch.no_grad(), register_hooks(hooks):
+            forward(model, changed)
+        contrasts.append(meter.contrasts)
+    for output in outputs:
+        halves = [c[id(output)] for c in contrasts if id(output) in c]
+        if len(halves) == len(signs):
+            output.contrasts.append(halves[0] if len(halves) == 1 else halves[0] - halves[1])
+
+
+@dataclass
+class _ChangeMeter:
+    """Forward hook that compares outputs with those of the traced pass."""
+
+    outputs: Mapping[tuple[nn.Module, int], ReadOutput]
+    images: int
+    calls: Counter[nn.Module] = field(default_factory=Counter)
+    contrasts: dict[int, Tensor] = field(default_factory=dict)
+
+    def measure(self, module: nn.Module, _args: Any, result: Any) -> None:
+        """Measure the change of an output."""
+        output = self.outputs.get((module, self.calls[module]))
+        self.calls[module] += 1
+        tensor = next(list_float_tensors(result), None)
+        if output is not None and tensor is not None and tensor.shape == output.value.shape:
+            change = tensor.detach() - output.value.detach()
+            self.contrasts[id(output)] = compare_halves(change, output.reading.to_grid, self.images)
+
+
+def find_shown_layout(output: ReadOutput, patterns: Sequence[Pattern], image_size: Grid) -> GridReading | None:
+    """Return the layout in which an output's changes clearly follow the patterns, the inferred one first; else None."""
+    if len(output.contrasts) < len(patterns):
+        return None  # another shape, or not called, with other images
+    inferred = measure_agreement(output.contrasts, patterns, output.reading.to_grid)
+    if output.is_certain and inferred.correlation > 0:
+        return output.reading
+    if inferred.correlation >= _CLEAR and inferred.z >= (_SIGNIFICANT if output.needs_proof else _EXPECTED):
+        return output.reading
+
+    def measure(layout: ToGrid) -> Agreement:
+        return measure_agreement(output.contrasts, patterns, layout)
+
+    others = list(list_other_layouts(output, image_size))
+    if not others:
+        return None
+    best, layout = max(((measure(layout), layout) for layout in others), key=lambda pair: pair[0].correlation)
+    is_better = best.correlation >= max(_CLEAR, inferred.correlation + _LEAD) and best.z >= _SIGNIFICANT
+    if is_better:
+        return GridReading(tuple(layout(output.contrasts[0]).shape[2:]), layout)
+    return output.reading if inferred.z >= _SIGNIFICANT else None
+
+
+def list_other_layouts(output: ReadOutput, image_size: Grid) -> Iterator[ToGrid]:
+    """List the layouts that an output may have instead: exchanged axes, other grids, extra tokens at the end."""
+    layout = output.reading.to_grid
+    wrap: Callable[[ToGrid], ToGrid] = lambda inner: inner  # noqa: E731  # the identity
+    if isinstance(layout, Frames):
+        frames, layout, image_size = layout, layout.layout, image_size[1:]
+        wrap = lambda inner: replace(frames, layout=inner)  # noqa: E731
+    if isinstance(layout, Tokens):
+        for tokens in _list_token_layouts(layout, output.value.shape[1 - layout.rows], image_size):
+            yield wrap(tokens)
+    else:
+        axes = range(len(image_size))
+        for order in permutations(axes):
+            if order != tuple(axes):
+                yield wrap(Turned(layout, order))
+
+
+def _list_token_layouts(inferred: Tokens, length: int, image_size: Grid) -> Iterator[Tokens]:
+    grids = dict.fromkeys([inferred.grid, *list_token_grids(length, image_size)])
+    for grid in grids:
+        extra = length - math.prod(grid)
+        for sides in dict.fromkeys(permutations(grid)):
+            for order in permutations(range(len(sides))):
+                for behind in range(extra + 1):
+                    tokens = Tokens(sides, extra, inferred.rows, behind, () if order == tuple(sorted(order)) else order)
+                    if tokens != inferred:
+                        yield tokens
+
+
+def _may_follow_images(output: ReadOutput, patterns: Sequence[Pattern]) -> bool:
+    """Return whether further patterns may show the layout of an output that is still open."""
+    if len(output.contrasts) < len(patterns):
+        return False
+    if output.needs_proof:
+        return measure_agreement(output.contrasts, patterns, output.reading.to_grid).z > 1
+    return len(patterns) < 2 or _depends_on_places(output)
+
+
+def _depends_on_places(output: ReadOutput) -> bool:
+    """Return whether it matters to the positions of an output which patches are changed, wherever these are.
+
+    The first two patterns are opposite, with different noise. Where attention spreads every change over all positions,
+    as it may in a model with random weights, what is left is chance.
+    """
+    if len(output.contrasts) < 2:
+        return False
+    first, second = (remove_axis_means(contrast.flatten()) for contrast in output.contrasts[:2])
+    spread = first.norm() * second.norm()
+    return bool(spread > 0 and -(first @ second) / spread > _REPEATED)
+
+
+def _conclude(
+    output: ReadOutput, shown: GridReading | None, earlier: Sequence[GridReading], patterns: Sequence[Pattern]
+) -> CheckedReading:
+    """Return the final reading of an output.
+
+    Args:
+        output: The output.
+        shown: The layout that its changes show, if they do.
+        earlier: Layouts that the changes of earlier outputs of the same shape showed.
+        patterns: The patterns of the changes.
+    """
+    if shown is not None:
+        return CheckedReading(shown)
+    if output.is_certain:
+        return CheckedReading(output.reading)
+    if output.needs_proof:
+        has_tokens = holds_tokens(output.reading.to_grid)
+        return CheckedReading(output.reading, misplaced=True) if has_tokens else CheckedReading(NO_GRID)
+    for reading in reversed(earlier[-1:]):
+        # What the layers in between spread over all cells may hide the places, but does not move them.
+        if measure_agreement(output.contrasts, patterns, reading.to_grid).correlation >= _FAINT:
+            return CheckedReading(reading)
+    return CheckedReading(output.reading, misplaced=_depends_on_places(output))
