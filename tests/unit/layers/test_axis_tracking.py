@@ -169,7 +169,7 @@ def test_custom_modules_are_read_by_sizes():
         model(signals)
         found = read(model, signals)
         assert [found[name] for name in found if name != "norm"] == grids
-    with pytest.raises(NotExplainableError, match=r"no module returns a spatial output"):
+    with pytest.raises(NotExplainableError, match=r"positions in the images are unknown"):
         explain(nn.Sequential(Step(lambda x: x.reshape(len(x), 10, 20)), nn.Flatten(), nn.Linear(200, 3)), signals)
 
 
