@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.hooks import register_hooks
-from lightning_gradcam.capture.isolation import reseed
 from lightning_gradcam.capture.layouts import (
     Frames,
     Grid,
@@ -24,6 +23,7 @@ from lightning_gradcam.capture.layouts import (
     holds_tokens,
 )
 from lightning_gradcam.capture.outputs import list_float_tensors
+from lightning_gradcam.capture.random_state import reseed
 from lightning_gradcam.errors import ForwardError
 from lightning_gradcam.layers.maker_layouts import CHANNELS_FIRST_MODULES, SEQUENCE_MODULES
 from lightning_gradcam.layers.patch_changes import (

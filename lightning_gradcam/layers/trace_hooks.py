@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from lightning_gradcam.capture.hooks import is_traceable, named_layers, register_hooks
-from lightning_gradcam.capture.isolation import reseed
 from lightning_gradcam.capture.layer import LayerRecord, is_vanishing
 from lightning_gradcam.capture.outputs import (
     get_version,
@@ -21,6 +20,7 @@ from lightning_gradcam.capture.outputs import (
     replace_tensor,
     with_grad,
 )
+from lightning_gradcam.capture.random_state import reseed
 from lightning_gradcam.layers.axis_tracking import AxisTracker
 from lightning_gradcam.layers.layout_check import CheckedReading, check_readings, grade_readings
 from lightning_gradcam.layers.spatial_grid import GridInference
