@@ -12,7 +12,7 @@ SMALL = {
     "smoothgrad": SmoothGrad(SAMPLES, NOISE),
     "occlusion": Occlusion(WINDOW, STRIDE),
     "lime": Lime(SAMPLES, SEGMENTS),
-    "kernel_shap": KernelShap(1000, SEGMENTS),
+    "kernel_shap": KernelShap(100, SEGMENTS),
 }
 
 NAMES = list(REPLICAS)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import math
 
 import pytest
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import SingleDeviceStrategy
 
-from lightning_gradcam import FGSM, PGD, GradCAMCallback, Probe, attack_probe, explain
+from lightning_gradcam import FGSM, PGD, Probe, attack_probe, explain
 from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.monitor.adversarial import SIMILARITIES
 from lightning_gradcam.monitor.display import DisplayConfig
@@ -22,7 +18,7 @@ from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.stability.drift import FIRST
 from lightning_gradcam.targets import TARGETS
 from tests.helpers.attacked_monitor import bars, undecided, watched
-from tests.helpers.lit import BODIES, Lit, bodies, fit, loader, weights
+from tests.helpers.lit import BODIES, bodies
 from tests.helpers.map_replicas import expected
 from tests.helpers.memory import LimitedMemory
 from tests.helpers.models import TinyResNet, assert_close, perturbed
@@ -115,39 +111,6 @@ def test_chunks_and_processes_attack_like_one_batch(images):
     assert ((joined.images - whole.images).abs() < 1e-5).float().mean() > 0.99
 
 
-def test_callback_logs_attack_and_leaves_training_unchanged(tmp_path, read_events, caplog):
-    plain = fit(tmp_path / "plain")
-    logger = TensorBoardLogger(tmp_path / "attacked")
-    callback = GradCAMCallback(attack="pgd", layers=["features", "features.2"])
-    best = ModelCheckpoint(tmp_path / "best", monitor="gradcam/adv_similarity", mode="max")
-    with caplog.at_level("INFO"):
-        watched = fit(tmp_path, [callback, best], logger=logger, enable_checkpointing=True)
-    assert weights(watched) == weights(plain)
-    events = read_events(logger.log_dir)
-    for name in (*NUMBERS, *(f"{n}_held" for n in NUMBERS), "adv_degenerate", "adv_accuracy"):
-        steps = [event.step for event in events.Scalars(f"gradcam/{name}")]
-        assert steps[-2:] == [event.step for event in events.Scalars("val_loss")]
-    assert {"gradcam/features", "gradcam/features.2", "gradcam/film"} <= set(events.Tags()["images"])
-    assert best.best_model_score is not None
-    choices = "".join(
-        t.text_summary.text if hasattr(t, "text_summary") else str(t)
-        for t in events.Tensors("gradcam/choices/text_summary")
-    )
-    shown = html.unescape(choices)  # Markdown shows entities as what they stand for
-    assert "PGD(eps=0.03137" in shown
-    assert "steps=10" in shown
-
-
-def test_resumed_run_continues_attack_curves(tmp_path):
-    callback = GradCAMCallback(attack=FGSM(0.1))
-    first = fit(tmp_path, [callback], max_epochs=2)
-    first.save_checkpoint(tmp_path / "half.ckpt")
-    resumed = GradCAMCallback(attack=FGSM(0.1))
-    fit(tmp_path, [resumed], max_epochs=3, ckpt_path=str(tmp_path / "half.ckpt"))
-    assert resumed.monitor.tracker.snapshots == callback.monitor.tracker.snapshots + 1
-    assert {"adv_similarity", "adv_accuracy"} <= resumed.monitor.tracker.last.keys()
-
-
 def test_attack_without_labels_uses_predictions(tmp_path):
     seen = []
 
@@ -174,42 +137,3 @@ def test_attack_on_signals_and_volumes_is_measured(dimensions):
     ).take_snapshot(model, "start")
     assert look.numbers["adv_similarity"].isfinite()
     assert look.figures
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"attack": "pdg"}, "'pdg'. Did you mean 'pgd'"),
-        ({"attack": 3}, "Expected `attack` to be a name, or a callable"),
-        ({"attack": "pgd", "probe": (torch.randn(4, 3, 16, 16), torch.arange(4) % 3)}, r"images in \[0, 1\], but got"),
-        ({"attack": "fgsm", "target": lambda out, probe: out["score"], "forward": "score"}, "returns logits"),
-    ],
-)
-def test_wrong_attack_raises_before_training(tmp_path, arguments, message):
-    class Untrained(Lit):
-        def training_step(self, batch, batch_idx):
-            raise AssertionError("training started")
-
-    if arguments.get("forward") == "score":
-        arguments = {**arguments, "forward": lambda m, p: {"score": m(p.images).sum(1)[:, None, None]}}
-    with pytest.raises(MisconfigurationException, match=message):
-        fit(tmp_path, [GradCAMCallback(**arguments)], make=Untrained, val=loader(36, 12, seed=1))
-
-
-@pytest.mark.parametrize(
-    ("attack", "message"),
-    [
-        (lambda model, images, labels: images[:1], r"images of shape \(9, 3, 16, 16\) from the attack, but got shape"),
-        (lambda model, images, labels: None, "from the attack, but got NoneType"),
-        (lambda model, images, labels: images * 3, r"images in \[0, 1\], but got"),
-    ],
-)
-def test_invalid_attack_output_disables_explanations_only(tmp_path, attack, message):
-    watch, model = watched(attack)
-    with pytest.raises(ValueError, match=message):
-        watch.take_snapshot(model, "start")
-    with pytest.warns(
-        UserWarning, match="Explanations are disabled for the rest of the run: .* from the attack|in .0, 1."
-    ):
-        trainer = fit(tmp_path, [GradCAMCallback(attack=attack, probe=9)])
-    assert trainer.global_step == 8
