@@ -30,8 +30,9 @@ from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.targets import TARGETS, coerce_target, freeze_classes, target_name
 from lightning_gradcam.targets.embeddings import compares_images
 from lightning_gradcam.targets.output_kinds import OutputName
+from lightning_gradcam.utils.cell_centers import Placement
 
-VERSION = 1
+VERSION = 2
 """Version of the file format."""
 
 
@@ -59,6 +60,7 @@ class Baseline(BaselineData):
         forward: Forward | None = None,
         like: Baseline | None = None,
         output: OutputName = "auto",
+        placement: Placement = "receptive_field",
     ) -> Baseline:
         """Explain the images and record the result; the model is left unchanged.
 
@@ -72,8 +74,9 @@ class Baseline(BaselineData):
             store: ``"images"`` stores the images; ``"hash"`` stores only their hash, so that they must be passed
                 again to compare.
             forward: As for `explain`.
-            like: A baseline whose layers, methods, classes and kind of output are used instead.
+            like: A baseline whose layers, methods, classes, kind of output and placement are used instead.
             output: As for `explain`.
+            placement: As for `explain`. Comparisons of maps on a layer's grid do not depend on it.
 
         Raises:
             ValueError: As for `explain`, or if ``store`` is invalid.
@@ -89,10 +92,19 @@ class Baseline(BaselineData):
         inputs = probe.to(weight.device)
         inputs = replace(inputs, images=inputs.images.to(weight.dtype))
         if like is not None:
-            (layers, method), output = like.locations, like.metadata.output
+            (layers, method), output, placement = like.locations, like.metadata.output, like.metadata.placement
             if like.explanation.classes is not None:
                 score = freeze_classes(like.explanation.classes.to(weight.device))
-        explainer = prepare(model, inputs, layers=layers, method=method, target=score, forward=forward, output=output)
+        explainer = prepare(
+            model,
+            inputs,
+            layers=layers,
+            method=method,
+            target=score,
+            forward=forward,
+            output=output,
+            placement=placement,
+        )
         kind = explainer.output_kind
         score = kind.resolve(score, inputs)
         explanation = explain_in_batches(explainer, model, inputs, score)
@@ -109,6 +121,7 @@ class Baseline(BaselineData):
             noise=noise,
             recorded=datetime.now(UTC).isoformat(timespec="seconds"),
             output=kind.name if kind.is_chosen or kind.name in ("regression", "embedding", "image") else "auto",
+            placement=placement,
         )
         labels = None if probe.classes is None else probe.classes.cpu()
         return Baseline(explanation, pixels if store == "images" else None, labels, metadata)

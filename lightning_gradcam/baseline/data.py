@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.map_status import MapStatus
 from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.targets.output_kinds import OutputName, check_output_name
+from lightning_gradcam.utils.cell_centers import CellCenters, Placement, check_placement
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class BaselineMetadata:
             None if the baseline was recorded with ``like``.
         recorded: Time of the recording, in UTC.
         output: What the model's output was read as; "auto" in files of earlier versions.
+        placement: How cells were placed in the images; files of version 1 stretched maps.
     """
 
     methods: tuple[str, ...]
@@ -45,6 +48,7 @@ class BaselineMetadata:
     noise: float | None
     recorded: str
     output: OutputName = "auto"
+    placement: Placement = "stretch"
 
     def describe_normalization(self) -> str:
         """Return the normalization in words."""
@@ -100,6 +104,7 @@ def serialize(baseline: BaselineData) -> tuple[dict[str, Tensor], dict[str, Any]
         "keys": keys,
         "places": [[layer.name, layer.call, layer.reason] for layer in layers],
         "size": list(explanation.size),
+        "centers": {key: [centers.offset, centers.step] for key, centers in explanation.centers.items()},
     }
     return tensors, facts
 
@@ -114,6 +119,7 @@ def deserialize(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Base
     keys, layers, size = facts.pop("keys"), facts.pop("places"), tuple(facts.pop("size"))
     if not 1 <= len(size) <= 3 or not all(isinstance(side, int) and side > 0 for side in size):
         raise ValueError("size")
+    centers = {key: _parse_centers(values, len(size)) for key, values in facts.pop("centers", {}).items()}
     count = len(tensors["logits"])
     images, labels, classes = (tensors.get(name) for name in ("images", "labels", "classes"))
     if images is not None:
@@ -128,6 +134,7 @@ def deserialize(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Base
         size,
         {key: Layer(str(name), int(call), str(reason)) for key, (name, call, reason) in zip(keys, layers, strict=True)},
         {key: tensors[f"flaws.{i}"] for i, key in enumerate(keys)},
+        centers=centers,
     )
     _check_explanation(explanation)
     metadata = _parse_metadata(facts, [*keys])
@@ -164,6 +171,15 @@ def _check_explanation(explanation: Explanation) -> None:
             raise ValueError("flaws")
 
 
+def _parse_centers(values: Any, dimensions: int) -> CellCenters:
+    """Return the cell centers in the facts of a file."""
+    offset, step = (tuple(map(float, numbers)) for numbers in values)
+    numbers = (*offset, *step)
+    if len(offset) != dimensions or len(step) != dimensions or not all(map(isfinite, numbers)) or not all(step):
+        raise ValueError("centers")
+    return CellCenters(offset, step)
+
+
 def _check_tensor(name: str, tensor: Tensor, dtype: torch.dtype, has_valid_shape: bool) -> None:
     if not has_valid_shape or not tensor.numel() or tensor.dtype != dtype:
         raise ValueError(name)
@@ -171,7 +187,8 @@ def _check_tensor(name: str, tensor: Tensor, dtype: torch.dtype, has_valid_shape
 
 def _parse_metadata(facts: dict[str, Any], keys: list[Any]) -> BaselineMetadata:
     """Parse the metadata of a file, whose types nothing guarantees; ``keys`` must be text as well."""
-    facts = {"output": "auto", **facts}
+    facts = {"output": "auto", "placement": "stretch", **facts}  # files of version 1 have neither
+    check_placement(facts["placement"])
     values = {field.name: facts.pop(_FILE_KEYS.get(field.name, field.name)) for field in fields(BaselineMetadata)}
     check_output_name(values["output"])
     if facts:

@@ -90,6 +90,9 @@ def _list_facts(baseline: BaselineData) -> list[tuple[str, str]]:
         reason = explanation.layers[key].reason
         degenerate = float(compute_degenerate_fraction(explanation.map_status[key]))
         maps = f"maps {'×'.join(map(str, evidence.shape[1:]))}, {format_percent(degenerate)} degenerate"
+        if key in explanation.centers:
+            shift = explanation.centers[key].measure_shift(evidence.shape[1:], explanation.size)
+            maps += f", cells placed by their receptive fields (stretching would be off by up to {shift:.1f} pixels)"
         facts.append((f"layer {key}", maps + (f" ({reason})" if reason else "")))
     return [
         *facts,

@@ -75,6 +75,8 @@ class GradCAMCallback(AnyCallback):
             largest evidence of any snapshot so far, a number is the evidence that has the last color everywhere.
         colormap: A matplotlib colormap.
         interpolation: How maps are enlarged: ``"bilinear"``, ``"nearest"`` (shows the cells) or ``"bicubic"``.
+        placement: Where the cells of a layer lie in the image: ``"receptive_field"``, at the centers of their receptive
+            fields, or ``"stretch"``, spread evenly, as other libraries place them.
         film: The number of snapshots in the film, a figure of the whole run with one column per snapshot, drawn when
             training ends; 0 for no film.
         tag: The prefix of all names in the logger; two callbacks need two tags.
@@ -110,6 +112,7 @@ class GradCAMCallback(AnyCallback):
         scale: Literal["image", "shared"] | float = "image",
         colormap: str = "inferno",
         interpolation: Literal["bilinear", "nearest", "bicubic"] = "bilinear",
+        placement: Literal["receptive_field", "stretch"] = "receptive_field",
         film: int = 8,
         tag: str = "gradcam",
         save_probe: Literal["images", "hash"] = "images",
@@ -132,6 +135,7 @@ class GradCAMCallback(AnyCallback):
                 save_probe=save_probe,
                 fuse=fuse,
                 flips=flips,
+                placement=placement,
                 attack=import_if_path("attack", attack, ATTACKS),
                 chunk=chunk,
                 baseline=baseline,

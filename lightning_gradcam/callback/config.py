@@ -25,6 +25,7 @@ from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.render.colors import check_colormap
 from lightning_gradcam.targets import TARGETS, ClassScore, CosineSimilarity, freeze_classes
 from lightning_gradcam.targets.output_kinds import OutputName, check_output_name
+from lightning_gradcam.utils.cell_centers import Placement, check_placement
 from lightning_gradcam.utils.interpolation import check_interpolation
 
 
@@ -45,6 +46,7 @@ class CallbackConfig:
         save_probe: Whether checkpoints hold the images or their hash.
         fuse: How the maps of several layers are fused; None for no fused map.
         flips: Whether mirrored images are explained, too.
+        placement: Where the cells of a layer lie in the image.
         attack: An attack, by name or as a callable; None for no attack.
         chunk: The number of images explained at once; None for all.
         baseline: A baseline, or its file, that determines what is explained; see `with_baseline`.
@@ -71,6 +73,7 @@ class CallbackConfig:
     save_probe: Literal["images", "hash"] = "images"
     fuse: Fuse | None = None
     flips: bool = False
+    placement: Placement = "receptive_field"
     attack: str | Attack | None = None
     chunk: int | None = None
     baseline: str | os.PathLike[str] | Baseline | None = None
@@ -94,7 +97,7 @@ class CallbackConfig:
         if self.baseline is None:
             return self
         baseline = self.baseline if isinstance(self.baseline, Baseline) else Baseline.load(self.baseline)
-        determined = ("layers", "method", "target", "fuse", "flips")
+        determined = ("layers", "method", "target", "fuse", "flips", "placement")
         conflicts = [name for name in determined if getattr(self, name) != getattr(CallbackConfig, name)]
         if not isinstance(self.probe, int) or conflicts:
             name = conflicts[0] if conflicts else "probe"
@@ -113,6 +116,7 @@ class CallbackConfig:
             layers=layers,
             method=methods,
             target=self.target if classes is None else freeze_classes(classes),
+            placement=baseline.metadata.placement,
             baseline_maps=baseline.explanation.maps,
         )
 
@@ -171,6 +175,7 @@ VALIDATORS: Sequence[tuple[str, Validator]] = (
     ("fuse", check_fuse),
     ("attack", check_attack),
     ("flips", check_flips),
+    ("placement", check_placement),
     ("chunk", require_type("chunk", int, type(None))),
     ("chunk", require(lambda size: size is None or size >= 1, "Expected `chunk` to be None or at least 1 image")),
     ("probe", require(lambda probe: isinstance(probe, Probe) or probe >= 1, "Expected at least 1 image in `probe`")),

@@ -113,6 +113,7 @@ class ProbeSession:
                 output=self.config.output,
                 labels=labels,
                 num_classes=self._num_classes,
+                placement=self.config.placement,
             )
         )
         check_class_names(self.config.class_names, explainer.output_kind.num_logits)

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from lightning_gradcam.callback.config import short_repr
 from lightning_gradcam.callback.probe_source import ProbeSource
+from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.explainer.explainer import Explainer
+from lightning_gradcam.layers.cell_placement import find_cell_centers, find_record
 from lightning_gradcam.methods.resolve import describe_target
 from lightning_gradcam.monitor.monitor import ProbeMonitor
 from lightning_gradcam.targets import target_name
@@ -24,7 +26,7 @@ def summarize(monitor: ProbeMonitor, probe_source: ProbeSource, sources: Mapping
     explainer = monitor.explainer
     lines = {
         "probe": describe_probe(monitor, probe_source),
-        **describe_layers(explainer),
+        **describe_layers(explainer, monitor.probe.size),
         "method": describe_method(monitor),
         "fused": f"{explainer.fuse} of the layers, at the size of the finest" if explainer.fuse else "",
         "attack": f"{short_repr(monitor.attack)}, on pixels from 0 to 1" if monitor.attack is not None else "",
@@ -48,14 +50,20 @@ def describe_probe(monitor: ProbeMonitor, probe_source: ProbeSource) -> str:
     return f"{len(probe)} {noun}{requested} of {tuple(probe.images.shape[1:])}, {labels}{source}"
 
 
-def describe_layers(explainer: Explainer) -> dict[str, str]:
-    """Return, for each layer, why it was chosen, its kind and the size of its map."""
+def describe_layers(explainer: Explainer, size: tuple[int, ...]) -> dict[str, str]:
+    """Return, for each layer, why it was chosen, its kind, the size of its map, and where its cells lie in the image.
+
+    Args:
+        explainer: The prepared explainer.
+        size: Spatial dimensions of the images.
+    """
     records = {record.name: record for record in explainer.records}
     lines = {}
     for layer in explainer.layers:
         record = records.get(layer.name)
         shape = f" ({record.kind}, map {'×'.join(map(str, record.grid or ()))})" if record else ""
-        lines[f"layer {layer.key}" if layer.is_module else layer.key] = f"{layer.reason or 'given'}{shape}"
+        placement = describe_placement(layer, explainer, size)
+        lines[f"layer {layer.key}" if layer.is_module else layer.key] = f"{layer.reason or 'given'}{shape}{placement}"
     return lines
 
 
@@ -64,6 +72,18 @@ def describe_output_kind(kind: OutputKind) -> str:
     head = f" of the part {kind.head!r}" if kind.head else ""
     since = f", since {kind.reason}" if kind.reason else ""
     return f"{kind.describe()}{head}{since}"
+
+
+def describe_placement(layer: Layer, explainer: Explainer, size: tuple[int, ...]) -> str:
+    """Return where a layer's cells lie in the image; empty if their receptive fields cover it evenly."""
+    record = find_record(layer, explainer.records)
+    centers = find_cell_centers(layer, explainer.records, size)
+    if record is None or record.grid is None or centers is None:
+        return ""
+    shift = f"up to {centers.measure_shift(record.grid, size):.1f} pixels"
+    if explainer.placement == "stretch":
+        return f", stretched over the image; the receptive fields of its cells lie {shift} away"
+    return f", cells placed at the centers of their receptive fields; plain stretching would be off by {shift}"
 
 
 def describe_method(monitor: ProbeMonitor) -> str:

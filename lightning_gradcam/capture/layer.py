@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lightning_gradcam.capture.layouts import channels_first, find_channels_dim, holds_tokens
+from lightning_gradcam.utils.cell_centers import CellCenters
 
 IMAGES = -1
 """Stands for the images among the indices of a trace's outputs."""
@@ -64,6 +65,7 @@ class LayerRecord:
         is_scored: Whether the score was computed from it without another output in between.
         is_output: Whether the model's output holds the tensor itself.
         misplaced: Whether changes of the images were seen not to change its cells at their own places.
+        centers: Centers of the receptive fields of its grid's cells; None if they are unknown.
     """
 
     name: str
@@ -80,6 +82,7 @@ class LayerRecord:
     reads: frozenset[int] | None = None
     is_scored: bool = False
     is_output: bool = False
+    centers: CellCenters | None = None
 
     @property
     def key(self) -> tuple[str, int]:

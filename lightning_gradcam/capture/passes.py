@@ -14,6 +14,7 @@ from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import FreezableTarget, Target
+from lightning_gradcam.utils.cell_centers import CellCenters
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class CapturedPass:
             runs, which takes a tenth off the time of several layers: memory is reused while it is in the cache.
         differentiable: Whether activations and gradients are part of the graph, so that a loss can be computed from
             them.
+        centers: Per layer key, the centers of the cells in the images; layers without an entry cover them evenly.
     """
 
     model: nn.Module
@@ -77,6 +79,7 @@ class CapturedPass:
     elsewhere: Mapping[str, Layer] = field(default_factory=dict)
     retain_graph: bool = True
     differentiable: bool = False
+    centers: Mapping[str, CellCenters] = field(default_factory=dict)
 
     @property
     def locations(self) -> Mapping[str, Layer]:

@@ -47,6 +47,7 @@ def record_baseline(args: ParsedArgs) -> int:
                 forward=forward,
                 like=like,
                 output=options.output,
+                placement=options.placement,
             )
         except (ValueError, NotExplainableError) as error:
             raise UsageError(str(error)) from error

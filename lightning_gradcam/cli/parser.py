@@ -181,6 +181,12 @@ def _create_baseline_parser() -> ArgumentParser:
         "auto infers it",
     )
     add(
+        "--placement",
+        type=str,
+        default="receptive_field",
+        help="where cells lie in the images: receptive_field, at the centers of their receptive fields, or stretch",
+    )
+    add(
         "--like",
         type=str,
         help="baseline to take layers, methods and classes from, and also images unless --data is given",

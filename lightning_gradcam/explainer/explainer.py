@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from lightning_gradcam.capture.passes import CapturedPass
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.fusion import Fuse, add_fused, average_mirrored, sort_by_execution
 from lightning_gradcam.explainer.map_status import MapStatus, find_status
+from lightning_gradcam.layers.cell_placement import find_cell_centers
 from lightning_gradcam.layers.checks import add_model_hints
 from lightning_gradcam.methods import is_pass_method
 from lightning_gradcam.methods.apply import apply_method, uses_gradients
@@ -27,6 +28,16 @@ from lightning_gradcam.targets.classes import ClassTarget
 from lightning_gradcam.targets.embeddings import MutualTarget, compares_images, stack_pairs, with_partners
 from lightning_gradcam.targets.output_kinds import OutputKind
 from lightning_gradcam.targets.output_kinds.decide import OutputReading
+from lightning_gradcam.utils.cell_centers import CellCenters, Placement
+
+
+class _Maps(NamedTuple):
+    """Fields of an `Explanation` that a pass gives, by its keys."""
+
+    evidence: dict[str, Tensor]
+    layers: dict[str, Layer]
+    map_status: dict[str, Tensor]
+    centers: dict[str, CellCenters]
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,7 @@ class Explainer:
         flips: Whether mirrored images are explained, too.
         note: A sentence for the user if something else is explained than expected, else empty.
         reading: What the output kind was decided from.
+        placement: How the cells of a map are placed in the image.
     """
 
     layers: tuple[Layer, ...]
@@ -54,6 +66,7 @@ class Explainer:
     flips: bool = False
     note: str = ""
     reading: OutputReading | None = None
+    placement: Placement = "receptive_field"
 
     def __call__(self, model: nn.Module, probe: Probe, targets: Sequence[Target]) -> list[Explanation]:
         """Explain the probe from one forward pass, or from two with ``flips``.
@@ -79,7 +92,8 @@ class Explainer:
             passes = capture_pairs(model, probe, self.layers, self._run, scores, keep_graph)
         # The caller's autocast is for the model: the equations are float32.
         with torch.autocast(probe.images.device.type, enabled=False):
-            return [self._explain_pass(captured) for captured in passes]
+            centers = self._find_centers(probe.size)
+            return [self._explain_pass(replace(captured, centers=centers)) for captured in passes]
 
     def _run(self, model: nn.Module, probe: Probe) -> Any:
         """Call the model, and check that its output still has the same classes."""
@@ -90,33 +104,33 @@ class Explainer:
     def _explain_pass(self, captured: CapturedPass) -> Explanation:
         """Apply the methods to a pass."""
         target, output, probe = captured.target, captured.output, captured.probe
-        evidence, layers, map_status = self._compute_evidence(captured)
+        maps = self._compute_maps(captured)
         selected = target.select_classes(output, probe) if isinstance(target, ClassTarget) else None
         classes = selected if selected is not None and _is_one_per_image(selected) else None
         if classes is not None:
             has_none = classes < 0
-            map_status = {key: codes.masked_fill(has_none, MapStatus.NO_LABEL) for key, codes in map_status.items()}
+            maps.map_status.update(
+                {key: codes.masked_fill(has_none, MapStatus.NO_LABEL) for key, codes in maps.map_status.items()}
+            )
         logits = self.output_kind.find_logits(output)
         scores = target(output, probe).detach().float()
         return Explanation(
-            evidence=evidence,
+            evidence=maps.evidence,
             logits=probe.images.new_empty(len(probe), 0) if logits is None else logits.detach().float(),
             classes=classes,
             size=probe.size,
-            layers=layers,
-            map_status=map_status,
+            layers=maps.layers,
+            map_status=maps.map_status,
             explained={} if selected is None else {"": selected},
             scores={"": scores.flatten(1).sum(1) if scores.ndim > 1 else scores},
             region=target.find_region(output, probe) if isinstance(target, ClassTarget) else None,
+            centers=maps.centers,
         )
 
-    def _compute_evidence(
-        self, captured: CapturedPass
-    ) -> tuple[dict[str, Tensor], dict[str, Layer], dict[str, Tensor]]:
-        """Compute the evidence, its layer and its map status, by the explanation's keys."""
-        evidence: dict[str, Tensor] = {}
-        layers: dict[str, Layer] = {}
-        map_status: dict[str, Tensor] = {}
+    def _compute_maps(self, captured: CapturedPass) -> _Maps:
+        """Compute the evidence, its layer, its map status and the centers of its cells."""
+        maps = _Maps({}, {}, {}, {})
+        evidence, layers, map_status = maps.evidence, maps.layers, maps.map_status
         for name, method in self.methods.items():
             for layer_key, tensor in apply_method(method, captured).items():
                 key = layer_key if len(self.methods) == 1 else f"{layer_key}/{name}"
@@ -124,7 +138,17 @@ class Explainer:
                 evidence[key] = self.output_kind.locate(tensor) if layers[key].is_module else tensor
                 gradients = captured.gradients[layer_key] if uses_gradients(method) else None
                 map_status[key] = find_status(evidence[key], gradients)
-        return evidence, layers, map_status
+                centers, grid = captured.centers.get(layer_key), tensor.shape[1:]
+                if centers and grid == captured.activations[layer_key].shape[2:]:
+                    maps.centers[key] = self.output_kind.locate_centers(centers, grid)
+        return maps
+
+    def _find_centers(self, size: Sequence[int]) -> dict[str, CellCenters]:
+        """Return the centers of the cells of each layer, by its key, except where they cover the image evenly."""
+        if self.placement == "stretch":
+            return {}
+        centers = {layer.key: find_cell_centers(layer, self.records, size) for layer in self.layers}
+        return {key: of_layer for key, of_layer in centers.items() if of_layer}
 
     def _average_with_mirrored(
         self, model: nn.Module, probe: Probe, scores: Sequence[Target], explanations: Sequence[Explanation]

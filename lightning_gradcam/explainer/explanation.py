@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
 from lightning_gradcam.explainer.map_status import MapStatus
+from lightning_gradcam.utils.cell_centers import CellCenters
 from lightning_gradcam.utils.interpolation import Interpolation
 
 REFERENCE = "reference"
@@ -65,6 +66,7 @@ class Explanation:
         photos: ``(N, C, *spatial)`` the images as pixels in [0, 1]; None if their normalization is unknown, or if they
             were not requested.
         region: ``(N, *spatial)`` bool: for a class of pixels, the pixels whose scores are explained; else None.
+        centers: The centers of the cells of each map in the image; maps without an entry cover it evenly.
     """
 
     evidence: Mapping[str, Tensor] = field(metadata={"kind": FieldKind.PER_MAP})
@@ -77,6 +79,7 @@ class Explanation:
     scores: Mapping[str, Tensor] = field(default_factory=dict, metadata={"kind": FieldKind.PER_SCORE})
     photos: Tensor | None = field(default=None, metadata={"kind": FieldKind.SHARED})
     region: Tensor | None = field(default=None, metadata={"kind": FieldKind.OF_SINGLE_SCORE})
+    centers: Mapping[str, CellCenters] = field(default_factory=dict, metadata={"kind": FieldKind.PER_MAP})
 
     @property
     def degenerate(self) -> Mapping[str, tuple[str | None, ...]]:
@@ -180,6 +183,6 @@ class Explanation:
         if isinstance(scale, (int, float)) and not scale > 0:  # checking a tensor would wait for the device
             raise ValueError(f"Expected `scale` to be None or a positive number, but got {scale!r}.")
         return {
-            key: to_heatmaps(evidence, self.map_status[key], target_size, scale, interpolation)
+            key: to_heatmaps(evidence, self.map_status[key], target_size, scale, interpolation, self.centers.get(key))
             for key, evidence in self.evidence.items()
         }

@@ -12,7 +12,8 @@ from torch import Tensor
 from lightning_gradcam.capture.layer import Layer, LayerRecord
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.map_status import MapStatus, find_status
-from lightning_gradcam.utils.interpolation import resize
+from lightning_gradcam.utils.cell_centers import CellCenters
+from lightning_gradcam.utils.interpolation import resample, resize
 
 Fuse: TypeAlias = Literal["mean", "max", "weighted"]
 FUSED = "fused"
@@ -69,7 +70,12 @@ def sort_by_execution(layers: Sequence[Layer], records: Sequence[LayerRecord]) -
     return sorted(layers, key=lambda layer: positions.get(layer.key, positions.get(layer.name, len(records))))
 
 
-def fuse_maps(evidence: Sequence[Tensor], codes: Sequence[Tensor], fuse: Fuse) -> Tensor:
+def fuse_maps(
+    evidence: Sequence[Tensor],
+    codes: Sequence[Tensor],
+    fuse: Fuse,
+    centers: Sequence[CellCenters | None] | None = None,
+) -> Tensor:
     r"""Fuse the maps of several layers into one, on the finest of their grids.
 
     Each layer's :math:`\operatorname{relu}(E_l) / \max_{hw} E_l` is resized. The result is their mean, their maximum,
@@ -79,6 +85,7 @@ def fuse_maps(evidence: Sequence[Tensor], codes: Sequence[Tensor], fuse: Fuse) -
         evidence: ``(N, *s)`` for each layer, in order of execution.
         codes: ``(N,)`` their map_status; a degenerate map counts as zero.
         fuse: ``"mean"``, ``"max"`` or ``"weighted"``.
+        centers: The centers of the cells of each layer; None if they cover the image evenly.
 
     Returns:
         ``(N, *s)`` in [0, 1].
@@ -87,13 +94,22 @@ def fuse_maps(evidence: Sequence[Tensor], codes: Sequence[Tensor], fuse: Fuse) -
     >>> fuse_maps([early, deep], [torch.zeros(1), torch.zeros(1)], "weighted")
     tensor([[[0.6667, 0.6667]]])
     """
-    finest = max(evidence, key=lambda tensor: tensor[0].numel()).shape[1:]
+    finest = max(range(len(evidence)), key=lambda index: evidence[index][0].numel())
+    grid, centers = tuple(evidence[finest].shape[1:]), centers or [None] * len(evidence)
     maps = []
-    for tensor, code in zip(evidence, codes, strict=True):
+    for tensor, code, of_tensor in zip(evidence, codes, centers, strict=True):
         per_image = (-1, *[1] * (tensor.ndim - 1))
         positive = torch.where((code == 0).reshape(per_image), tensor.relu(), 0)
         largest = positive.flatten(1).amax(1).reshape(per_image)
-        maps.append(resize(positive / torch.where(largest == 0, 1, largest), tuple(finest)))
+        scaled = positive / torch.where(largest == 0, 1, largest)
+        if of_tensor == centers[finest]:
+            maps.append(resize(scaled, grid))
+        else:
+            of_tensor, of_finest = (
+                of_tensor or CellCenters.spread(tensor.shape[1:]),
+                centers[finest] or CellCenters.spread(grid),
+            )
+            maps.append(resample(scaled, of_tensor.locate(of_finest, grid, tensor.device)))
     return _RULES[fuse](torch.stack(maps, 1))
 
 
@@ -108,14 +124,19 @@ def add_fused(explanation: Explanation, methods: Sequence[str], order: Sequence[
     """
     evidence: dict[str, Tensor] = {}
     map_status: dict[str, Tensor] = {}
+    centers: dict[str, CellCenters] = {}
     for name in methods:
         suffix = f"/{name}" if len(methods) > 1 else ""
         keys = [layer.key + suffix for layer in order if layer.key + suffix in explanation.evidence]
         codes = [explanation.map_status[key] for key in keys]
-        fused = fuse_maps([explanation.evidence[key] for key in keys], codes, fuse)
+        maps = [explanation.evidence[key] for key in keys]
+        fused = fuse_maps(maps, codes, fuse, [explanation.centers.get(key) for key in keys])
         # If no layer can be read, the deepest one gives the reason.
         is_degenerate = torch.stack(codes).amin(0) > 0
         evidence[FUSED + suffix] = fused
+        finest = next(key for key in keys if explanation.evidence[key].shape == fused.shape)
+        if finest in explanation.centers:
+            centers[FUSED + suffix] = explanation.centers[finest]
         map_status[FUSED + suffix] = torch.where(is_degenerate, codes[-1], find_status(fused))
     layer = Layer(FUSED, reason=f"{fuse} of {', '.join(layer.key for layer in order)}")
     return replace(
@@ -123,6 +144,7 @@ def add_fused(explanation: Explanation, methods: Sequence[str], order: Sequence[
         evidence={**evidence, **explanation.evidence},
         map_status={**map_status, **explanation.map_status},
         layers={**dict.fromkeys(evidence, layer), **explanation.layers},
+        centers={**centers, **explanation.centers},
     )
 
 
@@ -135,4 +157,7 @@ def average_mirrored(straight: Explanation, mirrored: Explanation) -> Explanatio
         has_no_gradient = (status == MapStatus.NO_GRADIENT) & (mirrored_status == MapStatus.NO_GRADIENT)
         is_kept = has_no_gradient | (status == MapStatus.NO_LABEL)
         map_status[key] = torch.where(is_kept, status, find_status(tensor))
-    return replace(straight, evidence=evidence, map_status=map_status)
+    centers = {
+        key: of_map.average_with_mirrored(-1, evidence[key].shape[-1]) for key, of_map in straight.centers.items()
+    }
+    return replace(straight, evidence=evidence, map_status=map_status, centers=centers)

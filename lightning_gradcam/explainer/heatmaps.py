@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.explainer.map_status import MapStatus
+from lightning_gradcam.utils.cell_centers import CellCenters
 from lightning_gradcam.utils.interpolation import Interpolation, resize
 
 
@@ -16,6 +17,7 @@ def to_heatmaps(
     size: tuple[int, ...],
     scale: float | Tensor | None = None,
     interpolation: Interpolation = "bilinear",
+    centers: CellCenters | None = None,
 ) -> Tensor:
     """Return `Explanation.heatmaps` for the evidence ``(N, *s)`` of one layer."""
     is_readable = (map_status == 0).reshape(-1, *[1] * (evidence.ndim - 1))
@@ -27,7 +29,7 @@ def to_heatmaps(
         is_shown = ((map_status == 0) | (map_status == MapStatus.CONSTANT)).reshape(is_readable.shape)
         unit = torch.as_tensor(scale, device=maps.device).clamp_min(1e-38)
         maps = (torch.where(is_shown, evidence.relu(), 0) / unit).clamp_max(1e6)  # finite, even if the scale is tiny
-    maps = resize(maps, size, interpolation)
+    maps = resize(maps, size, interpolation, centers)
     # Interpolation can lower the peak, so pytorch-grad-cam stretches once more.
     return _stretch(maps) if scale is None else maps.clamp(0, 1)
 

@@ -30,6 +30,7 @@ from lightning_gradcam.targets import TARGETS, coerce_target, select_rows, with_
 from lightning_gradcam.targets.output_kinds import OutputName, check_output_name
 from lightning_gradcam.targets.output_kinds.clues import read_clues
 from lightning_gradcam.targets.output_kinds.label_clues import LabelClues
+from lightning_gradcam.utils.cell_centers import Placement, check_placement
 
 Targets: TypeAlias = str | int | Sequence[int] | Tensor | Target
 
@@ -46,6 +47,7 @@ def explain(
     flips: bool = False,
     preprocess: Preprocessing | None = None,
     output: OutputName = "auto",
+    placement: Placement = "receptive_field",
 ) -> Explanation:
     """Explain which parts of the images a score depends on.
 
@@ -73,6 +75,8 @@ def explain(
         output: What the model's output is: ``"classes"``, ``"regression"``, ``"embedding"``, ``"segmentation"``,
             ``"image"``, ``"detection"`` or ``"other"``; ``"auto"`` infers it from the output, the labels and the
             model's losses, and warns if it is read as something else than classes.
+        placement: Where the cells of a layer lie in the image: ``"receptive_field"``, at the centers of their receptive
+            fields, which `layers.center_tracing` finds, or ``"stretch"``, spread evenly, as other libraries place them.
 
     Returns:
         An `Explanation` on the images' device, in float32 whatever the model's precision.
@@ -94,7 +98,16 @@ def explain(
     probe = as_probe(images, model, preprocess)
     score = with_labels(coerce_target(target), probe)
     explainer = prepare(
-        model, probe, layers=layers, method=method, target=score, forward=forward, fuse=fuse, flips=flips, output=output
+        model,
+        probe,
+        layers=layers,
+        method=method,
+        target=score,
+        forward=forward,
+        fuse=fuse,
+        flips=flips,
+        output=output,
+        placement=placement,
     )
     for note in filter(None, (explainer.note, explainer.output_kind.announce(score))):
         warnings.warn(note, stacklevel=2)
@@ -114,6 +127,7 @@ def prepare(
     output: OutputName = "auto",
     labels: Sequence[LabelClues] | None = None,
     num_classes: int | None = None,
+    placement: Placement = "receptive_field",
 ) -> Explainer:
     """Trace the model on the first images and prepare its explainer; arguments and errors as for `explain`.
 
@@ -129,12 +143,14 @@ def prepare(
         output: As for `explain`.
         labels: What may be labels in the batches that the images come from; by default the probe's labels.
         num_classes: Number of classes in the data, if it says so.
+        placement: As for `explain`.
     """
     check_output_name(output)
     check_model(model)
     methods = coerce_methods(method)
     check_fuse(fuse)
     check_flips(flips)
+    check_placement(placement)
     traced = TARGETS["predicted"] if target is None else with_labels(target, probe)
     call = CheckedForward(forward or default_forward(model))
     with add_model_hints(model):
@@ -146,7 +162,9 @@ def prepare(
     notes = output_kind.validate(target, trace.output, probe), describe_misplaced(locations, trace.records)
     note = " ".join(filter(None, notes))
     call = replace(call, tracks_softmax=has_softmax_input(trace.output))
-    explainer = Explainer(locations, methods, call, trace.records, output_kind, fuse, flips, note, trace.reading)
+    explainer = Explainer(
+        locations, methods, call, trace.records, output_kind, fuse, flips, note, trace.reading, placement
+    )
     if needs_mean_head(methods.values()):
         _check_mean_head(explainer, model, probe[:TRACED_IMAGES], target)
     return explainer

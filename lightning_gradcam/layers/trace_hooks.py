@@ -13,6 +13,7 @@ from torch.autograd.graph import Node
 
 from lightning_gradcam.capture.hooks import is_traceable, named_layers, register_hooks
 from lightning_gradcam.capture.layer import LayerRecord, is_vanishing
+from lightning_gradcam.capture.layouts import Grid
 from lightning_gradcam.capture.outputs import (
     get_version,
     list_float_tensors,
@@ -22,6 +23,7 @@ from lightning_gradcam.capture.outputs import (
 )
 from lightning_gradcam.capture.random_state import reseed
 from lightning_gradcam.layers.axis_tracking import AxisTracker
+from lightning_gradcam.layers.center_tracing import CenterTracer
 from lightning_gradcam.layers.layout_check import CheckedReading, check_readings, grade_readings
 from lightning_gradcam.layers.spatial_grid import GridInference
 from lightning_gradcam.layers.tensor_history import TensorOrigin
@@ -129,6 +131,7 @@ def run_traced(
             output = forward(model, replace(probe, images=images))
         scores = score(output)
         links = _link_outputs(images_node, tracer.outputs, scores)
+        center_tracer = _trace_centers(images, probe.size, tracer.outputs)  # before autograd frees the graph
         gradients: Sequence[Tensor | None] = [None] * len(tracer.outputs)
         if tracer.outputs and scores.requires_grad:
             gradients = torch.autograd.grad(scores.sum(), [o.value for o in tracer.outputs], allow_unused=True)
@@ -140,15 +143,19 @@ def run_traced(
     ]
     readings = check_readings(model, probe, forward, grade_readings(facts, inferred, probe.size))
     returned = {id(tensor) for tensor in list_float_tensors(output)}
+    centers = [
+        center_tracer.read(o.value, checked.reading) for o, checked in zip(tracer.outputs, readings, strict=True)
+    ]
     records = [
         replace(
             _to_record(traced, names, tracer.calls, reading, gradient),
             reads=reads,
             is_scored=is_scored,
             is_output=id(traced.passed_on) in returned,
+            centers=of_cells,
         )
-        for traced, reading, gradient, (reads, is_scored) in zip(
-            tracer.outputs, readings, gradients, links, strict=True
+        for traced, reading, gradient, (reads, is_scored), of_cells in zip(
+            tracer.outputs, readings, gradients, links, centers, strict=True
         )
     ]
     if not is_vanishing(records):
@@ -167,6 +174,15 @@ def _link_outputs(
         graph.add(traced.goes_on_at, index)
     scored = graph.find_sources(scores.grad_fn)
     return [(sources, index in scored) for index, sources in enumerate(reads)]
+
+
+def _trace_centers(images: Tensor, size: Grid, outputs: Sequence[_TracedOutput]) -> CenterTracer:
+    """Trace where the cells of all outputs lie in the image."""
+    leaves = {id(traced.value): traced.origin for traced in outputs if traced.made_by is None}
+    center_tracer = CenterTracer(images, size, leaves)
+    for traced in outputs:
+        center_tracer.trace(traced.value)
+    return center_tracer
 
 
 def _to_record(

@@ -84,7 +84,8 @@ class GuidedGradCAM(BasePassMethod):
         guided = max_over_channels(compute_gradients_by_rule(passes, self.name, "guided")[PIXELS])
         equation = cast(LayerMethod, gradcam)
         maps = {key: equation(a, passes.gradients[key]).relu() for key, a in passes.activations.items()}
-        return {key: resize(evidence, passes.probe.size) * guided for key, evidence in maps.items()}
+        size, centers = passes.probe.size, passes.centers
+        return {key: resize(evidence, size, centers=centers.get(key)) * guided for key, evidence in maps.items()}
 
 
 def compute_gradients_by_rule(

@@ -151,7 +151,8 @@ class FigureBuilder:
         scores, logits = next(iter(explanation.scores.values()), None), explanation.logits
         if len(keys) == 1:
             evidence, map_status = explanation.evidence[key], explanation.map_status[key]
-            return sheet.draw(evidence, map_status, logits, heading, scale=self.get_scale(key), scores=scores)
+            scale, centers = self.get_scale(key), explanation.centers.get(key)
+            return sheet.draw(evidence, map_status, logits, heading, scale=scale, scores=scores, centers=centers)
         rows = [self._build_row(explanation, key) for key in keys]
         has_row_scales = self.display.scale == "shared"
         return draw_rows(sheet, rows, logits, heading, has_row_scales=has_row_scales, scores=scores)
@@ -165,6 +166,7 @@ class FigureBuilder:
             self.get_scale(key),
             classes=explanation.explained.get(score) if score else None,
             sheet=self.references if name.endswith(REFERENCE) else None,
+            centers=explanation.centers.get(key),
         )
 
     def _encode_facts(self, explanation: Explanation, keys: Sequence[str], caption: Caption) -> list[str | Tensor]:
@@ -213,6 +215,7 @@ class FigureBuilder:
         if self.display.film:
             key = next(iter(explanation.evidence))
             name = moment.split(" · ")[0]
+            self.film.centers = explanation.centers.get(key)
             self.film.add(Frame(name, explanation.evidence[key], explanation.map_status[key], explanation.logits))
 
     def draw_film(self) -> Tensor | None:

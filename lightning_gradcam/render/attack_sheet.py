@@ -115,15 +115,16 @@ class AttackSheet:
         style = TileStyle(_get_tile_size(sheet), 1, sheet.canvas.color_table, sheet.font)
         attacked_sheet = replace(sheet, canvas=Photos.from_images(attacked_photos, style))
         noise, gain = self._draw_noise(attacked_photos)
+        centers = clean.centers.get(key)
         columns = [
             (
                 sheet.image_tiles,
-                sheet.draw_overlays(clean.evidence[key], clean.map_status[key], scale),
+                sheet.draw_overlays(clean.evidence[key], clean.map_status[key], scale, centers),
                 self._draw_prediction(clean, "clean"),
             ),
             (
                 attacked_sheet.image_tiles,
-                attacked_sheet.draw_overlays(attacked.evidence[key], attacked.map_status[key], scale),
+                attacked_sheet.draw_overlays(attacked.evidence[key], attacked.map_status[key], scale, centers),
                 self._draw_prediction(attacked, "attacked"),
             ),
             (self._draw_map_change(explanations, key, scale), noise, self._draw_effect(explanations, similarity)),
@@ -175,6 +176,7 @@ class AttackSheet:
                 size,
                 scale,
                 sheet.interpolation,
+                explanation.centers.get(key),
             )
             for explanation in explanations
         )

@@ -12,6 +12,7 @@ from lightning_gradcam.render.colors import ColorTable
 from lightning_gradcam.render.photos import Photos, restore_photos
 from lightning_gradcam.render.signals import Signals, restore_signals
 from lightning_gradcam.render.volumes import Volumes, restore_volumes
+from lightning_gradcam.utils.cell_centers import CellCenters
 from lightning_gradcam.utils.interpolation import Interpolation
 
 
@@ -36,11 +37,16 @@ class Canvas(Protocol):
     def message_row(self) -> int:
         """The row of pixels of an overlay on which the status of a degenerate map is centered."""
 
-    def freeze_view(self, evidence: Tensor) -> Canvas:
+    def freeze_view(self, evidence: Tensor, centers: CellCenters | None = None) -> Canvas:
         """Return the canvas that shows, for any evidence, the view that this evidence selects."""
 
     def draw_overlays(
-        self, evidence: Tensor, map_status: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
+        self,
+        evidence: Tensor,
+        map_status: Tensor,
+        scale: Tensor | None,
+        interpolation: Interpolation = "bilinear",
+        centers: CellCenters | None = None,
     ) -> Tensor:
         """Draw the images with evidence.
 
@@ -49,6 +55,7 @@ class Canvas(Protocol):
             map_status: ``(N,)`` as in `Explanation`.
             scale: The evidence that has the last color; None scales each map separately.
             interpolation: How maps are enlarged.
+            centers: Centers of the cells in the image; None if they cover it evenly.
 
         Returns:
             Tiles ``(N, 3, h, w)`` uint8; those of signals are higher than the images.

@@ -18,6 +18,7 @@ from lightning_gradcam.render.font import paint
 from lightning_gradcam.render.legend import Heading
 from lightning_gradcam.render.sheet import Sheet
 from lightning_gradcam.render.tiles import draw_grid, pad_to_height
+from lightning_gradcam.utils.cell_centers import CellCenters
 from lightning_gradcam.utils.interpolation import Interpolation
 
 MAX_IMAGES = 10
@@ -47,6 +48,7 @@ class Film:
         frames: The stored snapshots.
         snapshot_count: Number of snapshots so far.
         stride: Every how many snapshots one is stored.
+        centers: Centers of the maps' cells in the images; None if they cover these evenly.
 
     >>> film = Film(length=4)
     >>> for epoch in range(12):
@@ -59,6 +61,7 @@ class Film:
     frames: list[Frame] = field(default_factory=list)
     snapshot_count: int = 0
     stride: int = 1
+    centers: CellCenters | None = None
 
     def add(self, frame: Frame) -> None:
         """Append the latest snapshot, and thin out the stored ones if there are too many."""
@@ -81,11 +84,14 @@ class Film:
             {"name": f.name, "evidence": f.evidence.cpu(), "flaws": f.map_status.cpu(), "logits": f.logits.cpu()}
             for f in self.frames
         ]
-        return {"seen": self.snapshot_count, "stride": self.stride, "frames": frames}
+        centers = None if self.centers is None else (self.centers.offset, self.centers.step)
+        return {"seen": self.snapshot_count, "stride": self.stride, "frames": frames, "centers": centers}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Restore the state from `state_dict`, with tensors on ``device``."""
         self.snapshot_count, self.stride = state["seen"], state["stride"]
+        centers = state.get("centers")  # earlier files have none
+        self.centers = None if centers is None else CellCenters(*map(tuple, centers))
         tensors = ("evidence", "flaws", "logits")
         self.frames = [Frame(f["name"], *(f[name].to(device) for name in tensors)) for f in state["frames"]]
 
@@ -123,9 +129,10 @@ class Film:
         size = scale_tile(find_canvas_type(images).measure_view(images)[:2], min(width, _MAX_TILE_WIDTH))
         arrangement = Arrangement(columns, size)
         sheet = Sheet.from_probe(probe[indices], images[indices], names, colormap, arrangement, interpolation)
-        sheet = sheet.freeze_view(frames[-1].evidence[indices])
+        sheet = sheet.freeze_view(frames[-1].evidence[indices], self.centers)
 
-        tiles = pad_to_height([sheet.image_tiles, *(_draw_frame(sheet, frame, indices, scale) for frame in frames)])
+        columns_of_tiles = [self._draw_frame(sheet, frame, indices, scale) for frame in frames]
+        tiles = pad_to_height([sheet.image_tiles, *columns_of_tiles])
         grid = draw_grid(torch.stack(tiles, dim=1).flatten(0, 1), columns)
         column_names = _draw_column_names(sheet, [sheet.canvas.noun, *(frame.name for frame in frames)])
         body = torch.cat([column_names, grid], dim=1)
@@ -135,18 +142,17 @@ class Film:
             body = torch.cat([labels, body], dim=2)
         return sheet.add_legend(body, Heading(title), scale, sheet.describe_last_color(frames[-1].evidence))
 
+    def _draw_frame(self, sheet: Sheet, frame: Frame, indices: Sequence[int], scale: Tensor | None) -> Tensor:
+        """Draw the overlays and predictions of one snapshot, ``(n, 3, h, w)`` uint8."""
+        overlays = sheet.draw_overlays(frame.evidence[indices], frame.map_status[indices], scale, self.centers)
+        return torch.cat([overlays, sheet.captions.draw(frame.logits[indices], with_label=False)], dim=2)
+
 
 def _choose_images(probe: Probe) -> list[int]:
     """Return the images to draw, by index: one of each class before a second one of any. (Waits for the device.)"""
     labels = [0] * len(probe) if probe.classes is None else probe.classes.tolist()
     occurrence = [labels[:i].count(label) for i, label in enumerate(labels)]
     return sorted(sorted(range(len(probe)), key=lambda i: (occurrence[i], i))[:MAX_IMAGES])
-
-
-def _draw_frame(sheet: Sheet, frame: Frame, indices: Sequence[int], scale: Tensor | None) -> Tensor:
-    """Draw the overlays and predictions of one snapshot, ``(n, 3, h, w)`` uint8."""
-    overlays = sheet.draw_overlays(frame.evidence[indices], frame.map_status[indices], scale)
-    return torch.cat([overlays, sheet.captions.draw(frame.logits[indices], with_label=False)], dim=2)
 
 
 def _draw_column_names(sheet: Sheet, names: Sequence[str]) -> Tensor:

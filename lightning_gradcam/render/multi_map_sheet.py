@@ -19,6 +19,7 @@ from lightning_gradcam.render.font import paint
 from lightning_gradcam.render.legend import Heading
 from lightning_gradcam.render.sheet import Sheet
 from lightning_gradcam.render.tiles import draw_grid, join_tiles
+from lightning_gradcam.utils.cell_centers import CellCenters
 
 BEST = "best"
 """The name next to the prediction if rows above it explain other classes."""
@@ -38,6 +39,7 @@ class MapRow:
         scale: The evidence that has the last color; None scales each image separately.
         classes: ``(N,)`` the explained class of each image if rows differ in it; -1 for none.
         sheet: The sheet of other images that this row explains; they are drawn above its overlays.
+        centers: Centers of the cells in the image; None if they cover it evenly.
     """
 
     name: str
@@ -46,6 +48,7 @@ class MapRow:
     scale: Tensor | None = None
     classes: Tensor | None = None
     sheet: Sheet | None = None
+    centers: CellCenters | None = None
 
 
 class _Block(NamedTuple):
@@ -85,7 +88,7 @@ def draw_rows(
     Returns:
         ``(3, height, width)`` uint8 on the probe's device.
     """
-    view = sheet.freeze_view(_average_heatmaps(rows))
+    view = sheet.freeze_view(_average_heatmaps(rows), rows[0].centers)
     blocks = [_draw_block(view, row, logits) for row in rows]
     captions = view.captions.draw(logits, scores=scores)
     cells = torch.cat([view.image_tiles, *(block.tiles for block in blocks), captions], dim=2)
@@ -105,8 +108,8 @@ def draw_rows(
 
 def _draw_block(view: Sheet, row: MapRow, logits: Tensor) -> _Block:
     """Draw the images of the row if they differ, its overlays, and the classes it explains, each below a seam."""
-    row_view = view if row.sheet is None else row.sheet.freeze_view(row.evidence)
-    overlays = row_view.draw_overlays(row.evidence, row.map_status, row.scale)
+    row_view = view if row.sheet is None else row.sheet.freeze_view(row.evidence, row.centers)
+    overlays = row_view.draw_overlays(row.evidence, row.map_status, row.scale, row.centers)
     tiles = [overlays] if row.sheet is None else [row_view.image_tiles, overlays]
     block = F.pad(join_tiles(tiles, SEAM, dim=2), (0, 0, SEAM, 0), value=PAPER[0])
     middle = block.shape[2] - overlays.shape[2] + overlays.shape[2] // 2

@@ -12,6 +12,7 @@ from lightning_gradcam.explainer.heatmaps import to_heatmaps
 from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.render.colors import ColorTable, blend_heatmaps, to_bytes, to_gray
 from lightning_gradcam.render.tiles import FixedView, TileStyle, fit_tiles
+from lightning_gradcam.utils.cell_centers import CellCenters
 from lightning_gradcam.utils.interpolation import Interpolation
 
 _TOLERANCE = 0.02  # of the range: decoders and resizing overshoot a little
@@ -50,11 +51,16 @@ class Photos(FixedView):
         return self.image_tiles.shape[-2] // 2
 
     def draw_overlays(
-        self, evidence: Tensor, map_status: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
+        self,
+        evidence: Tensor,
+        map_status: Tensor,
+        scale: Tensor | None,
+        interpolation: Interpolation = "bilinear",
+        centers: CellCenters | None = None,
     ) -> Tensor:
         """Draw the photos in gray and their evidence in color, ``(N, 3, h, w)`` uint8."""
         size = (self.image_tiles.shape[-2], self.image_tiles.shape[-1])
-        heatmaps = to_heatmaps(evidence, map_status, size, scale, interpolation)
+        heatmaps = to_heatmaps(evidence, map_status, size, scale, interpolation, centers)
         return blend_heatmaps(self.gray, heatmaps, self.color_table)
 
 

@@ -22,6 +22,7 @@ from lightning_gradcam.render.legend import Heading, draw_footer, draw_header, s
 from lightning_gradcam.render.outline import draw_outline
 from lightning_gradcam.render.pixel_maps import PEAK_DESCRIPTION, to_drawable
 from lightning_gradcam.render.tiles import TileStyle, join_tiles
+from lightning_gradcam.utils.cell_centers import CellCenters
 from lightning_gradcam.utils.interpolation import Interpolation
 
 
@@ -100,9 +101,9 @@ class Sheet:
         """The font of captions and facts."""
         return self.captions.font
 
-    def freeze_view(self, evidence: Tensor) -> Sheet:
+    def freeze_view(self, evidence: Tensor, centers: CellCenters | None = None) -> Sheet:
         """Return the sheet that shows, for any evidence, the view that this evidence selects."""
-        canvas = self.canvas.freeze_view(evidence)
+        canvas = self.canvas.freeze_view(evidence, centers)
         return self if canvas is self.canvas else replace(self, canvas=canvas)
 
     def with_region(self, region: Tensor, classes: Tensor) -> Sheet:
@@ -124,6 +125,7 @@ class Sheet:
         *,
         scale: Tensor | None = None,
         scores: Tensor | None = None,
+        centers: CellCenters | None = None,
     ) -> Tensor:
         """Draw the figure.
 
@@ -134,20 +136,24 @@ class Sheet:
             heading: The text at the top.
             scale: The evidence that has the last color in all images; None scales each image separately.
             scores: ``(N,)`` explained scores, shown if there are no classes.
+            centers: Centers of the cells in the image; None if they cover it evenly.
 
         Returns:
             ``(3, height, width)`` uint8 on the probe's device, at most 1024 pixels wide.
         """
-        view = self.freeze_view(evidence)
-        overlays = view.draw_overlays(evidence, map_status, scale)
+        view = self.freeze_view(evidence, centers)
+        overlays = view.draw_overlays(evidence, map_status, scale, centers)
         tiles = join_tiles([view.image_tiles, overlays], SEAM, dim=2)
         cells = torch.cat([tiles, self.captions.draw(logits, scores=scores)], dim=2)
         grid = make_grid(cells, nrow=self.columns, padding=GAP, pad_value=PAPER[0])
         return self.add_legend(grid, heading, scale, self.describe_last_color(evidence))
 
-    def draw_overlays(self, evidence: Tensor, map_status: Tensor, scale: Tensor | None = None) -> Tensor:
+    def draw_overlays(
+        self, evidence: Tensor, map_status: Tensor, scale: Tensor | None = None, centers: CellCenters | None = None
+    ) -> Tensor:
         """Draw the images with evidence, ``(N, 3, h, w)`` uint8, and the status of degenerate maps as text on them."""
-        tiles = self.canvas.draw_overlays(self.reduce_evidence(evidence, scale), map_status, scale, self.interpolation)
+        reduced = self.reduce_evidence(evidence, scale)
+        tiles = self.canvas.draw_overlays(reduced, map_status, scale, self.interpolation, centers)
         if self.region is not None and self.region.ndim == 3:
             tiles = draw_outline(tiles, self.region)
         bands = self._status_bands.index_select(0, map_status.int())

@@ -49,15 +49,18 @@ def _draw_strips(images: Tensor, explanations: Sequence[Explanation], indices: S
         return {}
     selection = torch.tensor(list(indices))
     key = next(iter(explanations[0].evidence))
-    maps = [(e.evidence[key][selection], e.map_status[key][selection]) for e in explanations]
+    maps = [(e.evidence[key][selection], e.map_status[key][selection], e.centers.get(key)) for e in explanations]
     photos, _ = restore_images(images[selection])
     size = scale_tile((photos.shape[-2], photos.shape[-1]), TILE_WIDTH) if photos.ndim == 4 else None
     arrangement = None if size is None else Arrangement(len(indices), size)
     sheet = Sheet.from_probe(Probe(images[selection]), photos, ["0"], arrangement=arrangement)
-    sheet = sheet.freeze_view(maps[0][0])
-    tiles = [sheet.image_tiles, *(sheet.draw_overlays(evidence, status) for evidence, status in maps)]
+    sheet = sheet.freeze_view(maps[0][0], maps[0][2])
+    tiles = [
+        sheet.image_tiles,
+        *(sheet.draw_overlays(evidence, status, centers=centers) for evidence, status, centers in maps),
+    ]
     if size is not None and len(maps) > 1:
-        first, second = (to_heatmaps(evidence, status, size) for evidence, status in maps)
+        first, second = (to_heatmaps(evidence, status, size, centers=centers) for evidence, status, centers in maps)
         tiles.append(blend_changes(to_gray(sheet.image_tiles.float() / 255), second - first))
     # Heights differ: there are curves below signals, and numbers below slices.
     return dict(zip(indices, join_tiles(pad_to_height(tiles), SEAM, dim=3), strict=True))

@@ -24,6 +24,7 @@ from lightning_gradcam.render.colors import (
 )
 from lightning_gradcam.render.font import paint
 from lightning_gradcam.render.tiles import FixedView, TileStyle, fit_tiles
+from lightning_gradcam.utils.cell_centers import CellCenters
 from lightning_gradcam.utils.interpolation import Interpolation
 
 MAX_LINES = 4
@@ -69,11 +70,16 @@ class Signals(FixedView):
         return self.image_tiles.shape[-2] + SEAM + _compute_curve_height(self.image_tiles.shape[-2]) // 2
 
     def draw_overlays(
-        self, evidence: Tensor, map_status: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
+        self,
+        evidence: Tensor,
+        map_status: Tensor,
+        scale: Tensor | None,
+        interpolation: Interpolation = "bilinear",
+        centers: CellCenters | None = None,
     ) -> Tensor:
         """Draw the signals on the color of their evidence and its curve below, ``(N, 3, h + ..., w)`` uint8."""
         height, width = self.image_tiles.shape[-2:]
-        heat = to_heatmaps(evidence, map_status, (width,), scale, interpolation)
+        heat = to_heatmaps(evidence, map_status, (width,), scale, interpolation, centers)
         tiles = blend_heatmaps(self.gray, heat[:, None].expand(-1, height, -1), self.color_table)
         return torch.cat([F.pad(tiles, (0, 0, 0, SEAM), value=PAPER[0]), self._draw_curve(heat)], dim=2)
 

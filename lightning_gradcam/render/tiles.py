@@ -14,6 +14,7 @@ from torchvision.utils import make_grid
 from lightning_gradcam.render.arrangement import GAP
 from lightning_gradcam.render.colors import PAPER, ColorTable
 from lightning_gradcam.render.font import Font
+from lightning_gradcam.utils.cell_centers import CellCenters
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class TileStyle:
 class FixedView:
     """Base of canvases that show the same view of an image for any evidence."""
 
-    def freeze_view(self, evidence: Tensor) -> Self:  # noqa: ARG002  only `Volumes` chooses its slices by evidence
+    def freeze_view(self, evidence: Tensor, centers: CellCenters | None = None) -> Self:  # noqa: ARG002  # for `Volumes`
         """Return this canvas."""
         return self
 

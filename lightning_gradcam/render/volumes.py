@@ -16,7 +16,8 @@ from lightning_gradcam.render.colors import INK, PAPER, ColorTable, blend_heatma
 from lightning_gradcam.render.font import Font, paint
 from lightning_gradcam.render.photos import restore_photos
 from lightning_gradcam.render.tiles import FixedView, TileStyle, fit_tiles
-from lightning_gradcam.utils.interpolation import Interpolation
+from lightning_gradcam.utils.cell_centers import CellCenters
+from lightning_gradcam.utils.interpolation import Interpolation, resize
 
 MAX_SLICES = 3
 """Slices of one volume, next to each other."""
@@ -62,15 +63,20 @@ class Volumes:
         """The middle of a slice."""
         return self.style.size[0] // 2
 
-    def freeze_view(self, evidence: Tensor) -> Slices:
+    def freeze_view(self, evidence: Tensor, centers: CellCenters | None = None) -> Slices:
         """Cut out the slices that this evidence selects."""
-        return Slices.from_volumes(self, choose_slices(evidence, self.volumes.shape[2], self.style.views))
+        return Slices.from_volumes(self, choose_slices(evidence, self.volumes.shape[2], self.style.views, centers))
 
     def draw_overlays(
-        self, evidence: Tensor, map_status: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
+        self,
+        evidence: Tensor,
+        map_status: Tensor,
+        scale: Tensor | None,
+        interpolation: Interpolation = "bilinear",
+        centers: CellCenters | None = None,
     ) -> Tensor:
         """Draw the slices with the most evidence, ``(N, 3, h, w)`` uint8."""
-        return self.freeze_view(evidence).draw_overlays(evidence, map_status, scale, interpolation)
+        return self.freeze_view(evidence, centers).draw_overlays(evidence, map_status, scale, interpolation, centers)
 
 
 @dataclass(frozen=True)
@@ -111,14 +117,19 @@ class Slices(FixedView):
         return self.gray.shape[-2] // 2
 
     def draw_overlays(
-        self, evidence: Tensor, map_status: Tensor, scale: Tensor | None, interpolation: Interpolation = "bilinear"
+        self,
+        evidence: Tensor,
+        map_status: Tensor,
+        scale: Tensor | None,
+        interpolation: Interpolation = "bilinear",
+        centers: CellCenters | None = None,
     ) -> Tensor:
         """Draw the slices with evidence, ``(N, 3, h, w)`` uint8."""
         size = (self.depth, *self.gray.shape[-2:])
         heat = [  # one volume at a time: all of them enlarged could take more memory than training
-            to_heatmaps(evidence[i : i + 1], map_status[i : i + 1], size, scale, interpolation)[0].index_select(
-                0, indices
-            )
+            to_heatmaps(evidence[i : i + 1], map_status[i : i + 1], size, scale, interpolation, centers)[
+                0
+            ].index_select(0, indices)
             for i, indices in enumerate(self.indices)
         ]
         return _join_slices(blend_heatmaps(self.gray, torch.cat(heat), self.color_table), self.indices.shape[1])
@@ -138,28 +149,35 @@ def restore_volumes(images: Tensor, pixels: Normalization | None = None) -> tupl
     return volumes, f"{note}; of {size} volumes {count} of the {images.shape[2]} slices, those with the most evidence"
 
 
-def choose_slices(evidence: Tensor, depth: int, count: int) -> Tensor:
+def choose_slices(evidence: Tensor, depth: int, count: int, centers: CellCenters | None = None) -> Tensor:
     """Return the indices ``(N, count)`` of the slices with the most evidence, in ascending order.
 
     Evidence is computed per cell and interpolated in between, so it is summed over each layer of cells along the
-    depth, and the middle slice of a layer represents it. (Maps with fewer than ``count`` layers are interpolated to
-    that number.) Ties are broken in favor of the middle of the volume.
+    depth, and the slice at the middle of a layer represents it. (Maps with fewer than ``count`` layers are interpolated
+    to that number.) Ties are broken in favor of the middle of the volume.
 
     Args:
         evidence: ``(N, d, h, w)`` signed.
         depth: Number of slices of a volume.
         count: Number of slices to choose.
+        centers: Centers of the cells in the volume; None if they cover it evenly.
 
     >>> evidence = torch.tensor([0.0, 9.0, 0.0, 0.0, 5.0, 4.0, 0.0, 0.0]).reshape(1, 8, 1, 1)
     >>> choose_slices(evidence, depth=32, count=3)
     tensor([[ 6, 18, 22]])
     """
     sums = evidence.relu().nan_to_num(0, 0, 0).sum((2, 3))
-    cells = min(max(sums.shape[1], count), depth)
-    sums = F.interpolate(sums[:, None], size=cells, mode="linear", align_corners=False)[:, 0]
-    middle_first = (torch.arange(cells, device=sums.device) * 2 - cells + 1).abs().argsort(stable=True)
+    layers = min(max(sums.shape[1], count), depth)
+    along_depth = None if centers is None else CellCenters(centers.offset[:1], centers.step[:1])
+    if layers != sums.shape[1]:
+        sums, along_depth = resize(sums, (layers,), centers=along_depth), None
+    middle_first = (torch.arange(layers, device=sums.device) * 2 - layers + 1).abs().argsort(stable=True)
     best = sums[:, middle_first].argsort(dim=1, descending=True, stable=True)[:, :count]
-    return (middle_first[best].sort(1).values * 2 + 1) * depth // (2 * cells)
+    best_layers = middle_first[best].sort(1).values
+    if along_depth is None:
+        return (best_layers * 2 + 1) * depth // (2 * layers)
+    middles = (along_depth.offset[0] + along_depth.step[0] * best_layers) * depth
+    return middles.floor().long().clamp(0, depth - 1)
 
 
 def _draw_numbers(indices: Tensor, depth: int, width: int, font: Font) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.probe.probe import Probe
+from lightning_gradcam.utils.cell_centers import CellCenters
 
 ImageFraction: TypeAlias = tuple[float, ...]
 """Fraction of a layer's grid that the image covers, along each dimension from its start."""
@@ -43,10 +45,34 @@ def crop_padding(evidence: Tensor, fraction: ImageFraction) -> Tensor:
     return evidence
 
 
+def crop_centers(centers: CellCenters, grid: Sequence[int], fraction: ImageFraction) -> CellCenters:
+    """Return the centers in the image of the cells that `crop_padding` returns.
+
+    Args:
+        centers: Centers of all cells, where the padded image extends from 0 to 1.
+        grid: Number of cells along each axis.
+        fraction: Fraction of the padded image that the image covers.
+
+    >>> crop_centers(CellCenters.spread((4,)), (4,), (0.5,))
+    CellCenters(offset=(0.25,), step=(0.5,))
+    """
+    offsets, steps = [], []
+    for offset, step, cells, covered in zip(centers.offset, centers.step, grid, fraction, strict=True):
+        distance = 1.0 if covered == 1 else cells * covered / _count_cells(cells * covered)
+        offsets.append((offset + step * (0.5 * distance - 0.5)) / covered)
+        steps.append(step * distance / covered)
+    return CellCenters(tuple(offsets), tuple(steps))
+
+
+def _count_cells(length: float) -> int:
+    """Return the number of cells that an image touches which extends over this many."""
+    return max(1, -int(-(length - 1e-6) // 1))
+
+
 def _crop_last(evidence: Tensor, covered: float) -> Tensor:
     """Crop the last dimension to its first fraction, with linear interpolation."""
     length = evidence.shape[-1] * covered
-    count = max(1, -int(-(length - 1e-6) // 1))
+    count = _count_cells(length)
     centers = (torch.arange(count, device=evidence.device, dtype=torch.float64) + 0.5) * (length / count) - 0.5
     centers = centers.clamp(0, evidence.shape[-1] - 1)
     left = centers.floor().long()

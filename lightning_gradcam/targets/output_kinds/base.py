@@ -17,6 +17,7 @@ from lightning_gradcam.probe.types import Target
 from lightning_gradcam.targets.embeddings import EmbeddingNorm
 from lightning_gradcam.targets.output_kinds.names import OutputName
 from lightning_gradcam.targets.registry import TARGETS
+from lightning_gradcam.utils.cell_centers import CellCenters
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,10 @@ class OutputKind(ABC):
     def locate(self, evidence: Tensor) -> Tensor:
         """Crop a layer's evidence ``(n, *s)`` to the part that covers the image."""
         return evidence
+
+    def locate_centers(self, centers: CellCenters, grid: Sequence[int]) -> CellCenters:  # noqa: ARG002
+        """Return the centers in the image of the cells that `locate` returns for evidence on this grid."""
+        return centers
 
     def mark_outputs(self, records: Sequence[LayerRecord], output: Any, probe: Probe) -> tuple[LayerRecord, ...]:  # noqa: ARG002  # no layer
         """Mark the layers that return the scores of classes themselves: these have nothing to explain."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -13,7 +14,8 @@ from lightning_gradcam.targets.classes import ClassScore
 from lightning_gradcam.targets.detection import BoxScore, score_largest_box, score_smallest_box, sum_box_scores
 from lightning_gradcam.targets.output_kinds.base import OutputKind
 from lightning_gradcam.targets.output_kinds.names import OutputName
-from lightning_gradcam.targets.padding import ImageFraction, crop_padding, find_image_fraction
+from lightning_gradcam.targets.padding import ImageFraction, crop_centers, crop_padding, find_image_fraction
+from lightning_gradcam.utils.cell_centers import CellCenters
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class DetectionOutput(OutputKind):
     def locate(self, evidence: Tensor) -> Tensor:
         """Crop the padding."""
         return crop_padding(evidence, self.image_fraction)
+
+    def locate_centers(self, centers: CellCenters, grid: Sequence[int]) -> CellCenters:
+        """Return the centers of the cells that remain."""
+        return crop_centers(centers, grid, self.image_fraction)
 
     def has_labels(self, probe: Probe) -> bool:
         """Return whether the probe has a class per image."""

@@ -40,7 +40,7 @@ def test_every_field_of_an_explanation_names_its_kind():
     assert all(isinstance(f.metadata["kind"], FieldKind) for f in fields(Explanation))
     whole = make_explanation([1.0, 2.0])
     assert all(getattr(whole, f.name) is not None for f in fields(Explanation))
-    assert len(list_tensors(whole)) == len(fields(Explanation)) - 2  # all but size and layers
+    assert len(list_tensors(whole)) == len(fields(Explanation)) - 3  # all but size, layers and centers
 
 
 def test_map_and_cat_reach_every_tensor():
