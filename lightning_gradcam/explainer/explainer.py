@@ -92,7 +92,7 @@ class Explainer:
             passes = capture_pairs(model, probe, self.layers, self._run, scores, keep_graph)
         # The caller's autocast is for the model: the equations are float32.
         with torch.autocast(probe.images.device.type, enabled=False):
-            centers = self._find_centers(probe.size)
+            centers = self.find_centers(probe.size)
             return [self._explain_pass(replace(captured, centers=centers)) for captured in passes]
 
     def _run(self, model: nn.Module, probe: Probe) -> Any:
@@ -143,7 +143,12 @@ class Explainer:
                     maps.centers[key] = self.output_kind.locate_centers(centers, grid)
         return maps
 
-    def _find_centers(self, size: Sequence[int]) -> dict[str, CellCenters]:
+    @property
+    def enlarges_maps(self) -> bool:
+        """Whether evidence is computed from enlarged maps, so that it depends on where cells lie."""
+        return self.fuse is not None or any(getattr(method, "enlarges_maps", False) for method in self.methods.values())
+
+    def find_centers(self, size: Sequence[int]) -> dict[str, CellCenters]:
         """Return the centers of the cells of each layer, by its key, except where they cover the image evenly."""
         if self.placement == "stretch":
             return {}

@@ -37,6 +37,9 @@ class BasePassMethod(ABC):
     requires: ClassVar[str | None] = None
     """The optional package that the method imports, which is also the name of the extra that installs it."""
 
+    enlarges_maps: ClassVar[bool] = False
+    """Whether the evidence is computed from an enlarged map, so that it depends on where the map's cells lie."""
+
     @property
     @abstractmethod
     def name(self) -> str:

@@ -78,6 +78,7 @@ class GuidedGradCAM(BasePassMethod):
 
     requires: ClassVar[str] = "captum"
     name: ClassVar[str] = "guided_gradcam"
+    enlarges_maps: ClassVar[bool] = True
 
     def __call__(self, passes: CapturedPass) -> Mapping[str, Tensor]:
         """Return non-negative evidence ``(n, *spatial)`` per layer."""

@@ -166,12 +166,15 @@ class ProbeMonitor:
         if not is_dynamic(self.target) and not explainer.output_kind.reads_masks(self.probe):
             logits = self.probe.images.new_empty(len(self.probe), explainer.output_kind.num_logits or 1)
             target += [score.choose(logits, self.probe).tolist() for score in list_class_scores(self.target)]
+        # Evidence on a layer's own grid, which earlier checkpoints hold, is the same wherever its cells lie.
+        is_placed = explainer.enlarges_maps and explainer.find_centers(self.probe.size)
         return {
             "layers": [layer.key for layer in explainer.layers],
             "methods": list(explainer.methods),
             "fuse": explainer.fuse,
             "flips": explainer.flips,
             "target": target,
+            **({"placement": explainer.placement} if is_placed else {}),
         }
 
     def state_dict(self) -> dict[str, Any]:

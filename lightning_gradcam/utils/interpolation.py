@@ -86,17 +86,17 @@ def _read_axis(maps: Tensor, axis: int, indices: Tensor, interpolation: Interpol
     if interpolation == "nearest":
         nearest = maps.index_select(axis, (indices + 0.5).long().clamp(0, last))
         return nearest * (beyond <= 0.5).to(maps.dtype).reshape(shape)
-    maps = _interpolate(maps, axis, indices.clamp(0, last).to(maps.dtype), interpolation)
+    maps = _interpolate(maps, axis, indices, interpolation)
     return maps * (1.5 - beyond).clamp(0, 1).to(maps.dtype).reshape(shape)
 
 
 def _interpolate(maps: Tensor, axis: int, indices: Tensor, interpolation: Interpolation) -> Tensor:
     """Interpolate maps along one axis; cells beyond the ends have the values at the ends."""
-    last, first = maps.shape[axis] - 1, indices.long()
-    fraction = (indices - first).reshape([-1 if d == axis else 1 for d in range(maps.ndim)])
+    last, first = maps.shape[axis] - 1, indices.floor()
+    fraction = (indices - first).to(maps.dtype).reshape([-1 if d == axis else 1 for d in range(maps.ndim)])
 
     def select(step: int) -> Tensor:
-        return maps.index_select(axis, (first + step).clamp(0, last))
+        return maps.index_select(axis, (first + step).long().clamp(0, last))
 
     if interpolation == "bilinear":
         return torch.lerp(select(0), select(1), fraction)

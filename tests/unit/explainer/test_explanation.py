@@ -8,6 +8,7 @@ import torch
 
 from lightning_gradcam import Layer
 from lightning_gradcam.explainer.explanation import REFERENCE, Explanation, FieldKind
+from lightning_gradcam.utils.cell_centers import CellCenters
 
 
 def make_explanation(values: list[float]) -> Explanation:
@@ -25,6 +26,7 @@ def make_explanation(values: list[float]) -> Explanation:
         scores={"": vectors},
         photos=images,
         region=images,
+        centers={"a": CellCenters((0.5,), (1.0,))},
     )
 
 
@@ -32,7 +34,9 @@ def list_tensors(explanation: Explanation) -> dict[str, torch.Tensor]:
     """Each tensor in an explanation, by field and key."""
     values = {f.name: getattr(explanation, f.name) for f in fields(Explanation)}
     tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
-    mappings = {name: value for name, value in values.items() if isinstance(value, dict) and name != "layers"}
+    mappings = {
+        name: value for name, value in values.items() if isinstance(value, dict) and name not in ("layers", "centers")
+    }
     return tensors | {f"{name}.{key}": tensor for name, by_key in mappings.items() for key, tensor in by_key.items()}
 
 

@@ -79,7 +79,7 @@ def test_calls_of_one_layer_are_fused_in_their_order():
     model, images = perturbed(Again()), torch.randn(3, 3, 12, 12)
     first, last = Layer("conv", call=0), Layer("conv")
     for layers in ([first, last], [last, first]):
-        found = explain(model, images, layers=layers, target=1, fuse="weighted")
+        found = explain(model, images, layers=layers, target=1, fuse="weighted", placement="stretch")
         maps = [found.evidence[key] for key in ("conv[0]", "conv")]
         assert_close(found.evidence["fused"], plain_fusion(maps, "weighted"), 1e-5)
         assert found.layers["fused"].reason == "weighted of conv[0], conv"
