@@ -16,6 +16,7 @@ from lightning_gradcam.baseline.profiles import (
     MIN_MARGIN,
     PROFILES,
     QUANTILES,
+    RECOMMENDED_IMAGES,
     Profile,
     format_quantile_name,
 )
@@ -58,7 +59,6 @@ def compare_baselines(
     ]
     severity: list[Status] = ["regressed", "inconclusive", "pass"]
     decisive = min(findings, key=lambda finding: severity.index(finding.status))
-    images = first.images if first.images is not None else candidate.images
     indices = [worst.index for worst in findings[0].worst]
     return Report(
         status=decisive.status,
@@ -71,7 +71,10 @@ def compare_baselines(
         changed_predictions=changed_predictions,
         differences=differences,
         warnings=_list_warnings(first, candidate, criteria, min(finding.count for finding in findings)),
-        pictures={} if images is None else draw_strips(images, first.explanation, candidate.explanation, indices),
+        # Not the candidate's images: a baseline without images promises that reports have none either.
+        pictures={}
+        if first.images is None
+        else draw_strips(first.images, first.explanation, candidate.explanation, indices),
     )
 
 
@@ -189,7 +192,7 @@ def _list_warnings(baseline: BaselineData, candidate: BaselineData, profile: Pro
     if count < MIN_IMAGES:
         warnings.append(
             f"Only {count} images have comparable maps. Confidence intervals are too narrow below {MIN_IMAGES} "
-            "images; 128 are recommended."
+            f"images; {RECOMMENDED_IMAGES} are recommended."
         )
     if baseline.images is not None and candidate.images is not None:
         difference = measure_pixel_difference(baseline.images, candidate.images)

@@ -122,7 +122,11 @@ class BaselineCheck:
         if allow_inconclusive is None:
             allow_inconclusive = self.allow_inconclusive
         if not (report.passed or (allow_inconclusive and report.status == "inconclusive")):
-            self._fail(report.text(), path, self._write_report(report, path.stem))
+            try:
+                files, problem = self._write_report(report, path.stem), report.text()
+            except OSError as error:
+                files, problem = [], f"{report.text()}\nwarning: the report could not be written ({error})"
+            self._fail(problem, path, files)
         return report
 
     def _register_name(self, name: str | None) -> str:
@@ -148,7 +152,10 @@ class BaselineCheck:
             if are_equal(Baseline.load(path), baseline):
                 self.notify(f"unchanged {self.paths.display(path)}")
                 return
-        baseline.save(path)
+        try:
+            baseline.save(path)
+        except OSError as error:
+            pytest.fail(f"The baseline {self.paths.display(path)} could not be written: {error}.", pytrace=False)
         warnings = "".join(f" ({warning})" for warning in BaselineSummary.from_baseline(baseline).warnings)
         self.notify(f"wrote {self.paths.display(path)}{warnings}")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_gradcam.baseline.data import BaselineData, BaselineMetadata
 from lightning_gradcam.baseline.html import render_page, render_table
-from lightning_gradcam.baseline.profiles import MIN_IMAGES
+from lightning_gradcam.baseline.profiles import MIN_IMAGES, RECOMMENDED_IMAGES
 from lightning_gradcam.baseline.text import (
     align_columns,
     display_name,
@@ -114,8 +114,8 @@ def _describe_noise(metadata: BaselineMetadata) -> str:
 def _list_warnings(baseline: BaselineData) -> list[str]:
     readable = {key: int((status == 0).sum()) for key, status in baseline.explanation.map_status.items()}
     return [
-        f"Only {count} of {len(baseline)} maps at {key} can be compared; at least {MIN_IMAGES} are recommended. "
-        "Record more images, or choose another layer."
+        f"Only {count} of {len(baseline)} maps at {key} can be compared. Confidence intervals are too narrow below "
+        f"{MIN_IMAGES}; {RECOMMENDED_IMAGES} are recommended. Record more images, or choose another layer."
         for key, count in readable.items()
         if count < MIN_IMAGES
     ]

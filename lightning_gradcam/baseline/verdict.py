@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import nan
+from math import isfinite, nan
 from typing import Self
 
 from torch import Tensor
 
 from lightning_gradcam.baseline.profiles import UPPER_LIMITS, Profile
 from lightning_gradcam.baseline.report import Status
+from lightning_gradcam.baseline.text import format_number
 from lightning_gradcam.stability.statistics import bootstrap_bounds
 
 
@@ -50,13 +51,16 @@ def judge(
     """
     for name, limit in (profile.limits or {}).items():
         is_maximum = name in UPPER_LIMITS
+        if not estimate.count and not isfinite(measurements.get(name, nan)):
+            continue  # nothing to measure, which is inconclusive
         if not (measurements[name] <= limit if is_maximum else measurements[name] >= limit):
             bound = "at most" if is_maximum else "at least"
             return "regressed", f"{name} is {measurements[name]:.3f}, but must be {bound} {limit}"
     if estimate.count < 2:
         return "inconclusive", f"{estimate.count} of the images have comparable maps, but at least 2 are required"
     subject = "the mean similarity relative to other training runs" if profile.relative else "the mean similarity"
-    interval = f"{subject} is between {estimate.low:.3f} and {estimate.high:.3f}"
+    low, high = format_number(estimate.low), format_number(estimate.high)
+    interval = f"{subject} is {low}" if low == high else f"{subject} is between {low} and {high}"
     if estimate.low >= threshold:
         return "pass", f"{interval}; at least {threshold:.3f} is required"
     if estimate.high < threshold:

@@ -14,6 +14,7 @@ from lightning_gradcam.attacks import Attack, coerce_attack
 from lightning_gradcam.baseline.baseline import Baseline
 from lightning_gradcam.callback.validation import Validator, require, require_choice, require_type
 from lightning_gradcam.capture.layer import Layer
+from lightning_gradcam.errors import UnreadableError
 from lightning_gradcam.explainer.fusion import Fuse, check_flips, check_fuse
 from lightning_gradcam.layers import Layers
 from lightning_gradcam.methods import METHODS, KernelShap, Lime
@@ -96,7 +97,10 @@ class CallbackConfig:
         """
         if self.baseline is None:
             return self
-        baseline = self.baseline if isinstance(self.baseline, Baseline) else Baseline.load(self.baseline)
+        try:
+            baseline = self.baseline if isinstance(self.baseline, Baseline) else Baseline.load(self.baseline)
+        except UnreadableError as error:
+            raise ValueError(f"Expected `baseline` to be a file of `Baseline.save`, but {error}") from error
         determined = ("layers", "method", "target", "fuse", "flips", "placement")
         conflicts = [name for name in determined if getattr(self, name) != getattr(CallbackConfig, name)]
         if not isinstance(self.probe, int) or conflicts:

@@ -58,6 +58,12 @@ def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], prefix: str, p
         UsageError: The checkpoint contains no weights, or they do not match the model.
     """
     weights = _find_state_dict(checkpoint, path)
+    unnamed = [key for key in weights if not isinstance(key, str)]
+    if unnamed:
+        raise UsageError(
+            f"Expected the names of tensors in {path!r} to be text, but got {unnamed[0]!r}, a "
+            f"{type(unnamed[0]).__name__}."
+        )
     if prefix:
         stripped = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
         if not stripped:

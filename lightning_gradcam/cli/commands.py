@@ -13,7 +13,7 @@ from lightning_gradcam.baseline.summary import BaselineSummary
 from lightning_gradcam.cli.data import load_images, parse_normalization
 from lightning_gradcam.cli.errors import UsageError
 from lightning_gradcam.cli.model import load_model
-from lightning_gradcam.cli.output import Printable, check_suffixes, print_text, write_files
+from lightning_gradcam.cli.output import Printable, check_suffixes, print_text, raise_write_errors, write_files
 from lightning_gradcam.cli.parser import ImportSpec, ParsedArgs
 from lightning_gradcam.cli.progress import show_forward_progress
 from lightning_gradcam.errors import IncompatibleError, NotExplainableError
@@ -30,7 +30,7 @@ def record_baseline(args: ParsedArgs) -> int:
         raise UsageError("A baseline needs --model and --data (or --like, for the images of another baseline).")
     if options.store not in ("images", "hash"):
         raise UsageError(f"Expected --store to be images or hash, but got {options.store!r}.")
-    if out.is_dir() or (out.exists() and not options.overwrite):
+    if out.is_dir() or (out.is_file() and not options.overwrite):  # a device or a pipe is not replaced
         raise UsageError(f"{str(out)!r} already exists. Pass --overwrite to replace it.")
     like = None if options.like is None else Baseline.load(options.like)
     model = load_model(args.model, options.ckpt_path, options.prefix, options.device)
@@ -51,7 +51,8 @@ def record_baseline(args: ParsedArgs) -> int:
             )
         except (ValueError, NotExplainableError) as error:
             raise UsageError(str(error)) from error
-    baseline.save(out)
+    with raise_write_errors(str(out)):
+        baseline.save(out)
     print_text(f"wrote {out}\n{BaselineSummary.from_baseline(baseline).text()}")
     return 0
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -49,11 +50,19 @@ def write_files(printable: Printable, paths: Sequence[str]) -> None:
         UsageError: A file could not be written.
     """
     for path in paths:
-        try:
-            write_atomic(path, _RENDERERS[Path(path).suffix](printable).encode())
-        except OSError as error:
-            raise UsageError(f"{path!r} could not be written: {error.strerror or error}.") from error
+        content = _RENDERERS[Path(path).suffix](printable).encode()
+        with raise_write_errors(path):
+            write_atomic(path, content)
         print_text(f"wrote {path}")
+
+
+@contextmanager
+def raise_write_errors(path: str) -> Iterator[None]:
+    """Raise what the file system refuses, such as a full disk or a read-only folder, as a UsageError."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{path!r} could not be written: {error.strerror or error}.") from error
 
 
 def print_text(text: str) -> None:

@@ -40,7 +40,9 @@ class Font:
         """Rasterize printable ASCII and the characters of ``texts``, ``size`` pixels high."""
         file = Path(matplotlib.get_data_path(), "fonts", "ttf", f"DejaVuSansMono{'-Bold' if bold else ''}.ttf")
         face = ImageFont.truetype(str(file), size)
-        characters = "".join(dict.fromkeys(_STANDARD_CHARACTERS + "".join(texts)))
+        # Control characters have no glyph; FreeType's layout fails on some of them.
+        printable = (character for text in texts for character in text if character.isprintable())
+        characters = "".join(dict.fromkeys(_STANDARD_CHARACTERS + "".join(printable)))
         height, width = size + 4, round(face.getlength("0"))
         strip = Image.new("L", (width * len(characters), height))
         for i, character in enumerate(characters):

@@ -12,6 +12,8 @@ from pathlib import Path
 def write_atomic(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file atomically: other processes, also ones that write it, see its old or its new content, never a part.
 
+    A link stays, and the file that it leads to is written. A device or a pipe stays, too, and takes the content.
+
     Args:
         path: The file, whose folder is created if missing.
         content: The new content.
@@ -19,7 +21,11 @@ def write_atomic(path: str | os.PathLike[str], content: bytes) -> None:
     Raises:
         OSError: The file could not be written; its old content is unchanged.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file() and not target.is_dir():
+        with open(target, "wb") as file:
+            file.write(content)
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.parent / f".{secrets.token_hex(8)}.draft"
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -154,3 +156,37 @@ def test_module_path_is_restored(recorded, call):
     before = list(sys.path)
     call("compare", recorded, "--model", "no.Net")
     assert sys.path == before
+
+
+def test_checkpoint_with_integer_names_is_one_line(here, call):
+    torch.save({0: torch.zeros(3), 1: torch.zeros(3)}, "numbers.pt")
+    for prefix in ((), ("--prefix", "model.")):
+        code, _, error = call(*RECORD[:3], "--ckpt_path", "numbers.pt", *RECORD[5:], *prefix, "--out", "b.safetensors")
+        assert code == 2
+        assert "Expected the names of tensors in 'numbers.pt' to be text, but got 0, a int" in error
+        assert error.count("\n") == 1
+
+
+def test_full_disk_is_one_line_and_leaves_no_draft(recorded, call, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = sorted(os.listdir())
+    monkeypatch.setattr(os, "fsync", fail)
+    for words in ((*RECORD, "--out", "new.safetensors"), ("report", recorded, "--out", "a.html")):
+        code, _, error = call(*words)
+        assert code == 2
+        assert f"{words[-1]!r} could not be written: No space left on device." in error
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is always full")
+def test_device_is_written_and_not_replaced(here, call):
+    Path("full.html").symlink_to("/dev/full")
+    Path("null.safetensors").symlink_to(os.devnull)
+    assert call(*RECORD, "--out", "null.safetensors")[0] == 0
+    assert call(*RECORD, "--out", "b.safetensors")[0] == 0
+    code, _, error = call("report", "b.safetensors", "--out", "full.html")
+    assert (code, "No space left" in error) == (2, True)
+    assert Path("full.html").is_symlink()
+    assert Path("null.safetensors").is_symlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from lightning_gradcam import Baseline, Normalization, Probe
+from lightning_gradcam.baseline.summary import BaselineSummary
 from tests.helpers.baselines import NORM, bars, trained
 from tests.helpers.lit import Lit
 from tests.helpers.models import full_autograd, perturbed, plain_gradcam
@@ -132,3 +134,30 @@ def test_warning_counts_images_with_comparable_maps():
     flawed = replace(baseline.explanation, evidence={key: evidence})
     [warning] = replace(baseline, explanation=flawed).compare(replace(baseline, explanation=flawed)).warnings
     assert warning.startswith("Only 50 images have comparable maps")
+
+
+@pytest.mark.parametrize("threshold", ["q05", "q50", "ssim"])
+def test_thresholds_without_comparable_maps_are_inconclusive(threshold):
+    model = trained()
+    torch.nn.init.zeros_(model.head.weight)
+    baseline = Baseline.record(model, bars(8))
+    assert baseline.compare(model, thresholds={threshold: 0.5}).status == "inconclusive"
+
+
+@pytest.mark.parametrize("stored", ["hash", "images"])
+def test_report_embeds_images_only_if_baseline_stores_them(baseline, model, stored):
+    recorded = Baseline.record(model, bars(), store=stored)
+    changed = trained(seed=5)
+    for candidate in (changed, Baseline.record(changed, bars(), like=recorded)):
+        report = recorded.compare(candidate, probe=bars()) if candidate is changed else recorded.compare(candidate)
+        assert bool(report.pictures) == (stored == "images")
+        assert ("data:image" in report.html()) == (stored == "images")
+
+
+def test_notes_and_warnings_recommend_the_same_number(model):
+    few = Baseline.record(model, bars(8))
+    [warning] = few.compare(model).warnings
+    [note] = BaselineSummary.from_baseline(few).warnings
+    for text in (warning, note):
+        assert re.findall(r"below (\d+)", text) == ["64"]
+        assert re.findall(r"(\d+) are recommended", text) == ["128"]

@@ -30,3 +30,20 @@ def test_judge_compares_bounds_with_the_threshold(low, high, status):
     assert judge(limited, MeanEstimate(1, 1, 1, 128), 0.99, {"q05": 0.5, "center_shift": 0.11})[0] == "regressed"
     assert judge(limited, MeanEstimate(1, 1, 1, 128), 0.99, {"q05": 0.5, "center_shift": 0.1})[0] == "pass"
     assert judge(limited, MeanEstimate(1, 1, 1, 128), 0.99, {"q05": math.nan, "center_shift": 0})[0] == "regressed"
+
+
+@pytest.mark.parametrize("name", ["q05", "q50", "ssim", "center_shift"])
+def test_limit_without_comparable_maps_is_inconclusive(name):
+    limited = PROFILES["same-weights"].with_thresholds({name: 0.5})
+    nothing = MeanEstimate(math.nan, math.nan, math.nan, 0)
+    for measurements in ({}, {name: math.nan}):
+        assert judge(limited, nothing, 0.99, measurements)[0] == "inconclusive"
+    lost = PROFILES["same-weights"].with_thresholds({name: 0.5, "degenerate": 0.1})
+    assert judge(lost, nothing, 0.99, {"degenerate": 1.0})[0] == "regressed"
+
+
+def test_reason_has_one_number_if_bounds_are_equal():
+    _, reason = judge(PROFILES["same-weights"], MeanEstimate(1, 1, 1, 9), 0.99, {})
+    assert reason == "the mean similarity is 1.000; at least 0.990 is required"
+    _, reason = judge(PROFILES["same-weights"], MeanEstimate(0.9999, 0.99985, 0.99995, 9), 0.99, {})
+    assert "between 0.999850 and 0.999950" in reason

@@ -8,6 +8,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_gradcam import Baseline, GradCAMCallback, Normalization
 from lightning_gradcam.attacks import restore_pixels
+from lightning_gradcam.callback.config import CallbackConfig
 from tests.helpers.baselines import bars, trained
 from tests.helpers.lit import Lit, fit
 
@@ -42,3 +43,11 @@ def test_argument_that_contradicts_baseline_raises_in_setup(tmp_path, arguments,
         arguments = {**arguments, "baseline": Baseline.record(trained(steps=1), bars(6), store=arguments["baseline"])}
     with pytest.raises(MisconfigurationException, match=message):
         fit(tmp_path, [GradCAMCallback(**arguments)], make=Untrained)
+
+
+def test_missing_baseline_file_names_the_argument(tmp_path):
+    config = CallbackConfig(baseline=tmp_path / "none.safetensors")
+    with pytest.raises(
+        ValueError, match=r"Expected `baseline` to be a file of `Baseline.save`, but .*none\.safetensors"
+    ):
+        config.with_baseline()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from hypothesis import assume, given, strategies as st
 from PIL import Image, ImageDraw, ImageFont
@@ -111,3 +112,10 @@ def test_paint_mixes_ink_and_paper():
         coverage.expand(2, 1, 3), torch.tensor([[9, 9, 9], [0, 0, 0]]), torch.tensor([[0, 0, 0], [9, 9, 9]])
     )
     assert per_row[:, 0, 0].tolist() == [[0, 5, 9], [9, 5, 0]]
+
+
+@pytest.mark.parametrize("name", ["cat\r", "\r", "dog\r\n", "a\tb", "\x00", "\u202eabc", "\u2028"])
+def test_control_characters_are_drawn_as_question_marks(name):
+    font = Font.load([name])
+    codes = font.encode([name])[0].tolist()
+    assert [font.characters[code] for code in codes] == [c if c.isprintable() else "?" for c in name]
