@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_gradcam.capture.outputs import with_plain_tensors
 from lightning_gradcam.capture.pre_softmax import TrackSoftmaxInputs
 from lightning_gradcam.errors import ForwardError, NotExplainableError
 from lightning_gradcam.probe.probe import Probe
@@ -43,7 +44,7 @@ class CheckedForward:
         """
         try:
             with TrackSoftmaxInputs() if self.tracks_softmax else nullcontext():
-                return self.forward(model, probe)
+                return with_plain_tensors(self.forward(model, probe))
         except NotExplainableError:
             raise
         except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -32,8 +33,8 @@ def isolated(model: nn.Module) -> Iterator[None]:
     - grad mode, inference mode and the autocast weight cache;
     - the fast path of `nn.TransformerEncoder`, which skips hooks of inner modules.
 
-    Inside, grad and inference mode are off, compiled code runs eagerly (compiled code calls no hooks), and reentrant
-    activation checkpointing is bypassed.
+    Inside, grad and inference mode are off, compiled code runs eagerly (compiled code calls no hooks), reentrant
+    activation checkpointing is bypassed, and so is cuDNN in recurrent layers that need a gradient.
     """
     modules = _list_modules(model)
     parameters = list({id(p): p for m in modules for p in m._parameters.values() if p is not None}.values())
@@ -49,6 +50,8 @@ def isolated(model: nn.Module) -> Iterator[None]:
         if "torch._dynamo" in sys.modules:  # something was compiled: a module, or a function that a module calls
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(isolate_modules(eager))
+        if any(issubclass(cls, nn.RNNBase) for cls in classes):
+            _bypass_cudnn([module for module in eager if isinstance(module, nn.RNNBase)])
         stack.enter_context(_isolate_scripted(scripted))
         stack.enter_context(_preserve_gradients(parameters))
         yield
@@ -93,6 +96,29 @@ class _BypassCheckpoint:
     @staticmethod
     def apply(function: Callable[..., Any], _preserve_rng_state: bool, *args: Any) -> Any:
         return function(*args)
+
+
+def _bypass_cudnn(modules: Sequence[nn.RNNBase]) -> None:
+    """Let recurrent layers run without cuDNN if grad is on: its backward pass refuses evaluation mode.
+
+    The replaced `forward` is an attribute, which `isolate_modules` removes.
+    """
+    for module in modules:
+        vars(module)["forward"] = _without_cudnn(module.forward)
+
+
+def _without_cudnn(forward: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(forward)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        cudnn = torch.backends.cudnn
+        is_enabled = cudnn.enabled
+        try:
+            cudnn.enabled = is_enabled and not torch.is_grad_enabled()
+            return forward(*args, **kwargs)
+        finally:
+            cudnn.enabled = is_enabled
+
+    return run
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.probe.inference_tensors import without_inference_tensors
+from lightning_gradcam.probe.plain_tensors import as_plain_tensor
 
 
 def list_float_tensors(output: Any) -> Iterator[Tensor]:
@@ -43,6 +44,12 @@ def map_tensors(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return output
 
 
+def with_plain_tensors(output: Any) -> Any:
+    """Return an output in which plain tensors replace those with metadata, see `plain_tensors.as_plain_tensor`."""
+    is_plain = all(as_plain_tensor(tensor) is tensor for tensor in list_float_tensors(output))
+    return output if is_plain else map_tensors(output, as_plain_tensor)
+
+
 def replace_tensor(output: Any, old: Tensor, new: Tensor) -> Any:
     """Replace one tensor in a module's output."""
     return map_tensors(output, lambda tensor: new if tensor is old else tensor)
@@ -65,6 +72,7 @@ def with_grad(tensor: Tensor) -> tuple[Tensor, Tensor]:
         The tensor to compute gradients for, and its clone for the model to continue with.
     """
     with torch.inference_mode(False), torch.enable_grad():  # autograd rejects inference tensors
+        tensor = as_plain_tensor(tensor)
         if not tensor.requires_grad:
             tensor = (tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()
         clone = tensor.clone()

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from lightning_gradcam.probe.image_lists import NEVER_LABELS, find_image_list, holds_boxes
 from lightning_gradcam.probe.probe import Probe
 
 _Path: TypeAlias = tuple[str, ...]
@@ -17,7 +18,6 @@ _Path: TypeAlias = tuple[str, ...]
 _Leaf: TypeAlias = tuple[_Path, Tensor]
 
 _LABEL_NAMES = ("label", "labels", "target", "targets", "class", "classes", "y", "category")
-NEVER_LABELS = ("id", "ids", "idx", "index", "indices", "image_id")
 
 
 def read_batch(batch: Any) -> Probe | None:
@@ -27,23 +27,36 @@ def read_batch(batch: Any) -> Probe | None:
     floating-point one of three. Labels are classes of shape ``(N,)`` or ``(N, 1)``: those with a usual name for labels,
     else the first after the images, before them, or anywhere. Without these, labels are multi-label ones, ``(N, K)`` of
     zeros and ones, or class masks, ``(N, *spatial)``. Other tensors with N rows become ``extras`` under their key or
-    position, and so do multi-label ones, which may be inputs of the model.
+    position, and so do multi-label ones, which may be inputs of the model. The classes of boxes are not labels.
 
     Returns:
-        The batch as a `Probe` (sharing memory with it), or None if it has no images.
+        The batch as a `Probe` (sharing memory with it), or None if it has no images. Of a list of images of several
+        sizes, those of the most frequent size.
 
     >>> read_batch({"y": torch.tensor([3, 4]), "x": torch.rand(2, 3, 8, 8)}).labels
     tensor([3, 4])
     """
-    return read_labeled_batch(batch)[0]
+    return next((probe for probe, _ in read_labeled_probes(batch)), None)
 
 
-def read_labeled_batch(batch: Any) -> tuple[Probe | None, str]:
-    """Find the images and labels in a batch as `read_batch` does, and the labels' name: their keys and positions."""
+def read_labeled_probes(batch: Any) -> Iterator[tuple[Probe, str]]:
+    """Yield what `read_batch` finds, and the labels' name: their keys and positions.
+
+    Of a list of images of several sizes, there is a probe for each size.
+    """
     leaves = list(_list_leaves(batch, ()))
     index = _find_images(leaves)
-    if index is None:
-        return None, ""
+    if index is None or leaves[index][1].ndim == 3:
+        image_list = find_image_list(batch)
+        if image_list is not None:
+            yield from ((Probe(images, labels=labels), "") for images, labels in image_list.group_by_size())
+            return
+    if index is not None:
+        yield _read_leaves(leaves, index)
+
+
+def _read_leaves(leaves: Sequence[_Leaf], index: int) -> tuple[Probe, str]:
+    """Return the probe of the images at this index, with the labels and extras among the other tensors."""
     images_path, images = leaves[index]
     candidates = [
         (path, tensor)
@@ -56,9 +69,11 @@ def read_labeled_batch(batch: Any) -> tuple[Probe | None, str]:
 
 
 def _list_leaves(item: Any, path: _Path) -> Iterator[_Leaf]:
-    """Yield all tensors in a batch with their paths."""
+    """Yield all tensors in a batch with their paths, without the boxes and classes of single images."""
     if isinstance(item, Tensor):
         yield path, item
+        return
+    if isinstance(item, (tuple, list)) and item and all(map(holds_boxes, item)):
         return
     children: Sequence[tuple[str, Any]] = ()
     if isinstance(item, Mapping):

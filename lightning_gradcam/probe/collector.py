@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import torch
 
-from lightning_gradcam.probe.batch import read_labeled_batch
+from lightning_gradcam.probe.batch import read_labeled_probes
 from lightning_gradcam.probe.probe import Probe
 
 
+_MAX_SIZES = 16
+"""Sizes of images among which the most frequent one is found; images of further sizes are skipped."""
+
+
 class ProbeCollector:
-    """Collects ``size`` images from batches, spread over the classes.
+    """Collects ``size`` images of one size from batches, spread over the classes.
 
     The collector fills up first. Then an image of a new class replaces the last image of the most frequent class. It
-    copies single images out of the batches and draws no random numbers.
+    copies single images out of the batches and draws no random numbers. Of images of several sizes, it collects a
+    selection for each, and takes the one that has the most images, the first of these.
 
     Args:
         size: Number of images.
@@ -24,36 +29,26 @@ class ProbeCollector:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._samples: list[Probe] = []
-        self._groups: list[int | None] = []
-        self.label_name = ""
-        """The name of the labels in the batches, see `read_labeled_batch`."""
+        self._selections: dict[_Signature, _Selection] = {}
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._largest.samples)
+
+    @property
+    def label_name(self) -> str:
+        """The name of the labels in the batches, see `read_labeled_probes`."""
+        return self._largest.label_name
+
+    @property
+    def _largest(self) -> _Selection:
+        return max(self._selections.values(), key=lambda selection: len(selection.samples), default=_Selection(0))
 
     def add(self, batch: Any) -> None:
         """Collect the suitable images of a batch. (Reads its labels, so waits for the device.)"""
-        probe, label_name = read_labeled_batch(batch)
-        if probe is None or (self._samples and not _can_concatenate(self._samples[0], probe)):
-            return
-        self.label_name = label_name
-        for i, group in enumerate(_list_groups(probe)):
-            if group is not None and group < 0:  # -1 and -100 mean that the loss ignores the image
-                continue
-            position = self._find_position(group)
-            if position is not None:
-                self._samples[position : position + 1] = [probe[[i]].clone()]
-                self._groups[position : position + 1] = [group]
-
-    def _find_position(self, group: int | None) -> int | None:
-        """Return where an image of a group goes: at the end, in place of another image, or nowhere (None)."""
-        if len(self._samples) < self.size:
-            return len(self._samples)
-        if group is None or group in self._groups:
-            return None
-        [(most_frequent, count)] = Counter(self._groups).most_common(1)
-        return len(self._groups) - 1 - self._groups[::-1].index(most_frequent) if count > 1 else None
+        for probe, label_name in read_labeled_probes(batch):
+            signature = _get_signature(probe)
+            if signature in self._selections or len(self._selections) < _MAX_SIZES:
+                self._selections.setdefault(signature, _Selection(self.size)).add(probe, label_name)
 
     def is_complete(self, num_classes: int | None) -> bool:
         """Return whether no further batch can change the selection.
@@ -61,10 +56,11 @@ class ProbeCollector:
         Args:
             num_classes: Number of classes of the model; None if unknown.
         """
-        if len(self._samples) < self.size:
+        groups = self._largest.groups
+        if len(groups) < self.size:
             return False
         num_groups = self.size if num_classes is None else min(self.size, num_classes)
-        return self._groups[0] is None or len(set(self._groups)) >= num_groups
+        return groups[0] is None or len(set(groups)) >= num_groups
 
     def probe(self) -> Probe:
         """Return the collected images, sorted by class.
@@ -72,8 +68,38 @@ class ProbeCollector:
         Raises:
             ValueError: No images were collected.
         """
-        order = sorted(range(len(self)), key=lambda i: self._groups[i] or 0)
-        return Probe.cat([self._samples[i] for i in order])
+        samples, groups = self._largest.samples, self._largest.groups
+        order = sorted(range(len(samples)), key=lambda i: groups[i] or 0)
+        return Probe.cat([samples[i] for i in order])
+
+
+@dataclass
+class _Selection:
+    """Images that can be concatenated, with the class of each (None if unlabeled), and the name of the labels."""
+
+    size: int
+    samples: list[Probe] = field(default_factory=list)
+    groups: list[int | None] = field(default_factory=list)
+    label_name: str = ""
+
+    def add(self, probe: Probe, label_name: str) -> None:
+        self.label_name = label_name
+        for i, group in enumerate(_list_groups(probe)):
+            if group is not None and group < 0:  # -1 and -100 mean that the loss ignores the image
+                continue
+            position = self._find_position(group)
+            if position is not None:
+                self.samples[position : position + 1] = [probe[[i]].clone()]
+                self.groups[position : position + 1] = [group]
+
+    def _find_position(self, group: int | None) -> int | None:
+        """Return where an image of a group goes: at the end, in place of another image, or nowhere (None)."""
+        if len(self.samples) < self.size:
+            return len(self.samples)
+        if group is None or group in self.groups:
+            return None
+        [(most_frequent, count)] = Counter(self.groups).most_common(1)
+        return len(self.groups) - 1 - self.groups[::-1].index(most_frequent) if count > 1 else None
 
 
 def select_labels(probe: Probe, current: str, selected: str) -> Probe:
@@ -127,12 +153,11 @@ def _list_groups(probe: Probe) -> list[int | None]:
     return [None] * len(probe) if probe.classes is None else probe.classes.tolist()
 
 
-def _can_concatenate(sample: Probe, batch: Probe) -> bool:
-    """Return whether images, labels and extras of a batch have the shapes of a collected sample."""
-    return (
-        sample.images.shape[1:] == batch.images.shape[1:]
-        and sample.images.dtype == batch.images.dtype
-        and (None if sample.labels is None else sample.labels.shape[1:])
-        == (None if batch.labels is None else batch.labels.shape[1:])
-        and {k: v.shape[1:] for k, v in sample.extras.items()} == {k: v.shape[1:] for k, v in batch.extras.items()}
-    )
+_Signature: TypeAlias = tuple[Any, ...]
+
+
+def _get_signature(probe: Probe) -> _Signature:
+    """Return the dtype of images, and the shapes of images, labels and extras: probes with equal ones concatenate."""
+    labels = None if probe.labels is None else probe.labels.shape[1:]
+    extras = frozenset((name, values.shape[1:]) for name, values in probe.extras.items())
+    return probe.images.shape[1:], probe.images.dtype, labels, extras

@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_gradcam.probe.inference_tensors import without_inference_tensors
 from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.packing import pack, unpack
+from lightning_gradcam.probe.plain_tensors import as_plain_tensor
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class Probe:
         for name, values in self._list_fields():
             if name not in ("ids", "groups") and not isinstance(values, Tensor):
                 raise TypeError(f"Expected {name} of a Probe to be a tensor, but got {type(values).__name__}.")
+        for name in ("images", "labels", "masks", "references"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, as_plain_tensor(getattr(self, name)))
+        object.__setattr__(self, "extras", {name: as_plain_tensor(values) for name, values in self.extras.items()})
         if self.images.ndim not in (3, 4, 5) or 0 in self.images.shape:
             raise ValueError(
                 "Expected images of shape (N, C, *spatial) with one to three spatial dimensions, none of size 0, but "

@@ -135,3 +135,67 @@ def test_model_that_builds_layers_is_refused_until_it_ran(count):
     assert model.head is None
     model(images)
     assert explain(model, images).evidence
+
+
+class Reads(nn.Module):
+    """A convolution between two recurrent layers."""
+
+    def __init__(self, kind, fails=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.body = kind(12, 12, batch_first=True), nn.Conv2d(1, 8, 3, padding=1)
+        self.recurrent, self.head = kind(8 * 12, 6, batch_first=True), nn.Linear(6, 3)
+        self.fails = fails
+
+    def forward(self, images):
+        images = self.stem(images[:, 0])[0][:, None]
+        sequence = self.body(images).relu().flatten(1, 2).transpose(1, 2)
+        if self.fails:
+            sequence = sequence[..., 1:]
+        return self.head(self.recurrent(sequence)[0][:, -1])
+
+
+KINDS = [nn.LSTM, nn.GRU, nn.RNN]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("enabled", [True, False])
+def test_cudnn_is_off_only_in_recurrent_layers_with_grad(kind, enabled):
+    seen, around = [], []
+
+    class Watched(kind):
+        def forward(self, sequence):
+            seen.append((torch.is_grad_enabled(), torch.backends.cudnn.enabled))
+            return super().forward(sequence)
+
+    model, images = Reads(Watched).eval(), torch.rand(2, 1, 12, 12)
+    model.body.register_forward_hook(lambda *_: around.append(torch.backends.cudnn.enabled))
+    torch.backends.cudnn.enabled = enabled
+    try:
+        explain(model, images, layers="body")
+        assert set(seen) == {(True, False), (False, enabled)}
+        assert set(around) == {enabled}
+        seen.clear()
+        model(images)
+        assert seen == [(True, enabled)] * 2
+    finally:
+        torch.backends.cudnn.enabled = True
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_cudnn_is_on_again_after_failed_pass():
+    model = Reads(nn.LSTM, fails=True)
+    with pytest.raises(NotExplainableError, match=r"input\.size"):
+        explain(model, torch.rand(2, 1, 12, 12))
+    assert torch.backends.cudnn.enabled
+    assert "forward" not in vars(model.recurrent)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="cuDNN runs on a GPU only")
+@pytest.mark.parametrize("kind", KINDS)
+def test_recurrent_model_on_gpu_has_same_map_as_on_cpu(kind):
+    model, images = Reads(kind).double().eval(), torch.rand(2, 1, 12, 12).double()
+    on_cpu = explain(model, images, layers="body").evidence["body"]
+    on_gpu = explain(model.cuda(), images.cuda(), layers="body").evidence["body"].cpu()
+    torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-6, atol=1e-9)
