@@ -11,7 +11,6 @@ import torch
 from lightning_gradcam.probe.batch import read_labeled_probes
 from lightning_gradcam.probe.probe import Probe
 
-
 _MAX_SIZES = 16
 """Sizes of images among which the most frequent one is found; images of further sizes are skipped."""
 

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from lightning_gradcam.probe.batch import NEVER_LABELS
+from lightning_gradcam.probe.image_lists import NEVER_LABELS
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.targets.output_kinds.facts import get_role
 
