@@ -165,7 +165,8 @@ class ProbeSession:
         probe = self.ranks.run_on_all_ranks(lambda: original.to(_get_device(module)))
         # Collected images are in the run's precision already.
         is_converted = self.probe_source.is_collecting
-        return probe if is_converted else replace(probe, images=precision.convert_input(probe.images))
+        probe = probe if is_converted else replace(probe, images=precision.convert_input(probe.images))
+        return probe.read_axes(module)
 
     def _read_labels(self, probe: Probe) -> Sequence[LabelClues]:
         """Return what may be labels: those of the probe, and what came with collected images."""

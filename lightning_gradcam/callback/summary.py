@@ -11,6 +11,7 @@ from lightning_gradcam.explainer.explainer import Explainer
 from lightning_gradcam.layers.cell_placement import find_cell_centers, find_record
 from lightning_gradcam.methods.resolve import describe_target
 from lightning_gradcam.monitor.monitor import ProbeMonitor
+from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.targets import target_name
 from lightning_gradcam.targets.output_kinds import OutputKind
 
@@ -46,8 +47,22 @@ def describe_probe(monitor: ProbeMonitor, probe_source: ProbeSource) -> str:
     labels = "with several labels each" if monitor.is_multilabel else labels
     labels += f" ({kind.label_name})" if kind.label_name and labels != "without labels" else ""
     source = f", from {probe_source.name} batches" if probe_source.name else ""
-    noun = "image" if len(probe) == 1 else "images"
-    return f"{len(probe)} {noun}{requested} of {tuple(probe.images.shape[1:])}, {labels}{source}"
+    return f"{len(probe)} {describe_images(probe, requested)}, {labels}{source}"
+
+
+def describe_images(probe: Probe, requested: str = "") -> str:
+    """Return what the images are, and their shape, as the model takes them.
+
+    >>> import torch
+    >>> describe_images(Probe(torch.rand(2, 3, 6, 8, 8), axes="frames first"))
+    'clips of 6 frames, the first dimension of maps, each (3, 8, 8)'
+    """
+    noun = {"frames first": "clip", "no channels": "spectrogram"}.get(probe.axes, "image")
+    noun += ("" if len(probe) == 1 else "s") + requested
+    shape = tuple(probe.restore_axes().images.shape[1:])
+    if probe.axes == "frames first":
+        return f"{noun} of {shape[0]} frames, the first dimension of maps, each {shape[1:]}"
+    return f"{noun} of {shape}{', without channels' if probe.axes == 'no channels' else ''}"
 
 
 def describe_layers(explainer: Explainer, size: tuple[int, ...]) -> dict[str, str]:

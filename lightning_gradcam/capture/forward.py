@@ -37,11 +37,12 @@ class CheckedForward:
     tracks_softmax: bool = True
 
     def __call__(self, model: nn.Module, probe: Probe) -> Any:
-        """Return the model's output.
+        """Return the model's output, for images in the order in which it takes their dimensions.
 
         Raises:
             ForwardError: The model raised an error. Out-of-memory errors are raised unchanged.
         """
+        probe = probe.restore_axes()
         try:
             with TrackSoftmaxInputs() if self.tracks_softmax else nullcontext():
                 return with_plain_tensors(self.forward(model, probe))

@@ -95,7 +95,8 @@ def explain(
         >>> explanation.maps["1"].shape, explanation.heatmaps()["1"].shape, explanation.layers["1"].reason
         (torch.Size([2, 6, 6]), torch.Size([2, 8, 8]), 'the last feature map on the way to the score')
     """
-    probe = as_probe(images, model, preprocess)
+    check_model(model)
+    probe = as_probe(images, model, preprocess).read_axes(model)
     score = with_labels(coerce_target(target), probe)
     explainer = prepare(
         model,

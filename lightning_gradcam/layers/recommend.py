@@ -115,5 +115,7 @@ def recommended_layers(
     check_model(model)
     checked_forward = CheckedForward(forward or default_forward(model))
     with add_model_hints(model):
-        records = trace_model(model, as_probe(images, model), checked_forward, coerce_target(target)).records
+        records = trace_model(
+            model, as_probe(images, model).read_axes(model), checked_forward, coerce_target(target)
+        ).records
         return rank_candidates(records)

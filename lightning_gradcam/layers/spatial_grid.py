@@ -77,7 +77,8 @@ def _list_proportional(cells: int, image_size: Grid) -> Iterator[Grid]:
     if len(image_size) == 3:
         for depth in dict.fromkeys(math.ceil(image_size[0] / r) for r in (1, *_REDUCTIONS)):
             if cells % depth == 0:
-                yield from ((depth, *grid) for grid in _list_proportional(cells // depth, image_size[1:]))
+                slices = _list_proportional(cells // depth, image_size[1:])
+                yield from ((depth, *grid) for grid in slices if math.prod(grid) > 1)
 
 
 class GridReading(NamedTuple):

@@ -51,7 +51,9 @@ def as_probe(images: Images, model: nn.Module | None = None, preprocess: Preproc
         return images.without_inference_tensors()
     dimensions, channels = _read_input_format(model)
     if isinstance(images, Tensor) and preprocess is None:
-        return Probe(images[None] if images.ndim - 1 == dimensions else images).without_inference_tensors()
+        # Several spectrograms without channels have as many dimensions as one image.
+        is_image = images.ndim - 1 == dimensions and not (channels == 1 != len(images))
+        return Probe(images[None] if is_image else images).without_inference_tensors()
     image_list = _list_images(images, dimensions)
     loaded = [_load(image, channels) for image in image_list]
     if preprocess is None:

@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lightning_gradcam.probe.image_axes import CHANNELS_FIRST, ImageAxes, find_axes, put_channels_first, restore_axes
 from lightning_gradcam.probe.inference_tensors import without_inference_tensors
 from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.packing import pack, unpack
@@ -30,6 +31,7 @@ class Probe:
         groups: N names of the groups of the images.
         extras: Further inputs of the model's forward pass, N rows each.
         pixels: The normalization of ``images``, if known.
+        axes: How the model takes the images, if not as ``(N, C, *spatial)``; see `read_axes`.
 
     Raises:
         TypeError: A field is not a tensor.
@@ -51,6 +53,7 @@ class Probe:
     groups: Sequence[str] | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     pixels: Normalization | None = None
+    axes: ImageAxes = CHANNELS_FIRST
 
     def __post_init__(self) -> None:
         for name, values in self._list_fields():
@@ -74,7 +77,7 @@ class Probe:
     def _list_fields(self) -> Iterator[tuple[str, Any]]:
         """Yield the name and the values of each field that has rows and is not None."""
         for f in fields(self):
-            if f.name not in ("extras", "pixels") and getattr(self, f.name) is not None:
+            if f.name not in ("extras", "pixels", "axes") and getattr(self, f.name) is not None:
                 yield f.name, getattr(self, f.name)
         yield from ((f"extras[{name!r}]", values) for name, values in self.extras.items())
 
@@ -95,6 +98,26 @@ class Probe:
             return values[list(rows)] if isinstance(values, Tensor) else [values[i] for i in rows]
 
         return self._map_fields(select)
+
+    def read_axes(self, model: nn.Module) -> Probe:
+        """Return the probe with its images as ``(N, C, *spatial)``, where the model takes them in another order.
+
+        >>> Probe(torch.rand(2, 6, 3, 8, 8)).read_axes(nn.Conv2d(3, 4, 3)).size
+        (6, 8, 8)
+        """
+        axes = find_axes(self.images, model) if self.axes == CHANNELS_FIRST else CHANNELS_FIRST
+        return self if axes == CHANNELS_FIRST else self._change_axes(put_channels_first, axes, axes)
+
+    def restore_axes(self) -> Probe:
+        """Return the probe with its images as the model takes them."""
+        return self if self.axes == CHANNELS_FIRST else self._change_axes(restore_axes, self.axes, CHANNELS_FIRST)
+
+    def _change_axes(self, change: Callable[[Tensor, ImageAxes], Tensor], axes: ImageAxes, result: ImageAxes) -> Probe:
+        """Change the order of the dimensions of the images, and of references of the same shape."""
+        references = self.references
+        if references is not None and references.shape[1:] == self.images.shape[1:]:
+            references = change(references, axes)
+        return replace(self, images=change(self.images, axes), references=references, axes=result)
 
     @property
     def nbytes(self) -> int:
@@ -176,7 +199,8 @@ class Probe:
         }
         extras = {name: pack(values.cpu()) for name, values in self.extras.items()}
         pixels = None if self.pixels is None else {"mean": self.pixels.mean, "std": self.pixels.std}
-        return {**state, "extras": extras, "pixels": pixels}
+        axes = {} if self.axes == CHANNELS_FIRST else {"axes": self.axes}
+        return {**state, "extras": extras, "pixels": pixels, **axes}
 
     @staticmethod
     def from_state_dict(state: Mapping[str, Any]) -> Probe:
