@@ -11,6 +11,7 @@ from torch import nn
 from lightning_gradcam.callback.config import CallbackConfig
 from lightning_gradcam.callback.failure_guard import FailureGuard
 from lightning_gradcam.callback.import_paths import import_rule
+from lightning_gradcam.callback.patience import find_short_patience
 from lightning_gradcam.callback.schedule import SnapshotSchedule
 from lightning_gradcam.callback.session import ProbeSession
 from lightning_gradcam.callback.snapshot_logger import SnapshotLogger
@@ -95,6 +96,8 @@ class FitController:
             TypeError: An argument has a wrong type.
             ValueError: An argument does not fit the model.
         """
+        if not self.guard.gave_up:
+            self.warn_once(*find_short_patience(trainer, self.config.tag, self.config.every_n_epochs))
         if self.monitor or not self.ranks.is_ready:
             return
         has_saved_probe = self.checkpoint is not None and self.checkpoint["probe"] is not None
