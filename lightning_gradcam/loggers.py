@@ -111,12 +111,11 @@ def skip_dummy(logger: Any, tag: str, figure: Tensor, step: int) -> None:
     """Write nothing: `fast_dev_run` replaces the user's loggers by this one."""
 
 
-def log_image(loggers: Sequence[Any], folder: str | Path, tag: str, figure: Tensor, step: int) -> list[str]:
-    """Pass a figure to every logger, or write it into ``folder`` if there is none.
+def log_image(loggers: Sequence[Any], tag: str, figure: Tensor, step: int) -> list[str]:
+    """Pass a figure to every logger.
 
     Args:
         loggers: The Trainer's loggers.
-        folder: The folder of files if there is no logger.
         tag: Its parts, between slashes, are sanitized.
         figure: ``(3, h, w)`` uint8.
         step: The step of the logger.
@@ -125,9 +124,8 @@ def log_image(loggers: Sequence[Any], folder: str | Path, tag: str, figure: Tens
         A warning for each logger that failed; the others have the figure.
     """
     safe_tag, cpu_figure, warnings = sanitize_tag(tag), figure.cpu(), []
-    for logger in loggers or [None]:
-        writer = make_file_writer(folder) if logger is None else find_writer(logger)
-        destination = "the folder of files" if logger is None else type(logger).__name__
+    for logger in loggers:
+        writer, destination = find_writer(logger), type(logger).__name__
         if writer is None:
             warnings.append(
                 f"{destination} has no image writer, so figures are not logged; numbers are. Register a writer with "
@@ -161,15 +159,6 @@ def log_text(loggers: Sequence[Any], tag: str, facts: Mapping[str, str], step: i
         if any(cls.__name__ == "TensorBoardLogger" for cls in type(logger).__mro__):
             warnings += _try_write(type(logger).__name__, "A text", partial(_add_text, logger, tag, table, step))
     return warnings
-
-
-def make_file_writer(folder: str | Path) -> ImageWriter:
-    """Create a writer of PNG files, for runs without a logger."""
-
-    def write(_logger: Any, tag: str, figure: Tensor, step: int) -> None:
-        write_png(folder, tag, figure, step)
-
-    return write
 
 
 def _try_write(destination: str, content: str, write: Callable[[], None]) -> list[str]:

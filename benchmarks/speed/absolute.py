@@ -61,7 +61,7 @@ def _one(name: str, images: int, dtype: torch.dtype, options: Options) -> dict[s
 
 def _take_snapshot(case: Case) -> None:
     for key, picture in case.monitor.take_snapshot(case.model, "epoch 1").figures.items():
-        log_image([case.logger], "", f"gradcam/{key}", picture, 1)
+        log_image([case.logger], f"gradcam/{key}", picture, 1)
 
 
 def _trace(options: Options) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _measure_snapshots(count: int, options: Options, threads: int) -> dict[str, 
 
         def one(each: ProbeMonitor, turn: int) -> None:
             for key, picture in each.take_snapshot(model, f"snapshot {turn}").figures.items():
-                log_image([loggers[each]], folder, f"gradcam/{key}", picture, turn)
+                log_image([loggers[each]], f"gradcam/{key}", picture, turn)
             loggers[each].experiment.flush()
 
         for turn in range(2):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_gradcam.callback.run_files import RunFiles
 from lightning_gradcam.callback.trainer import find_monitored_names
 from lightning_gradcam.callback.warn_once import WarnOnce
 from lightning_gradcam.loggers import log_image, log_numbers, log_text, sanitize_tag
@@ -27,6 +28,7 @@ class SnapshotLogger:
         self.tag, self.ranks, self.warn_once = tag, ranks, warn_once
         self.values: dict[str, Tensor | float] = {}
         self.step = 0
+        self._run_files: RunFiles | None = None
 
     def record(self, numbers: Mapping[str, Tensor], overhead: float | None, step: int) -> None:
         """Keep the numbers of a snapshot, which are logged later."""
@@ -36,8 +38,15 @@ class SnapshotLogger:
 
     def log_figure(self, trainer: Any, key: str, figure: Tensor, step: int) -> None:
         """Log a figure on rank zero."""
-        if self.ranks.is_rank_zero and not getattr(trainer, "fast_dev_run", False):
-            self.warn_once(*log_image(trainer.loggers, trainer.default_root_dir, f"{self.tag}/{key}", figure, step))
+        if self.ranks.is_rank_zero:
+            self.warn_once(*log_image(self._find_loggers(trainer), f"{self.tag}/{key}", figure, step))
+
+    def _find_loggers(self, trainer: Any) -> Sequence[Any]:
+        """Return the Trainer's loggers, or the files of the run if it has none."""
+        if getattr(trainer, "fast_dev_run", False):
+            return ()
+        self._run_files = self._run_files or RunFiles(trainer.default_root_dir, self.tag)
+        return trainer.loggers or [self._run_files]
 
     def log_summary(self, trainer: Any, lines: Mapping[str, str], step: int) -> None:
         """Log a table of settings on rank zero."""
@@ -79,12 +88,14 @@ class SnapshotLogger:
             sync_dist=self.ranks.count > 1,
             reduce_fx="max",
         )
+        if not trainer.loggers:
+            self.log_directly(trainer)
 
     def log_directly(self, trainer: Any) -> None:
         """Log to the loggers, in hooks where Lightning does not allow `log`."""
         if self.ranks.is_rank_zero:
             values = {name: float(value) for name, value in self.values.items()}
-            self.warn_once(*log_numbers(trainer.loggers, self._add_prefix(values), self.step))
+            self.warn_once(*log_numbers(self._find_loggers(trainer), self._add_prefix(values), self.step))
 
     def _add_prefix(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {f"{self.tag}/{name}": value for name, value in values.items()}

@@ -222,7 +222,10 @@ BREAKS = {
         "each tag has its own state in checkpoints",
     ),
     "verbs": callback('if stage == "fit":', "if True:", "entry points other than `fit` keep the state"),
-    "files": Break("loggers.py", "in loggers or [None]:", "in loggers:", "without a logger, figures become files"),
+    "files": Break(
+        "callback/snapshot_logger.py", "trainer.loggers or [self._run_files]", "trainer.loggers",
+        "without a logger, figures and numbers become files",
+    ),
     "writer": Break("loggers.py", 'register("CSVLogger")', 'register("")', "each logger has its own image writer"),
     "no images yet": Break(
         "callback/probe_source.py", "return self._collector is None or len(self._collector) > 0", "return True",

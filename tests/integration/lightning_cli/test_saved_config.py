@@ -8,6 +8,7 @@ import sys
 import warnings
 from contextlib import redirect_stdout
 from importlib import import_module
+from typing import get_args
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from lightning_gradcam.attacks import ATTACKS
 from lightning_gradcam.layers import RULES
 from lightning_gradcam.methods import METHODS
 from lightning_gradcam.targets import TARGETS
+from lightning_gradcam.targets.output_kinds.names import OutputName
 from tests.helpers.lightning_packages import NAMES, package_of
 from tests.helpers.lit import fit
 
@@ -105,6 +107,7 @@ VALUES = {
         *(name for name in TARGETS if name != "cosine"), "auto", 0, 1, *TARGET_OBJECTS, f"{HERE}.mean_logit",
         "lightning_gradcam.TopK",
     ],
+    "output": list(get_args(OutputName)),
     "probe": [1, 64, PROBE],
     "every_n_epochs": [1, 5],
     "max_overhead": [None, 0.05],
@@ -119,6 +122,7 @@ VALUES = {
     "scale": ["image", "shared", 0.5, 2],
     "colormap": ["inferno", "viridis"],
     "interpolation": ["bilinear", "nearest", "bicubic"],
+    "placement": ["receptive_field", "stretch"],
     "film": [0, 8],
     "tag": ["gradcam", "a/b", "1"],
     "save_probe": ["images", "hash"],

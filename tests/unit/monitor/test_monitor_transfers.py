@@ -73,7 +73,7 @@ def test_each_figure_is_copied_to_the_host_once(tmp_path, layers, methods):
         look = watch.take_snapshot(model, "epoch 1")
         assert len(leaving.copies) == 0
         for key, picture in look.figures.items():
-            assert log_image(loggers, tmp_path, key, picture, 1) == []
+            assert log_image(loggers, key, picture, 1) == []
     assert (waits.seen, leaving.reads) == ([], [])
     assert len(leaving.copies) == len(look.figures) == len(layers)
     for copied, picture in zip(leaving.copies, look.figures.values(), strict=True):
