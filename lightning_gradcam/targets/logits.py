@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.capture.pre_softmax import PROBABILITIES, find_softmax_input
+from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.targets.unsupported import unsupported_output
 
 
@@ -56,13 +57,18 @@ def require_logits(output: Any, head: str = "") -> Tensor:
     """
     logits = find_logits(output, head)
     if logits is None:
-        raise unsupported_output(
-            "Expected logits of shape (N, classes) in the model's output",
-            output,
-            "Pass `target=`, a callable of (output, probe) that returns one score per image, or `forward=`, a callable "
-            "of (model, probe) that returns logits.",
-        )
+        raise report_missing_logits(output)
     return logits
+
+
+def report_missing_logits(output: Any) -> NotExplainableError:
+    """Return the error for an output without logits."""
+    return unsupported_output(
+        "Expected logits of shape (N, classes) in the model's output",
+        output,
+        "Pass `target=`, a callable of (output, probe) that returns one score per image, or `forward=`, a callable "
+        "of (model, probe) that returns logits.",
+    )
 
 
 def find_logits(output: Any, head: str = "") -> Tensor | None:

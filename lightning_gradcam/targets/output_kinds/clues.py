@@ -11,7 +11,7 @@ from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.targets.composite import list_class_scores
 from lightning_gradcam.targets.output_kinds.label_clues import LabelClues, read_labels
-from lightning_gradcam.targets.output_kinds.model_clues import LossKind, UnusedClassifier, read_losses
+from lightning_gradcam.targets.output_kinds.model_clues import LossKind, UnusedClassifier, read_losses, read_num_classes
 from lightning_gradcam.targets.output_kinds.names import OutputName
 from lightning_gradcam.targets.registry import TARGETS
 
@@ -25,6 +25,7 @@ class OutputClues:
         losses: The kinds of loss that the model's training uses, with the name of one of each.
         classifiers: Parts of the model that may turn its output into classes, and that the forward pass does not use.
         num_classes: Number of classes in the data; None if it does not say.
+        model_classes: Number of classes that the model calls its own; None if it does not say.
         names_class: Whether the target names a class, which says that there are classes.
         choice: The user's choice.
     """
@@ -33,6 +34,7 @@ class OutputClues:
     losses: Mapping[LossKind, str] = field(default_factory=dict)
     classifiers: Sequence[UnusedClassifier] = ()
     num_classes: int | None = None
+    model_classes: int | None = None
     names_class: bool = False
     choice: OutputName = "auto"
 
@@ -66,6 +68,7 @@ def read_clues(
         labels=read_labels(probe) if labels is None else labels,
         losses=read_losses(model),
         num_classes=num_classes,
+        model_classes=read_num_classes(model),
         names_class=any(score.is_fixed or score is TARGETS["label"] for score in list_class_scores(target)),
         choice=choice,
     )

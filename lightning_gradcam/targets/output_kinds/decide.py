@@ -95,7 +95,8 @@ def infer_kind(facts: OutputFacts, probe: Probe, clues: OutputClues) -> OutputKi
     if not facts.vectors:
         if dense is not None:
             return dense
-        return UnknownOutput(refusal=f"The output has {facts.queries}. {_DETECTOR_ROUTE}" if facts.queries else "")
+        refusal = f"The output has {facts.queries}. {_DETECTOR_ROUTE}" if facts.queries else ""
+        return UnknownOutput(refusal=refusal, is_readable=False)
     vector, label_name = match_heads(facts.vectors, clues)
     kind = decide_vector(vector, clues, vector.name if len(facts.vectors) > 1 else "", label_name)
     return kind if dense is None else _decide_between(facts.vectors, facts.maps[0], kind, dense, probe, clues)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from lightning_gradcam.probe.probe import Probe
@@ -14,6 +15,10 @@ from lightning_gradcam.targets.output_kinds.unknown import UnknownOutput
 
 COARSEST_STRIDE = 8
 """The largest stride at which scores of classes are expected without other evidence; detectors' grids go beyond."""
+
+
+_SEGMENTERS = re.compile(r"(^|[._])(seg|segmentation|segmenter|masks?)([._\d]|$)")
+"""Names of modules that return scores of classes at each pixel."""
 
 
 def decide_map(dense: DenseMap, probe: Probe, clues: OutputClues, further: Sequence[DenseMap] = ()) -> OutputKind:
@@ -80,12 +85,15 @@ def _see_shape(dense: DenseMap, probe: Probe, clues: OutputClues, further: Seque
     """Decide by the name, the number of channels and the size; else these are scores of classes."""
     if dense.name.split(".")[0] in ("out", "logits") and dense.channels > 1:
         return "segmentation", f"its name is {dense.name!r}"
-    if clues.num_classes is not None and clues.num_classes == max(dense.channels, 2):
-        return "segmentation", f"the data has {clues.num_classes} classes"
+    if _SEGMENTERS.search(dense.maker.lower()):
+        return "segmentation", f"it comes from {dense.maker!r}"
+    for holder, count in (("data", clues.num_classes), ("model", clues.model_classes)):
+        if count is not None and count == max(dense.channels, 2):
+            return "segmentation", f"the {holder} has {count} classes"
     if _has_shape_of_images(dense, probe):
         return "other", "this is the shape of the images"
     if dense.channels == 1:
-        return "other", "nothing tells whether this is a binary mask"
+        return "other", "nothing tells that these are masks"
     largest = max(map(max, zip(*(part.size for part in (dense, *further)), strict=True)))
     if largest * COARSEST_STRIDE < max(probe.size) or (further and _is_pyramid(dense, further, probe)):
         return "other", "the grid is coarse, as a detector's is"

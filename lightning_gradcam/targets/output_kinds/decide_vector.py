@@ -103,11 +103,21 @@ def see_loss(vector: Vector, clues: OutputClues) -> Decision | None:  # noqa: AR
 
 
 def see_probabilities(vector: Vector, clues: OutputClues) -> Decision | None:
-    """Decide by a softmax or sigmoid at the end, or by the number of classes in the data."""
+    """Decide by a softmax or sigmoid at the end, or by as many classes in the data or the model."""
     if vector.is_probability:
         return "classes", f"it ends in a {'sigmoid' if vector.width == 1 else 'softmax or sigmoid'}"
-    if clues.num_classes is not None and clues.num_classes == max(vector.width, 2):
-        return "classes", f"the data has {clues.num_classes} classes"
+    for holder, count in (("data", clues.num_classes), ("model", clues.model_classes)):
+        if count is not None and count == max(vector.width, 2):
+            return "classes", f"the {holder} has {count} classes"
+    return None
+
+
+def see_features(vector: Vector, clues: OutputClues) -> Decision | None:
+    """Decide by what a model without a classifier returns."""
+    if vector.width > 1 and clues.model_classes == 0:
+        return "embedding", "the model has 0 classes"
+    if vector.width > 1 and vector.is_normalized:
+        return "embedding", "it comes right from a layer normalization"
     return None
 
 
@@ -118,6 +128,7 @@ RULES: Sequence[Callable[[Vector, OutputClues], Decision | None]] = (
     see_number_labels,
     see_loss,
     see_probabilities,
+    see_features,
 )
 """The rules in the order of their weight."""
 

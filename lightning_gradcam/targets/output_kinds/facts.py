@@ -29,6 +29,7 @@ class Vector:
         width: Numbers per image.
         embeds: Why it is an embedding, or "".
         is_probability: Whether it is the result of a softmax or sigmoid.
+        is_normalized: Whether it comes right from a layer normalization, as no logits do.
         maker: The module that returned it, if that is known.
         siblings: The other modules in the same container.
     """
@@ -37,6 +38,7 @@ class Vector:
     width: int
     embeds: str = ""
     is_probability: bool = False
+    is_normalized: bool = False
     maker: str = ""
     siblings: tuple[str, ...] = ()
 
@@ -69,11 +71,13 @@ class DenseMap:
         name: Its key or position; "" for an output that is one tensor.
         channels: Numbers per position.
         size: Positions per spatial dimension.
+        maker: The module that returned it, if that is known.
     """
 
     name: str
     channels: int
     size: tuple[int, ...]
+    maker: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class OutputFacts:
     type_name: str = ""
 
     def with_makers(self, records: Sequence[LayerRecord], model: nn.Module) -> OutputFacts:
-        """Return the facts with the module that returned each vector, where a single one returned such a tensor."""
+        """Return the facts with the module that returned each part, where a single one returned such a tensor."""
         modules = dict(model.named_modules())
         vectors = []
         for vector in self.vectors:
@@ -105,7 +109,11 @@ class OutputFacts:
                 siblings = tuple(name for name, _ in container.named_children() if name != makers[0].split(".")[-1])
                 vector = replace(vector, maker=makers[0], siblings=siblings)
             vectors.append(vector)
-        return replace(self, vectors=tuple(vectors))
+        maps = []
+        for dense in self.maps:
+            makers = [r.name for r in records if r.is_output and r.shape[1:] == (dense.channels, *dense.size)]
+            maps.append(replace(dense, maker=makers[0] if len(makers) == 1 else ""))
+        return replace(self, vectors=tuple(vectors), maps=tuple(maps))
 
 
 def describe_output(output: Any, probe: Probe) -> OutputFacts:
@@ -117,9 +125,11 @@ def describe_output(output: Any, probe: Probe) -> OutputFacts:
     """
     dimensions = len(probe.size)
     vectors, maps = [], []
-    for name, tensor in list_items(output):
-        if not tensor.is_floating_point():
-            continue
+    parts = [(name, tensor) for name, tensor in list_items(output) if tensor.is_floating_point()]
+    depends = any(tensor.requires_grad for _, tensor in parts)  # else the model cuts the graph, and all parts are alike
+    for name, tensor in parts:
+        if depends and not tensor.requires_grad:
+            continue  # such as the mask of a masked autoencoder
         if tensor.ndim in (1, 2):
             vectors.append(_describe_vector(name, tensor))
         elif dimensions > 1 and tensor.ndim == dimensions + 2 and _may_be_scores(output, name):
@@ -141,7 +151,19 @@ def _describe_vector(name: str, tensor: Tensor) -> Vector:
         has_unit_length = bool(((rows.norm(dim=1) - 1).abs() < LENGTH_TOLERANCE).all())
         if has_unit_length or find_softmax_input(tensor, NORMALIZATIONS) is not None:
             embeds = "all rows have length 1"
-    return Vector(name, rows.shape[1], embeds, is_probability)
+    return Vector(name, rows.shape[1], embeds, is_probability, _comes_from_normalization(tensor))
+
+
+def _comes_from_normalization(tensor: Tensor) -> bool:
+    """Return whether the last operation that changed the values was a layer normalization."""
+    node = tensor.grad_fn
+    while node is not None and re.match(_MOVES, type(node).__name__):
+        node = node.next_functions[0][0]
+    return "LayerNorm" in type(node).__name__
+
+
+_MOVES = "(Clone|View|Reshape|UnsafeView|Squeeze|Unsqueeze|Select|Slice|Alias|ToCopy|Transpose|Permute)Backward"
+"""Operations of autograd that change no values."""
 
 
 def _may_be_scores(output: Any, name: str) -> bool:

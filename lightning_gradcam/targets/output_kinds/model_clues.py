@@ -120,3 +120,24 @@ def find_unused_classifiers(model: nn.Module, used: Collection[str]) -> tuple[Un
                 path = f"{name}.{key}"
                 classifiers += [UnusedClassifier(path, *sides, False) for sides in ((columns, rows), (rows, columns))]
     return tuple(classifiers)
+
+
+def read_num_classes(model: nn.Module) -> int | None:
+    """Return what a model or its children call ``num_classes``, as attribute or hyperparameter; None if they differ.
+
+    >>> model = nn.Sequential(nn.Linear(8, 4))
+    >>> model.num_classes = 4
+    >>> read_num_classes(model)
+    4
+    """
+    hyperparameters = getattr(model, "hparams", None)
+    counts = [hyperparameters.get("num_classes")] if isinstance(hyperparameters, Mapping) else []
+    counts = [getattr(model, "num_classes", None), *counts]
+    if not any(_is_count(count) for count in counts):
+        counts = [getattr(child, "num_classes", None) for child in model.children()]
+    distinct = {count for count in counts if _is_count(count)}
+    return distinct.pop() if len(distinct) == 1 else None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

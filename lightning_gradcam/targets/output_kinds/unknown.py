@@ -13,7 +13,7 @@ from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.targets.composite import list_class_scores
-from lightning_gradcam.targets.logits import require_logits
+from lightning_gradcam.targets.logits import report_missing_logits
 from lightning_gradcam.targets.output_kinds.base import OutputKind, weigh_columns
 from lightning_gradcam.targets.output_kinds.names import OutputName
 from lightning_gradcam.targets.output_kinds.pixel_layers import mark_pixel_layers
@@ -28,9 +28,11 @@ class UnknownOutput(OutputKind):
     Args:
         refusal: The sentence for a target that explains classes: what the model returns, why it is not read as
             classes, and the choices.
+        is_readable: Whether the output has a part that `trace_score` can read.
     """
 
     refusal: str = ""
+    is_readable: bool = True
 
     name: ClassVar[OutputName] = "other"
 
@@ -40,12 +42,12 @@ class UnknownOutput(OutputKind):
 
     def trace_score(self, output: Any, probe: Probe) -> Tensor:
         """Compute the weighted sum of all numbers, which shows what any score can depend on."""
-        values = find_values(output, self.head)
-        if values is None:
+        values = find_values(output, self.head) if self.is_readable else None
+        if values is None and self.is_readable:
             pixels = find_pixel_scores(output, len(probe.size))
             values = None if pixels is None else pixels.flatten(2).sum(2)
         if values is None:
-            raise NotExplainableError(self.refusal) if self.refusal else _require_logits_error(output)
+            raise self._refuse(output)
         return weigh_columns(values)
 
     def mark_outputs(self, records: Sequence[LayerRecord], output: Any, probe: Probe) -> tuple[LayerRecord, ...]:
@@ -56,17 +58,14 @@ class UnknownOutput(OutputKind):
     def validate(self, target: Target, output: Any, probe: Probe) -> str:
         """Refuse a target that explains classes."""
         if list_class_scores(target):
-            raise NotExplainableError(self.refusal) if self.refusal else _require_logits_error(output)
+            raise self._refuse(output)
         return super().validate(target, output, probe)
 
-
-def _require_logits_error(output: Any) -> NotExplainableError:
-    """Return the error of an output in which no logits are found."""
-    try:
-        require_logits(output)
-    except NotExplainableError as error:
-        return error
-    return NotExplainableError(
-        "The output is read as numbers without classes (`output='other'`), so there is no class to explain. Pass "
-        "`target=`, a callable of (output, probe) that returns one score per image."
-    )
+    def _refuse(self, output: Any) -> NotExplainableError:
+        """Return the error for a target that explains classes."""
+        if self.is_chosen:
+            return NotExplainableError(
+                "There is no class to explain with `output='other'`. Pass `target=`, a callable of (output, probe) "
+                "that returns one score per image."
+            )
+        return NotExplainableError(self.refusal) if self.refusal else report_missing_logits(output)

@@ -131,6 +131,32 @@ def test_binary_masks_are_explained_as_two_classes():
     assert torch.equal(found.region, scores > 0)
 
 
+def test_the_name_of_the_module_tells_of_masks():
+    class Named(Dense):
+        def __init__(self, name):
+            super().__init__(1)
+            self.head, self.name = nn.ModuleDict({name: self.out}), name
+            del self.out
+
+        def forward(self, images):
+            return self.head[self.name](self.body(images))
+
+    for name in ("segmentation_head", "mask", "seg"):
+        assert explain(Named(name), IMAGES).classes is not None
+    for name in ("depth_head", "segment_length", "final"):
+        with pytest.raises(RuntimeError, match="nothing tells that these are masks"):
+            explain(Named(name), IMAGES)
+
+
+def test_parts_that_do_not_depend_on_the_weights_are_no_logits():
+    class Masked(Dense):
+        def forward(self, images):
+            return {"logits": super().forward(images).flatten(2), "mask": torch.ones(len(images), 5)}
+
+    with pytest.raises(RuntimeError, match="Expected logits of shape"):
+        explain(Masked(5), IMAGES)
+
+
 class Queries(nn.Module):
     """Rows of logits and boxes per object query."""
 

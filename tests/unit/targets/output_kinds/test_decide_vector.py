@@ -107,6 +107,15 @@ def test_the_target_and_the_data_may_name_classes():
     assert decide(one, num_classes=7).name == "regression"
 
 
+def test_what_a_model_without_a_classifier_returns_is_an_embedding():
+    normalized = nn.LayerNorm(8)(torch.randn(N, 8)).unsqueeze(1)[:, 0]
+    assert decide(normalized).name == "embedding"
+    assert decide(normalized, torch.arange(N)).name == "classes"  # labels weigh more
+    assert decide(nn.Linear(8, 4)(normalized)).name == "classes"
+    assert decide(torch.randn(N, 8), model_classes=0).name == "embedding"
+    assert decide(torch.randn(N, 8), model_classes=8).reason == "the model has 8 classes"
+
+
 class Net(nn.Module):
     """Numbers of the brightness of each channel."""
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchvision.models import VisionTransformer, resnet18
 
 from lightning_gradcam import explain
-from lightning_gradcam.targets.output_kinds.model_clues import find_unused_classifiers, read_losses
+from lightning_gradcam.targets.output_kinds.model_clues import find_unused_classifiers, read_losses, read_num_classes
 
 CRITERIA = {
     "classes": [
@@ -88,6 +88,19 @@ def test_no_model_of_torchvision_has_unused_classifiers():
     transformer = VisionTransformer(32, 8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16, num_classes=16)
     for model, classes in ((resnet18(), 1000), (transformer, 16)):  # as many classes as attention has channels
         assert explain(model, torch.rand(2, 3, 32, 32)).logits.shape == (2, classes)
+
+
+def test_the_number_of_classes_of_a_model_is_read():
+    inner, outer = nn.Linear(2, 3), nn.Sequential(nn.Linear(2, 2))
+    assert read_num_classes(outer) is None
+    inner.num_classes = 3
+    assert read_num_classes(nn.Sequential(inner, nn.ReLU())) == 3
+    outer.hparams = {"num_classes": 5}
+    assert read_num_classes(outer) == 5
+    outer.num_classes = 7
+    assert read_num_classes(outer) is None  # they contradict each other
+    outer.num_classes = True
+    assert read_num_classes(outer) == 5
 
 
 class Metric(nn.Module):
