@@ -13,6 +13,7 @@ from lightning_gradcam.capture.capture import capture
 from lightning_gradcam.capture.isolation import isolated
 from lightning_gradcam.capture.layer import Layer, LayerRecord, split_layers
 from lightning_gradcam.capture.passes import CapturedPass
+from lightning_gradcam.errors import ForwardError
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.fusion import Fuse, add_fused, average_mirrored, sort_by_execution
 from lightning_gradcam.explainer.map_status import MapStatus, find_status
@@ -97,7 +98,13 @@ class Explainer:
 
     def _run(self, model: nn.Module, probe: Probe) -> Any:
         """Call the model, and check that its output still has the same classes."""
-        output = self.forward(model, probe)
+        try:
+            output = self.forward(model, probe)
+        except ForwardError as error:
+            raise ForwardError(
+                f"{error} It ran when it was traced: if it takes only batches of certain sizes, as with a queue or a "
+                "memory bank, pass that many images."
+            ) from error.__cause__
         self.output_kind.check_output(output)
         return output
 

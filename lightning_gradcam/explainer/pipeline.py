@@ -13,12 +13,14 @@ from lightning_gradcam.capture.forward import CheckedForward, default_forward
 from lightning_gradcam.capture.isolation import isolated
 from lightning_gradcam.capture.layer import Layer, LayerRecord
 from lightning_gradcam.capture.pre_softmax import has_softmax_input
+from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.explainer.explainer import Explainer, capture_pairs
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.fusion import Fuse, check_flips, check_fuse
+from lightning_gradcam.explainer.members import MemberMean, find_members
 from lightning_gradcam.layers import Layers, choose_layers, list_non_layers
 from lightning_gradcam.layers.checks import add_model_hints, check_eager, check_model, check_reach, describe_misplaced
-from lightning_gradcam.layers.trace_model import TRACED_IMAGES, trace_model
+from lightning_gradcam.layers.trace_model import TRACED_IMAGES, ModelTrace, trace_model
 from lightning_gradcam.methods import get_location
 from lightning_gradcam.methods.apply import check_mean_head, needs_mean_head, uses_gradients
 from lightning_gradcam.methods.resolve import Method, Methods, coerce_methods
@@ -26,7 +28,7 @@ from lightning_gradcam.probe.image_loading import Images, as_probe
 from lightning_gradcam.probe.preprocess import Preprocessing
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
-from lightning_gradcam.targets import TARGETS, coerce_target, select_rows, with_labels
+from lightning_gradcam.targets import TARGETS, coerce_target, list_class_scores, select_rows, with_labels
 from lightning_gradcam.targets.output_kinds import OutputName, check_output_name
 from lightning_gradcam.targets.output_kinds.clues import read_clues
 from lightning_gradcam.targets.output_kinds.label_clues import LabelClues
@@ -157,11 +159,15 @@ def prepare(
     with add_model_hints(model):
         clues = read_clues(model, probe, traced, choice=output, num_classes=num_classes, labels=labels)
         trace = trace_model(model, probe, call, traced, clues)
+        members = _find_members(model, probe, call.forward, traced, trace)
+        if members is not None:
+            call = CheckedForward(members)
+            trace = trace_model(model, probe, call, traced, clues)
         locations = _resolve_locations(model, layers, methods, trace.records, fuse)
     output_kind = trace.output_kind.for_target(traced)
     target = traced if target is not None else with_labels(output_kind.resolve(None, probe), probe)
-    notes = output_kind.validate(target, trace.output, probe), describe_misplaced(locations, trace.records)
-    note = " ".join(filter(None, notes))
+    notes = [output_kind.validate(target, trace.output, probe), describe_misplaced(locations, trace.records)]
+    note = " ".join(filter(None, [*notes, "" if members is None else members.note]))
     call = replace(call, tracks_softmax=has_softmax_input(trace.output))
     explainer = Explainer(
         locations, methods, call, trace.records, output_kind, fuse, flips, note, trace.reading, placement
@@ -169,6 +175,27 @@ def prepare(
     if needs_mean_head(methods.values()):
         _check_mean_head(explainer, model, probe[:TRACED_IMAGES], target)
     return explainer
+
+
+def _find_members(
+    model: nn.Module, probe: Probe, forward: Forward, target: Target, trace: ModelTrace
+) -> MemberMean | None:
+    """Return the mean over the members of an ensemble if the traced model has several rows of logits per image.
+
+    Raises:
+        NotExplainableError: The rows do not belong to images, or all layers run once per member.
+    """
+    logits = trace.output_kind.find_logits(trace.output) if list_class_scores(target) else None
+    if logits is None or len(logits) == trace.num_images:
+        return None
+    images = probe[:TRACED_IMAGES] if len(probe) > 1 else probe[[0, 0]]
+    members = find_members(model, images, forward)
+    if not any(record.cells > 1 for record in trace.records):
+        raise NotExplainableError(
+            f"The model repeats each image {members.count} times before its layers, so no layer has one map per image. "
+            "Pass `forward=`, a callable of (model, probe) that runs the model on each image once."
+        )
+    return members
 
 
 def _resolve_locations(

@@ -38,18 +38,22 @@ class ModelTrace(NamedTuple):
         output: What the model returned.
         output_kind: The kind of the output.
         reading: What the kind was decided from.
+        num_images: Number of traced images.
     """
 
     records: tuple[LayerRecord, ...]
     output: Any
     output_kind: OutputKind
     reading: OutputReading
+    num_images: int
 
 
 def trace_model(
     model: nn.Module, probe: Probe, forward: Forward, target: Target, clues: OutputClues | None = None
 ) -> ModelTrace:
     """Trace the model on the first images; a single image is doubled, unless the model takes only one.
+
+    A model that fails on two images may take batches of one size only, such as one with a queue: it is traced on all.
 
     Args:
         model: The model.
@@ -60,7 +64,12 @@ def trace_model(
     """
     clues = read_clues(model, probe, target) if clues is None else clues
     if len(probe) > 1:
-        return _trace(model, probe[:TRACED_IMAGES], forward, target, clues)
+        try:
+            return _trace(model, probe[:TRACED_IMAGES], forward, target, clues)
+        except ForwardError:
+            if len(probe) == TRACED_IMAGES:
+                raise
+            return _trace(model, probe, forward, target, clues)
     try:
         # A tensor of one row may not belong to the one image.
         return _trace(model, probe[[0, 0]], forward, target, clues)
@@ -96,7 +105,7 @@ def _trace(model: nn.Module, images: Probe, forward: Forward, target: Target, cl
             yield
 
     records = connect_changed(records, model, images, forward, isolate)
-    return ModelTrace(kind.mark_outputs(records, output, images), output, kind, reading)
+    return ModelTrace(kind.mark_outputs(records, output, images), output, kind, reading, len(images))
 
 
 def _run(model: nn.Module, images: Probe, forward: Forward, score: Target) -> tuple[tuple[LayerRecord, ...], Any]:
