@@ -133,8 +133,9 @@ class Baseline(BaselineData):
         Raises:
             IncompatibleError: A method is not registered in this process.
         """
-        layers = dict.fromkeys((layer.name, layer.call) for layer in self.explanation.layers.values())
-        return [Layer(name, call) for name, call in layers], [_resolve_method(name) for name in self.metadata.methods]
+        layers = dict.fromkeys((layer.name, layer.call, layer.calls) for layer in self.explanation.layers.values())
+        resolved = [Layer(name, call, calls=calls) for name, call, calls in layers]
+        return resolved, [_resolve_method(name) for name in self.metadata.methods]
 
     @property
     def probe(self) -> Probe:

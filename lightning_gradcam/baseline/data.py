@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from typing import Any
@@ -102,7 +102,7 @@ def serialize(baseline: BaselineData) -> tuple[dict[str, Tensor], dict[str, Any]
     facts = {
         **{_FILE_KEYS.get(name, name): value for name, value in metadata.items()},
         "keys": keys,
-        "places": [[layer.name, layer.call, layer.reason] for layer in layers],
+        "places": [[layer.name, layer.call, layer.reason, *([layer.calls] if layer.calls else [])] for layer in layers],
         "size": list(explanation.size),
         "centers": {key: [centers.offset, centers.step] for key, centers in explanation.centers.items()},
     }
@@ -132,7 +132,7 @@ def deserialize(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Base
         tensors["logits"],
         classes,
         size,
-        {key: Layer(str(name), int(call), str(reason)) for key, (name, call, reason) in zip(keys, layers, strict=True)},
+        {key: _parse_layer(*layer) for key, layer in zip(keys, layers, strict=True)},
         {key: tensors[f"flaws.{i}"] for i, key in enumerate(keys)},
         centers=centers,
     )
@@ -142,6 +142,11 @@ def deserialize(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Base
     if images is not None and normalization is not None and len(normalization.mean) not in (1, images.shape[1]):
         raise ValueError("pixels")
     return BaselineData(explanation, images, labels, metadata)
+
+
+def _parse_layer(name: Any, call: Any, reason: Any, calls: Sequence[Any] = ()) -> Layer:
+    """Return a layer from its facts; files without summed calls have no ``calls``."""
+    return Layer(str(name), int(call), str(reason), calls=tuple(map(int, calls)))
 
 
 def are_equal(baseline: BaselineData, candidate: BaselineData) -> bool:

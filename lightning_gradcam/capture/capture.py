@@ -115,8 +115,10 @@ def _run_to_graph(
             if tensor is None or layer.call not in (-1, call):
                 return None
             is_cut |= bool(tensors) and not torch.is_grad_enabled()
-            # The model continues with a clone, so that an in-place operation does not change the captured tensor.
-            tensors[layer.key], clone = with_grad(tensor)
+            # The model continues with a clone, so that an in-place operation does not change the captured tensor. In a
+            # graph, the captured tensor is a clone as well: what the module itself does with its output later, such
+            # as a spiking neuron with its potential, does not count, no matter which other layers are captured.
+            tensors[layer.key], clone = with_grad(tensor.clone() if tensor.requires_grad else tensor)
             return replace_tensor(output, tensor, clone)
 
         return capture_output

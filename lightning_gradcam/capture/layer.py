@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -27,12 +27,14 @@ class Layer:
         call: Index of the call, from 0, if the module runs several times in one pass; -1 is the last.
         reason: Why the layer was selected, for messages.
         to_grid: Turns its output into ``(n, C, *s)``.
+        calls: Indices of calls whose evidence is summed; if there are any, they replace ``call``.
     """
 
     name: str
     call: int = -1
     reason: str = ""
     to_grid: Callable[[Tensor], Tensor] = channels_first
+    calls: tuple[int, ...] = ()
 
     @property
     def key(self) -> str:
@@ -66,6 +68,9 @@ class LayerRecord:
         is_output: Whether the model's output holds the tensor itself.
         misplaced: Whether changes of the images were seen not to change its cells at their own places.
         centers: Centers of the receptive fields of its grid's cells; None if they are unknown.
+        inner_calls: Indices of the calls of the ``inner`` modules, from 0.
+        num_calls: How often modules that returned it ran in the pass, by name; once if left out.
+        called_in: Name of the module that called the outermost one; empty if unknown, or if that is the whole model.
     """
 
     name: str
@@ -83,11 +88,27 @@ class LayerRecord:
     is_scored: bool = False
     is_output: bool = False
     centers: CellCenters | None = None
+    inner_calls: tuple[int, ...] = ()
+    num_calls: Mapping[str, int] = field(default_factory=dict)
+    called_in: str = ""
+
+    @property
+    def path(self) -> str:
+        """The module's name at the place where it was called: a shared module lies in every module that calls it."""
+        if not self.called_in or self.name.startswith(f"{self.called_in}."):
+            return self.name
+        return f"{self.called_in}.{self.name.rpartition('.')[2]}"
 
     @property
     def key(self) -> tuple[str, int]:
         """The module's name and the index of its call, which identify the output."""
         return self.name, self.call
+
+    def find_call(self, name: str) -> int | None:
+        """Return the index of the call in which module ``name`` returned the tensor, -1 for its last; else None."""
+        if name == self.name:
+            return self.call
+        return dict(zip(self.inner, self.inner_calls or [-1] * len(self.inner), strict=True)).get(name)
 
     @property
     def channels(self) -> int:

@@ -17,6 +17,7 @@ from lightning_gradcam.errors import ForwardError
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.fusion import Fuse, add_fused, average_mirrored, sort_by_execution
 from lightning_gradcam.explainer.map_status import MapStatus, find_status
+from lightning_gradcam.explainer.repeated_calls import join_calls, split_calls, sum_calls
 from lightning_gradcam.layers.cell_placement import find_cell_centers
 from lightning_gradcam.layers.checks import add_model_hints
 from lightning_gradcam.methods import is_pass_method
@@ -90,7 +91,7 @@ class Explainer:
         """Explain each score, all from one forward pass."""
         keep_graph = any(is_pass_method(method) for method in self.methods.values())
         with add_model_hints(model):
-            passes = capture_pairs(model, probe, self.layers, self._run, scores, keep_graph)
+            passes = capture_pairs(model, probe, split_calls(self.layers), self._run, scores, keep_graph)
         # The caller's autocast is for the model: the equations are float32.
         with torch.autocast(probe.images.device.type, enabled=False):
             centers = self.find_centers(probe.size)
@@ -138,15 +139,16 @@ class Explainer:
         """Compute the evidence, its layer, its map status and the centers of its cells."""
         maps = _Maps({}, {}, {}, {})
         evidence, layers, map_status = maps.evidence, maps.layers, maps.map_status
+        locations = {**captured.elsewhere, **{layer.key: layer for layer in self.layers}}
         for name, method in self.methods.items():
-            for layer_key, tensor in apply_method(method, captured).items():
+            for layer_key, tensor in sum_calls(apply_method(method, captured), self.layers).items():
                 key = layer_key if len(self.methods) == 1 else f"{layer_key}/{name}"
-                layers[key] = captured.locations[layer_key]
+                layers[key] = locations[layer_key]
                 evidence[key] = self.output_kind.locate(tensor) if layers[key].is_module else tensor
-                gradients = captured.gradients[layer_key] if uses_gradients(method) else None
+                gradients = join_calls(captured.gradients, layers[key]) if uses_gradients(method) else None
                 map_status[key] = find_status(evidence[key], gradients)
                 centers, grid = captured.centers.get(layer_key), tensor.shape[1:]
-                if centers and grid == captured.activations[layer_key].shape[2:]:
+                if centers and grid == join_calls(captured.activations, layers[key]).shape[2:]:
                     maps.centers[key] = self.output_kind.locate_centers(centers, grid)
         return maps
 
@@ -159,7 +161,10 @@ class Explainer:
         """Return the centers of the cells of each layer, by its key, except where they cover the image evenly."""
         if self.placement == "stretch":
             return {}
-        centers = {layer.key: find_cell_centers(layer, self.records, size) for layer in self.layers}
+        centers = {
+            layer.key: find_cell_centers(layer, self.records, size)
+            for layer in (*self.layers, *split_calls(self.layers))
+        }
         return {key: of_layer for key, of_layer in centers.items() if of_layer}
 
     def _average_with_mirrored(

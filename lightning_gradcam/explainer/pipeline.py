@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeAlias
 
 from torch import Tensor, nn
@@ -18,7 +19,9 @@ from lightning_gradcam.explainer.explainer import Explainer, capture_pairs
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.fusion import Fuse, check_flips, check_fuse
 from lightning_gradcam.explainer.members import MemberMean, find_members
+from lightning_gradcam.explainer.repeated_calls import split_calls
 from lightning_gradcam.layers import Layers, choose_layers, list_non_layers
+from lightning_gradcam.layers.call_places import check_places
 from lightning_gradcam.layers.checks import add_model_hints, check_eager, check_model, check_reach, describe_misplaced
 from lightning_gradcam.layers.trace_model import TRACED_IMAGES, ModelTrace, trace_model
 from lightning_gradcam.methods import get_location
@@ -164,13 +167,14 @@ def prepare(
             call = CheckedForward(members)
             trace = trace_model(model, probe, call, traced, clues)
         locations = _resolve_locations(model, layers, methods, trace.records, fuse)
+        places = check_places(locations, model, probe[:TRACED_IMAGES], call, partial(isolated, model))
     output_kind = trace.output_kind.for_target(traced)
     target = traced if target is not None else with_labels(output_kind.resolve(None, probe), probe)
-    notes = [output_kind.validate(target, trace.output, probe), describe_misplaced(locations, trace.records)]
+    notes = [output_kind.validate(target, trace.output, probe), describe_misplaced(places, trace.records)]
     note = " ".join(filter(None, [*notes, "" if members is None else members.note]))
     call = replace(call, tracks_softmax=has_softmax_input(trace.output))
     explainer = Explainer(
-        locations, methods, call, trace.records, output_kind, fuse, flips, note, trace.reading, placement
+        tuple(places), methods, call, trace.records, output_kind, fuse, flips, note, trace.reading, placement
     )
     if needs_mean_head(methods.values()):
         _check_mean_head(explainer, model, probe[:TRACED_IMAGES], target)
@@ -219,4 +223,4 @@ def _check_mean_head(explainer: Explainer, model: nn.Module, images: Probe, targ
     """Check CAM's assumption in a separate pass, on the model without what the trace changed in its buffers."""
     score = explainer.output_kind.adapt(select_rows(target, slice(len(images))))
     with isolated(model):
-        check_mean_head(capture_pairs(model, images, explainer.layers, explainer.forward, [score])[0])
+        check_mean_head(capture_pairs(model, images, split_calls(explainer.layers), explainer.forward, [score])[0])

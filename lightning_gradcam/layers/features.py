@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import takewhile
 
@@ -142,20 +142,16 @@ def list_passages(
     if not positions:
         return []
     between = [records[i] for i in sorted(find_ancestors(position, records, positions[-1]))]
-    is_near = is_one_block([*between, record], records[positions[-1]], records)
+    is_near = is_one_block([*between, record], records[positions[-1]])
     return [records[i] for i in positions] if is_near else []
 
 
-def is_one_block(outputs: Sequence[LayerRecord], before: LayerRecord, records: Sequence[LayerRecord]) -> bool:
-    """Return whether outputs belong to one module that does not contain the map before them, or are a single one.
-
-    Modules that run several times, such as a shared activation, have no place in the model, and do not count.
-    """
-    num_calls = Counter(r.name for r in records)
-    paths = [r.name.split(".") for r in outputs if num_calls[r.name] == 1]
+def is_one_block(outputs: Sequence[LayerRecord], before: LayerRecord) -> bool:
+    """Return whether outputs belong to one module that does not contain the map before them, or are a single one."""
+    paths = [r.path.split(".") for r in outputs]
     common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))]
     module = ".".join(common)
-    return len(paths) < 2 or bool(module and not _is_inside(f"{before.name}.", module))
+    return len(paths) < 2 or bool(module and not _is_inside(f"{before.path}.", module))
 
 
 def leave_blocks(passages: Sequence[LayerRecord], records: Sequence[LayerRecord]) -> LayerRecord:
@@ -190,11 +186,11 @@ def find_enclosing_block(record: LayerRecord, records: Sequence[LayerRecord]) ->
     later = [
         r
         for r in records[records.index(record) + 1 :]
-        if not _NOT_FEATURES.search(r.kind) or _is_inside(record.name, (*r.inner, r.name)[0])
+        if not _NOT_FEATURES.search(r.kind) or _is_inside(record.path, (*r.inner, r.name)[0])
         if not r.answers
     ]
     modules = [name for r in later if r.cells or record.kind == "Linear" for name in (r.name, *r.inner)]
-    return max((name for name in modules if _is_inside(record.name, name)), key=len, default="")
+    return max((name for name in modules if _is_inside(record.path, name)), key=len, default="")
 
 
 def find_last_map_before(block: str, record: LayerRecord, same_grid: Sequence[LayerRecord]) -> LayerRecord | None:
@@ -203,7 +199,7 @@ def find_last_map_before(block: str, record: LayerRecord, same_grid: Sequence[La
     ViT: ``norm1`` of the last block, before its attention. BoTNet: the last stage on the grid. Swin: None for the last
     block of a stage, since no map lies outside of ``features``.
     """
-    earlier = [r for r in same_grid[: same_grid.index(record)] if not _is_inside(f"{r.name}.", block)]
+    earlier = [r for r in same_grid[: same_grid.index(record)] if not _is_inside(f"{r.path}.", block)]
     return earlier[-1] if earlier else None
 
 

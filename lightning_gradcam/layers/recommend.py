@@ -67,10 +67,10 @@ def rank_candidates(records: Sequence[LayerRecord]) -> Candidates:
     3  layer0  8x8  100%   ReLU     the last feature map of 8x8
     """
     features = feature_maps(records)
-    record_by_call = {(r.name, r.call): r for r in reversed(features)}
+    record_by_call = {r.key: r for r in reversed(features)}
     [first] = auto(records)
     choice = record_by_call[first.name, first.call]
-    earlier = [to_layer(r, "earlier on the same grid") for r in _list_earlier(choice, features)]
+    earlier = [to_layer(r, "earlier on the same grid", records) for r in _list_earlier(choice, features)]
     layers_and_records = [(layer, record_by_call[layer.name, layer.call]) for layer in stages(records)]
     other_grids = [(layer, record) for layer, record in layers_and_records if record.grid != choice.grid]
     other_grids.sort(key=lambda pair: pair[1].cells < ENOUGH_CELLS)  # stable: the deepest first

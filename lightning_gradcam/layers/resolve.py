@@ -12,11 +12,16 @@ from lightning_gradcam.capture.hooks import clean_name, named_layers
 from lightning_gradcam.capture.layer import ATTENTION, PIXELS, Layer, LayerRecord
 from lightning_gradcam.capture.layouts import Tokens, channels_first
 from lightning_gradcam.errors import NotExplainableError
+from lightning_gradcam.layers.calls import choose_calls
+from lightning_gradcam.layers.record_graph import find_dependent
 from lightning_gradcam.layers.rules import RULES, LayerRule
 from lightning_gradcam.utils.registry import unknown_name_error
 
 Layers: TypeAlias = str | nn.Module | Layer | LayerRule | Sequence[str | nn.Module | Layer]
 """The ``layers`` argument: a rule's name, a layer's name, a module, a `Layer`, a list of these, or a rule."""
+
+NAMED = "named in `layers`"
+"""Reason of a layer whose name, or module, was passed."""
 
 _EXPECTED = "Expected a layer's name, a module, a Layer or a rule"
 
@@ -93,13 +98,13 @@ def check_layer(layer: str | nn.Module | Layer, modules: Mapping[str, nn.Module]
             raise ValueError(
                 f"Expected a module inside the model, but got a {type(layer).__name__} that is not part of it."
             )
-        return Layer(names[0], reason="named in `layers`")
+        return Layer(names[0], reason=NAMED)
     if not isinstance(layer, (str, Layer)):
         raise TypeError(f"{_EXPECTED}, but got {layer!r}.")
     name = clean_name(layer if isinstance(layer, str) else layer.name)
     if name not in modules:
         raise unknown_name_error(RULES.noun, name, [*RULES, *modules])
-    return Layer(name, reason="named in `layers`") if isinstance(layer, str) else layer
+    return Layer(name, reason=NAMED) if isinstance(layer, str) else layer
 
 
 def _is_rule(layers: object) -> TypeGuard[Callable[[Sequence[LayerRecord]], Sequence[Layer]]]:
@@ -116,23 +121,48 @@ def _to_list(layers: object) -> list[str | nn.Module | Layer]:
 
 
 def _locate_in_trace(layer: Layer, records: Sequence[LayerRecord]) -> Layer:
-    """Add the tensor layout from the trace to a layer without a ``to_grid`` of its own.
+    """Add the calls and the tensor layout from the trace to a layer.
 
     Raises:
         ValueError: The layer's output has no spatial grid.
+        NotExplainableError: The layer does not depend on the images.
     """
+    calls = choose_calls(layer.name, records)
+    if calls is None:
+        return layer  # the layer did not run; the capture raises the error
+    record = calls.record
+    if layer.reason == NAMED and layer.call == -1:
+        _check_dependence(layer, records)
+        reason = layer.reason + calls.reason
+        layer = replace(layer, reason=reason, calls=() if calls.is_last else calls.indices)
+    elif not layer.calls:
+        record = next((r for r in records if _is_call(r, layer, calls.num_calls)), record)
     if layer.to_grid is not channels_first:
         return layer
-    all_calls = [r for r in records if layer.name in (r.name, *r.inner)]
-    calls = [r for r in all_calls if r.call == layer.call or layer.name in r.inner]
-    if layer.call > max((r.call for r in all_calls), default=-1):
-        calls = calls or all_calls[-1:]  # the last call has the number -1
-    if not calls:
-        return layer  # the layer did not run; the capture raises the error
-    record = calls[-1]
     if record.grid is None:
         raise ValueError(
             f"Expected a layer with a spatial output, but {layer.name!r} returns {list(record.shape)}. Choose another "
             "layer, or pass `Layer(name, to_grid=...)` with a function that turns this into (n, C, *grid)."
         )
     return replace(layer, to_grid=record.to_grid)
+
+
+def _is_call(record: LayerRecord, layer: Layer, count: int) -> bool:
+    """Return whether a record is the one of a layer's call, whose module runs ``count`` times."""
+    call = record.find_call(layer.name)
+    return call is not None and call % count == layer.call % count
+
+
+def _check_dependence(layer: Layer, records: Sequence[LayerRecord]) -> None:
+    """Check that a layer that is named without a call depends on the images.
+
+    Raises:
+        NotExplainableError: It depends on other inputs alone, while other layers depend on the images.
+    """
+    dependent = find_dependent(records)
+    calls = [i for i, r in enumerate(records) if layer.name in (r.name, *r.inner)]
+    if dependent.isdisjoint(calls) and dependent and any(records[i].reaches for i in calls):
+        raise NotExplainableError(
+            f"Layer {layer.name!r} does not depend on the images that are shown, but on other inputs. Choose another "
+            "layer, pass those inputs as the images, or pass `layers=Layer(name, call=0)` to explain it anyway."
+        )

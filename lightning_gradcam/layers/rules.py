@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from lightning_gradcam.capture.layer import Layer, LayerRecord
+from lightning_gradcam.layers.calls import Calls, choose_calls
 from lightning_gradcam.layers.features import feature_maps, find_enclosing_output
 from lightning_gradcam.utils.registry import Registry
 
@@ -39,7 +40,7 @@ def auto(records: Sequence[LayerRecord]) -> list[Layer]:
         enough = min_cells == ENOUGH_CELLS
         size = f"at least {ENOUGH_CELLS} cells" if enough else f"{min_cells} cells, the most of all layers"
         reason += f" with {size} (the last one of all, {last.name}, has {format_grid(last)})"
-    return [to_layer(choice, reason + _describe_unread(records[records.index(choice) + 1 :]))]
+    return [to_layer(choice, reason, records, _describe_unread(records[records.index(choice) + 1 :]))]
 
 
 def _describe_unread(later: Sequence[LayerRecord]) -> str:
@@ -65,12 +66,25 @@ def stages(records: Sequence[LayerRecord]) -> list[Layer]:
     last_by_grid = {r.grid: r for r in features}
     choices = [find_enclosing_output(r, features, records) for r in last_by_grid.values()]
     deepest_first = sorted(choices, key=records.index, reverse=True)
-    return [to_layer(r, f"the last feature map of {format_grid(r)}") for r in deepest_first]
+    return [to_layer(r, f"the last feature map of {format_grid(r)}", records) for r in deepest_first]
 
 
-def to_layer(record: LayerRecord, reason: str) -> Layer:
-    """Return the layer of a record, with the reason for its choice."""
-    return Layer(record.name, record.call, reason, record.to_grid)
+def to_layer(record: LayerRecord, reason: str, records: Sequence[LayerRecord] = (), note: str = "") -> Layer:
+    """Return the layer of a record, with the reason for its choice.
+
+    Args:
+        record: The record.
+        reason: The reason.
+        records: The trace; calls of the module that repeat the step of the record's call are summed.
+        note: An addition to the reason.
+    """
+    calls = choose_calls(record.name, records)
+    if calls is None or calls.num_calls == 1:
+        return Layer(record.name, record.call, reason + note, record.to_grid)
+    if calls.record.key != record.key:  # another call than the one that would be explained for the module's name
+        calls = Calls(record, (record.call % calls.num_calls,), calls.num_calls)
+    summed = calls.indices if len(calls.indices) > 1 else ()
+    return Layer(record.name, -1 if summed else record.call, reason + calls.reason + note, record.to_grid, summed)
 
 
 def format_grid(record: LayerRecord) -> str:

@@ -44,6 +44,7 @@ class _TracedOutput:
         origin: Maker and inputs.
         made_by: The node of autograd's graph that computed it; None without grad.
         goes_on_at: The node of the clone.
+        called_in: The module that called the outermost of ``returned_by``; None for the model.
     """
 
     value: Tensor
@@ -53,6 +54,7 @@ class _TracedOutput:
     origin: TensorOrigin
     made_by: Node | None
     goes_on_at: Node | None
+    called_in: nn.Module | None = None
 
 
 @dataclass
@@ -64,17 +66,21 @@ class _Tracer:
     outputs: list[_TracedOutput] = field(default_factory=list)
     calls: Counter[nn.Module] = field(default_factory=Counter)
     open_calls: list[tuple[int, list[tuple[Tensor, int]]]] = field(default_factory=list)
+    open_modules: list[nn.Module] = field(default_factory=list)
 
     def enter_module(self, module: nn.Module, args: Any) -> Any:
         """Record a module's inputs before it runs (a forward pre-hook)."""
         args = replace_inference_arguments(module, args)
         inputs = [(tensor, get_version(tensor)) for tensor in list_float_tensors(args)]
         self.open_calls.append((len(self.outputs), inputs))
+        self.open_modules.append(module)
         return args
 
     def leave_module(self, module: nn.Module, args: Any, output: Any) -> Any:
         """Record a module's output after it has run, and replace it by a clone with grad (a forward hook)."""
         first_inner, inputs = self.open_calls.pop()
+        self.open_modules.pop()
+        called_in = self.open_modules[-1] if self.open_modules else None
         call = self.calls[module]
         self.calls[module] += 1
         tensors = list_float_tensors(output)
@@ -88,11 +94,12 @@ class _Tracer:
                 # With more tensors in the output, the score may be computed from those instead.
                 if not has_more_tensors:
                     record.returned_by.append((module, call))
+                    record.called_in = called_in
                 return None
         value, passed_on = with_grad(tensor)  # also inside a no_grad block of the model
         origin = TensorOrigin(module, tensor, passed_on, [arg for arg in args if isinstance(arg, Tensor)], first_inner)
         returned_by, nodes = [(module, call)], (value.grad_fn, passed_on.grad_fn)
-        self.outputs.append(_TracedOutput(value, passed_on, passed_on._version, returned_by, origin, *nodes))
+        self.outputs.append(_TracedOutput(value, passed_on, passed_on._version, returned_by, origin, *nodes, called_in))
         return replace_tensor(output, tensor, passed_on)
 
     def _has_batch_axis(self, tensor: Tensor) -> bool:
@@ -205,6 +212,9 @@ def _to_record(
         to_grid=reading.to_grid,
         inner=tuple(names[module] for module, _ in traced.returned_by[:-1]),
         misplaced=checked.misplaced,
+        inner_calls=tuple(call for _, call in traced.returned_by[:-1]),
+        num_calls={names[module]: calls[module] for module, _ in traced.returned_by if calls[module] > 1},
+        called_in="" if traced.called_in is None else names[traced.called_in],
     )
 
 

@@ -20,6 +20,7 @@ from lightning_gradcam.capture.forward import default_forward
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.explainer.map_status import find_status
 from lightning_gradcam.explainer.pipeline import prepare
+from lightning_gradcam.explainer.repeated_calls import split_calls, sum_calls
 from lightning_gradcam.layers import Layers
 from lightning_gradcam.layers.trace_model import TRACED_IMAGES
 from lightning_gradcam.methods import METHODS, LayerMethod
@@ -114,11 +115,12 @@ def compute_evidence(
 ) -> tuple[Mapping[str, Tensor], Tensor]:
     """Compute Grad-CAM evidence ``(N, *s)`` by layer, and the logits, in one pass with graph, in the model's mode."""
     probe = Probe(images, labels=labels)
-    [passes] = capture(model, probe, layers, default_forward(model), [freeze_classes(labels)], differentiable=True)
+    calls = split_calls(layers)
+    [passes] = capture(model, probe, calls, default_forward(model), [freeze_classes(labels)], differentiable=True)
     gradcam = cast(LayerMethod, METHODS["gradcam"])
     with torch.autocast(images.device.type, enabled=False):
         evidence = {key: gradcam(passes.activations[key], passes.gradients[key]) for key in passes.layers}
-    return evidence, require_logits(passes.output)
+    return sum_calls(evidence, layers), require_logits(passes.output)
 
 
 def compute_agreement(clean: Mapping[str, Tensor], attacked: Mapping[str, Tensor]) -> Tensor:
