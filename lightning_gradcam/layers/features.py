@@ -10,7 +10,7 @@ from itertools import takewhile
 from lightning_gradcam.capture.layer import IMAGES, LayerRecord, is_vanishing
 from lightning_gradcam.capture.layouts import Grid
 from lightning_gradcam.errors import NotExplainableError
-from lightning_gradcam.layers.record_graph import find_ancestors, find_dependent, find_passages
+from lightning_gradcam.layers.record_graph import find_ancestors, find_dependent, find_passages, list_reads
 
 _NOT_FEATURES = re.compile(
     r"(pool(ing)?|(un)?flatten|unfold|permute|rearrange|dropout|droppath|identity|^((?!conv).)*pad(ding)?)(\d?d)?$",
@@ -206,7 +206,7 @@ def find_last_map_before(block: str, record: LayerRecord, same_grid: Sequence[La
 def find_next_norm(
     record: LayerRecord, same_grid: Sequence[LayerRecord], records: Sequence[LayerRecord]
 ) -> LayerRecord | None:
-    """Return the output of the next layer if it only normalizes the tokens.
+    """Return the output of the next layer if it only normalizes the tokens, and no other map is computed from them.
 
     ViT: ``norm1`` of the last block, the input of the last attention. Shapes may differ if the record is the map of the
     convolution that computes the patches, which is not a sequence yet.
@@ -216,6 +216,9 @@ def find_next_norm(
         return None
     following = records[position]
     is_norm = following in same_grid and following.tokens and "Norm" in following.kind
+    readers = [r for r, reads in zip(records, list_reads(records), strict=True) if position - 1 in reads]
+    if any(reader in same_grid for reader in readers if reader is not following):
+        return None
     return following if is_norm and (not record.tokens or following.shape == record.shape) else None
 
 
