@@ -76,8 +76,12 @@ class SnapshotLogger:
         return self.ranks.broadcast_from_rank_zero(lambda: {name: float(value) for name, value in values.items()})
 
     def log_epoch(self, trainer: Any, module: nn.Module, values: Mapping[str, Tensor | float]) -> None:
-        """Log values with Lightning's `log`, so that callbacks can monitor them."""
-        if not values or getattr(trainer, "barebones", False):  # where `log` only warns
+        """Log values with Lightning's `log`, so that callbacks can monitor them, and to files if there is no logger."""
+        if not values:
+            return
+        if not trainer.loggers:
+            self.log_directly(trainer)
+        if getattr(trainer, "barebones", False):  # where `log` only warns
             return
         # All ranks have the same values. Lightning requires a reduction: "max" returns them, a mean would round.
         module.log_dict(  # type: ignore[operator]  # a LightningModule
@@ -88,8 +92,6 @@ class SnapshotLogger:
             sync_dist=self.ranks.count > 1,
             reduce_fx="max",
         )
-        if not trainer.loggers:
-            self.log_directly(trainer)
 
     def log_directly(self, trainer: Any) -> None:
         """Log to the loggers, in hooks where Lightning does not allow `log`."""
