@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.targets.classes import ClassScore, ClassTarget, class_target, freeze_classes
+from lightning_gradcam.targets.pixel_classes import count_pixels, predict_pixels
 from lightning_gradcam.targets.registry import TARGETS, target_name
 from lightning_gradcam.targets.unsupported import unsupported_output
 
@@ -101,11 +102,11 @@ class SegmentationScore(ClassTarget):
 
     def select_classes(self, output: Any, probe: Probe) -> Tensor:
         """Select the classes as `ClassScore` does; mostly ``(n,)``."""
-        return self._select_classes(require_pixel_scores(output, len(probe.size)).detach(), probe)
+        return self._select_classes(require_pixel_scores(output, len(probe.size)), probe)
 
     def select_pixels(self, output: Any, probe: Probe) -> Tensor:
         """Select the pixels that are summed, ``(n, *s)`` bool, on the output's grid."""
-        scores = require_pixel_scores(output, len(probe.size)).detach()
+        scores = require_pixel_scores(output, len(probe.size))
         return self._select_pixels(scores, probe, self._select_classes(scores, probe))
 
     def find_region(self, output: Any, probe: Probe) -> Tensor:
@@ -116,8 +117,8 @@ class SegmentationScore(ClassTarget):
     def __call__(self, output: Any, probe: Probe) -> Tensor:
         """Compute the scores, ``(n,)``."""
         scores = require_pixel_scores(output, len(probe.size))
-        classes = self._select_classes(scores.detach(), probe)
-        pixels = self._select_pixels(scores.detach(), probe, classes)
+        classes = self._select_classes(scores, probe)
+        pixels = self._select_pixels(scores, probe, classes)
         if classes.dtype == torch.bool:
             class_scores = scores.amax(1)  # at a pixel that is predicted as one of them, its score is the largest
         else:
@@ -152,24 +153,25 @@ class SegmentationScore(ClassTarget):
 
     def _select_classes(self, scores: Tensor, probe: Probe) -> Tensor:
         """Select the classes by their number of pixels."""
-        masks = probe.labels if self._reads_masks(probe) else scores.argmax(1)
-        assert masks is not None
-        # The number of pixels of each class; the background counts as less than one pixel.
-        areas = torch.stack([(masks == k).flatten(1).sum(1) for k in range(scores.shape[1])], dim=1).float()
-        if self.background is not None:
+        if self._reads_masks(probe):
+            assert probe.labels is not None
+            areas = count_pixels(probe.labels, scores.shape[1])
+        else:
+            areas = predict_pixels(scores).areas.clone()
+        if self.background is not None:  # counts as less than one pixel
             areas[:, self.background] = areas[:, self.background].clamp_max(0.5)
         return areas.argmax(1) if self._reads_masks(probe) else self._score.choose(areas, probe).clone()
 
     def _select_pixels(self, scores: Tensor, probe: Probe, classes: Tensor) -> Tensor:
         """Select the pixels of these classes, predicted or in the label's mask."""
         uses_label = self.where == "label" or (self.where == "auto" and self._score is TARGETS["label"])
-        masks = scores.argmax(1)
+        masks = predict_pixels(scores).masks
         if uses_label and probe.has_masks:
             assert probe.labels is not None
             size = tuple(scores.shape[2:])
             masks = F.interpolate(probe.labels[:, None].double(), size=size, mode="nearest-exact")[:, 0].long()
         if classes.dtype == torch.bool:
-            return classes.gather(1, scores.argmax(1).flatten(1)).reshape(masks.shape)
+            return classes.gather(1, predict_pixels(scores).masks.flatten(1)).reshape(masks.shape)
         explained = classes if classes.ndim == 1 else classes[:, 0]
         return masks == explained.reshape(-1, *[1] * (masks.ndim - 1))
 
