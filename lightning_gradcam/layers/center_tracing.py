@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from lightning_gradcam.capture.layouts import Grid, channels_first, channels_last
+from lightning_gradcam.capture.layouts import Frames, Grid, ToGrid, Turned, channels_first, channels_last
 from lightning_gradcam.layers.center_rules import Operand, Shape, combine, convolve, find_rule, pool, slide_windows
 from lightning_gradcam.layers.module_windows import list_windows
-from lightning_gradcam.layers.receptive_field import TensorCenters, spread_image, to_cell_centers
+from lightning_gradcam.layers.receptive_field import TensorCenters, spread_axis, spread_image, to_cell_centers
 from lightning_gradcam.layers.spatial_grid import GridReading
 from lightning_gradcam.layers.tensor_history import TensorOrigin
 from lightning_gradcam.utils.cell_centers import CellCenters
@@ -64,12 +64,20 @@ class CenterTracer:
         grid = reading.grid
         if grid is None or len(grid) != len(self.image_size):
             return None
-        centers, axes = self._trace(tensor).centers, _NO_AXES
-        if reading.to_grid in (channels_first, channels_last):
-            axes = centers[2:] if reading.to_grid is channels_first else centers[1:-1]
+        axes = _select_axes(self._trace(tensor).centers, reading.to_grid)
         if len(axes) != len(grid) or to_cell_centers(axes) is None:
             axes = self._axes_by_grid.get(grid, ())
         return to_cell_centers(axes) if axes else None
+
+    def turn(self, tensor: Tensor, reading: GridReading) -> GridReading:
+        """Return a reading with the axes in the images' order, if the trace shows that the model has exchanged them."""
+        axes = _select_axes(self._trace(tensor).centers, reading.to_grid)
+        order = [axis.image_axis for axis in axes if axis is not None]
+        if reading.grid is None or order == sorted(order) or sorted(order) != list(range(len(self.image_size))):
+            return reading
+        dimensions = tuple(map(order.index, range(len(order))))
+        grid = tuple(reading.grid[dimension] for dimension in dimensions)
+        return GridReading(grid, Turned(reading.to_grid, dimensions))
 
     def _trace(self, tensor: Tensor) -> Operand:
         """Return a tensor's shape and centers, from those of all that it was computed from."""
@@ -143,9 +151,21 @@ class CenterTracer:
         return Operand(shape, slide_windows(windows, source, shape))
 
 
-_NO_AXES: TensorCenters = ()
 _UNKNOWN = Operand((), ())
 """An input without a graph."""
+
+
+def _select_axes(centers: TensorCenters, layout: ToGrid) -> TensorCenters:
+    """Return the centers along the spatial axes of an output; none for tokens and layouts of the user."""
+    match layout:
+        case Frames(count, of_frame):
+            return spread_axis(0, count), *_select_axes(centers, of_frame)
+        case Turned(of_output, axes):
+            selected = _select_axes(centers, of_output)
+            return tuple(selected[axis] for axis in axes) if len(selected) == len(axes) else ()
+    if layout is channels_first:
+        return centers[2:]
+    return centers[1:-1] if layout is channels_last else ()
 
 
 def _get_edge(tensor: Tensor) -> Edge | None:

@@ -143,7 +143,9 @@ def run_traced(
         if tracer.outputs and scores.requires_grad:
             gradients = torch.autograd.grad(scores.sum(), [o.value for o in tracer.outputs], allow_unused=True)
     inference, tracker = GridInference(probe.size, len(probe)), AxisTracker(images)
-    inferred = [inference.read_output(traced.origin, tracker) for traced in tracer.outputs]
+    inferred = [
+        center_tracer.turn(traced.value, inference.read_output(traced.origin, tracker)) for traced in tracer.outputs
+    ]
     facts = [
         (*o.returned_by[0], o.value, gradient is not None)
         for o, gradient in zip(tracer.outputs, gradients, strict=True)

@@ -229,6 +229,43 @@ def test_causal_padding_moves_cells_to_earlier_times():
     assert (first, step) == pytest.approx((-(1 + 2 + 4), 1.0))
 
 
+def test_slices_that_are_rows_of_a_batch_lie_evenly_along_the_depth():
+    class Slices(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Sequential(conv(1, 2, 5), nn.ReLU(), conv(2, 2, 3)), nn.Linear(2, 3)
+
+        def forward(self, volumes: Tensor) -> Tensor:
+            count, _, depth = volumes.shape[:3]
+            features = self.body(volumes.transpose(1, 2).flatten(0, 1)).mean((2, 3))
+            return self.head(features.unflatten(0, (count, depth)).mean(1))
+
+    centers = trace_centers(Slices().eval(), torch.rand(2, 1, 6, 20, 24))
+    assert (
+        to_pixels(centers, (6, 20, 24))
+        == [pytest.approx((0.0, 1.0), abs=1e-5)] + [pytest.approx((3.0, 1.0), abs=1e-5)] * 2
+    )
+
+
+@pytest.mark.parametrize("size", [(16, 40), (24, 24)])
+def test_axes_that_the_model_turns_are_turned_back(size):
+    class Turning(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Sequential(conv(1, 2, (7, 3)), nn.ReLU(), conv(2, 2, (1, 3))), nn.Linear(2, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.body(images.transpose(2, 3)).mean((2, 3)))
+
+    model, images = Turning().eval(), torch.rand(2, 1, *size)
+    records = trace_model(model, Probe(images), default_forward(model), TARGETS["predicted"]).records
+    record = next(r for r in reversed(records) if "body" in (r.name, *r.inner))
+    assert record.grid == (size[0] - 4, size[1] - 6)
+    features = model.body(images.transpose(2, 3))
+    assert torch.equal(record.to_grid(features), features.transpose(2, 3))
+    assert to_pixels(record.centers, size) == [pytest.approx((2.0, 1.0), abs=1e-5), pytest.approx((3.0, 1.0), abs=1e-5)]
+
+
 def test_tracing_the_centers_changes_no_gradient():
     model, images = plain_cnn().eval(), torch.rand(2, 3, 12, 12)
     before = {name: p.clone() for name, p in model.state_dict().items()}
