@@ -60,9 +60,11 @@ def connect_changed(
 def add_noise(images: Tensor) -> Tensor:
     """Add as much noise to images as they vary themselves, the same each time."""
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(images.shape, generator=generator).to(images)
-    spread = images.std().nan_to_num()
-    return images + noise * torch.where(spread > 0, spread, 1.0).to(images)
+    values = images if images.is_floating_point() else images.float()  # a model may cast its images itself
+    noise = torch.randn(images.shape, generator=generator).to(values)
+    spread = values.std().nan_to_num()
+    noisy: Tensor = values + noise * torch.where(spread > 0, spread, 1.0).to(values)
+    return noisy.to(images.dtype)
 
 
 def _record_outputs(

@@ -132,7 +132,8 @@ def run_traced(
     reseed(probe.images.device)  # the check of layouts repeats the pass
     with torch.enable_grad():
         # Not a leaf, so that the model can change it in place.
-        images = probe.images.detach().requires_grad_(needs_grad).clone()
+        can_need_grad = needs_grad and probe.images.is_floating_point()
+        images = probe.images.detach().requires_grad_(can_need_grad).clone()
         images_node = images.grad_fn
         with register_hooks([*pre_hooks, *hooks]):  # type: ignore[list-item]  # pre-hooks take no output
             output = forward(model, replace(probe, images=images))

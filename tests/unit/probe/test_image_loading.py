@@ -137,3 +137,21 @@ def test_preprocess_size_covers_and_crops_center(size):
         assert float(inner[channel].mean()) == pytest.approx(0.5, abs=0.55 / (side * scale))
     assert float((inner[0, 1:] - inner[0, :-1]).mean()) == pytest.approx(1 / (20 * scale), rel=0.1)
     assert float((inner[1, :, 1:] - inner[1, :, :-1]).mean()) == pytest.approx(1 / (28 * scale), rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.uint8, torch.int32])
+def test_integer_tensors_of_a_casting_model_are_explained(dtype):
+    class Casts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = plain_cnn(1)
+
+        def forward(self, images):
+            return self.inner(images.float() / 100)
+
+    torch.manual_seed(0)
+    model, images = Casts().eval(), torch.randint(0, 99, (2, 1, 16, 16)).to(dtype)
+    found, expected = explain(model, images, target=1), explain(model, images.float(), target=1)
+    assert list(found.evidence) == list(expected.evidence)
+    for key, evidence in found.evidence.items():
+        assert torch.equal(evidence, expected.evidence[key])
