@@ -43,6 +43,9 @@ def describe_probe(monitor: ProbeMonitor, probe_source: ProbeSource) -> str:
     requested = f" (of {request} requested)" if isinstance(request, int) and request > len(probe) else ""
     kind = monitor.explainer.output_kind
     labels = "with labels" if monitor.labels is not None or kind.has_labels(probe) else "without labels"
+    reading = monitor.explainer.reading
+    if not kind.has_classes and reading is not None and reading.clues.labels:
+        labels = "with labels that are no classes of the output"
     labels = "with masks as labels" if kind.reads_masks(probe) else labels
     labels = "with several labels each" if monitor.is_multilabel else labels
     labels += f" ({kind.label_name})" if kind.label_name and labels != "without labels" else ""

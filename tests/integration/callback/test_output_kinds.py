@@ -70,6 +70,7 @@ def test_a_regression_logs_no_confidence_and_says_why(tmp_path):
         "a regression of one value, since labels '1' are float32"
     )
     assert monitor.target.name == "value"
+    assert "with labels that are no classes of the output" in describe_probe(monitor, ProbeSource(8))
     sheet = monitor.figures.sheet
     assert sheet.captions.score_word == "value"
     text = sheet.captions.encode_scores(torch.tensor([37.25]))
