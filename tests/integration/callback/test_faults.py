@@ -58,7 +58,7 @@ IMAGES = torch.rand(4, 3, 16, 16)
         ({"probe": (IMAGES.numpy(), [1])}, "torch.as_tensor"),
         ({"probe": (IMAGES, torch.rand(4))}, r"labels.long\(\)"),
         ({"target": "label", "probe": Probe(IMAGES)}, "it has none"),
-        ({"scale": "shard"}, "'image', 'shared' or a number"),
+        ({"scale": "shard"}, "'image', 'shared' or a positive number"),
         ({"scale": -1.0}, "a positive number"),
         ({"colormap": "infernal"}, "Did you mean 'inferno'"),
         ({"film": 1}, "2 to 16"),

@@ -52,7 +52,7 @@ class Regression(Model):
 def run(tmp_path, model, label, callback=None, **kwargs):
     callback = callback or GradCAMCallback(probe=8)
     loaders = {name: DataLoader(Data(label), 6) for name in ("train", "val")}
-    trainer = fit(tmp_path, [callback], model=model, max_epochs=1, **loaders, **kwargs)
+    trainer = fit(tmp_path, [callback], model=model, max_epochs=2, **loaders, **kwargs)
     names = {name.removeprefix("gradcam/") for name in trainer.callback_metrics if name.startswith("gradcam/")}
     return callback, names
 

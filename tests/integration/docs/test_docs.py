@@ -150,6 +150,7 @@ def test_targets_snippets():
     names = {"model": Lit(), "embedder": Lit(), "images": pictures, "others": pictures.flip(0)}
     names |= {"labels": torch.arange(4) % 3, "ages": torch.rand(4, 1), "tokens": torch.arange(4)}
     names |= {"two_inputs": TwoInputs(), "two_heads": TwoHeads(), "vision_model": Named(), "clip": Clip()}
+    names |= {"age_model": Lit(1), "binary_model": Lit(1)}
     for code in snippets("docs/targets.md"):
         names.pop("explanation", None)
         exec(compile(code, "targets.md", "exec"), names)
