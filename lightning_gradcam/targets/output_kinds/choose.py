@@ -56,7 +56,7 @@ def _create(facts: OutputFacts, clues: OutputClues) -> OutputKind | None:
     if not facts.vectors:
         return None
     vector, label_name = match_heads(facts.vectors, clues)
-    head = vector.name if len(facts.vectors) > 1 else ""
+    head = vector.name if facts.needs_head else ""
     if choice == "classes":
         return ClassificationOutput(max(vector.width, 2), head=head, label_name=label_name)
     if choice == "regression":

@@ -98,7 +98,7 @@ def infer_kind(facts: OutputFacts, probe: Probe, clues: OutputClues) -> OutputKi
         refusal = f"The output has {facts.queries}. {_DETECTOR_ROUTE}" if facts.queries else ""
         return UnknownOutput(refusal=refusal, is_readable=False)
     vector, label_name = match_heads(facts.vectors, clues)
-    kind = decide_vector(vector, clues, vector.name if len(facts.vectors) > 1 else "", label_name)
+    kind = decide_vector(vector, clues, vector.name if facts.needs_head else "", label_name)
     return kind if dense is None else _decide_between(facts.vectors, facts.maps[0], kind, dense, probe, clues)
 
 

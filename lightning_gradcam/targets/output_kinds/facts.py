@@ -90,6 +90,7 @@ class OutputFacts:
         has_boxes: Whether the output is the boxes of each image.
         queries: The names and shapes of parts with several rows of numbers per image, as of object queries, or "".
         type_name: The class of the output.
+        needs_head: Whether the output has more rows of numbers than one, so that the explained one must be named.
     """
 
     vectors: tuple[Vector, ...] = ()
@@ -97,6 +98,7 @@ class OutputFacts:
     has_boxes: bool = False
     queries: str = ""
     type_name: str = ""
+    needs_head: bool = False
 
     def with_makers(self, records: Sequence[LayerRecord], model: nn.Module) -> OutputFacts:
         """Return the facts with the module that returned each part, where a single one returned such a tensor."""
@@ -135,7 +137,8 @@ def describe_output(output: Any, probe: Probe) -> OutputFacts:
         elif dimensions > 1 and tensor.ndim == dimensions + 2 and _may_be_scores(output, name):
             maps.append(DenseMap(name, tensor.shape[1], tuple(tensor.shape[2:])))
     has_boxes, queries = find_boxes(output) is not None, _describe_queries(output)
-    return OutputFacts(tuple(vectors), tuple(maps), has_boxes, queries, type(output).__name__)
+    needs_head = sum(tensor.ndim in (1, 2) for _, tensor in parts) > 1
+    return OutputFacts(tuple(vectors), tuple(maps), has_boxes, queries, type(output).__name__, needs_head)
 
 
 def _describe_vector(name: str, tensor: Tensor) -> Vector:

@@ -156,6 +156,12 @@ def test_parts_that_do_not_depend_on_the_weights_are_no_logits():
     with pytest.raises(RuntimeError, match="Expected logits of shape"):
         explain(Masked(5), IMAGES)
 
+    class Constant(Dense):
+        def forward(self, images):
+            return {"constant": torch.zeros(len(images), 7), "class": super().forward(images).mean((2, 3))}
+
+    assert explain(Constant(5), IMAGES).logits.shape == (N, 5)
+
 
 class Queries(nn.Module):
     """Rows of logits and boxes per object query."""
