@@ -17,7 +17,7 @@ from lightning_gradcam import Explanation, Normalization, Probe, explain
 from lightning_gradcam.loggers import to_image
 from lightning_gradcam.methods import EQUATIONS, METHODS
 from lightning_gradcam.render.legend import Heading
-from lightning_gradcam.render.multi_map_sheet import MapRow, arrange_with_names, draw_rows
+from lightning_gradcam.render.multi_map_sheet import MapRow, draw_rows
 from lightning_gradcam.render.photos import restore_photos
 from lightning_gradcam.render.sheet import Sheet
 
@@ -39,7 +39,7 @@ def draw(explanation: Explanation, layer: str, probe: Probe, data: Scenes) -> to
     """Draw a figure of all methods at one layer, ``(3, height, width)`` uint8."""
     names = [key.removeprefix(f"{layer}/") for key in explanation.evidence]
     photos, _ = restore_photos(probe.images, PIXELS)
-    sheet = Sheet.from_probe(probe, photos, data.classes, arrangement=arrange_with_names(names, photos))
+    sheet = Sheet.from_probe(probe, photos, data.classes)
     rows = [
         MapRow(name, explanation.evidence[f"{layer}/{name}"], explanation.map_status[f"{layer}/{name}"])
         for name in names
@@ -58,7 +58,7 @@ def draw_pixels(model: nn.Module, probe: Probe, data: Scenes, layer: str) -> tor
     names = ["gradcam", *AT_PIXELS]
     explanation = explain(model, probe, layers=layer, method=names, target="label")
     photos, _ = restore_photos(probe.images, PIXELS)
-    sheet = Sheet.from_probe(probe, photos, data.classes, arrangement=arrange_with_names(names, photos))
+    sheet = Sheet.from_probe(probe, photos, data.classes)
     keys = {name: next(key for key in explanation.evidence if key.endswith(f"/{name}")) for name in names}
     rows = [MapRow(name, explanation.evidence[key], explanation.map_status[key]) for name, key in keys.items()]
     return draw_rows(sheet, rows, explanation.logits, Heading("input pixels · for the label"))

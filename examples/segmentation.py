@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 from lightning_gradcam import Normalization, Probe, explain
 from lightning_gradcam.loggers import to_image
 from lightning_gradcam.render.legend import Heading
-from lightning_gradcam.render.multi_map_sheet import MapRow, arrange_with_names, draw_rows
+from lightning_gradcam.render.multi_map_sheet import MapRow, draw_rows
 from lightning_gradcam.render.photos import restore_photos
 from lightning_gradcam.render.sheet import Sheet
 
@@ -109,7 +109,7 @@ def draw(model: nn.Module, probe: Probe) -> Tensor:
     # The gradient of the scores of some pixels varies over the map, so do not average it as Grad-CAM does.
     explanation = explain(model, probe, layers=list(layers), target="label", method="hirescam")
     photos, _ = restore_photos(probe.images, PIXELS)
-    sheet = Sheet.from_probe(probe, photos, CLASSES, arrangement=arrange_with_names(list(layers.values()), photos))
+    sheet = Sheet.from_probe(probe, photos, CLASSES)
     if explanation.region is not None and explanation.classes is not None:
         sheet = sheet.with_region(explanation.region, explanation.classes)
     rows = [MapRow(name, explanation.evidence[layer], explanation.map_status[layer]) for layer, name in layers.items()]

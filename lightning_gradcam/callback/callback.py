@@ -79,6 +79,8 @@ class GradCAMCallback(AnyCallback):
             fields, or ``"stretch"``, spread evenly, as other libraries place them.
         film: The number of snapshots in the film, a figure of the whole run with one column per snapshot, drawn when
             training ends; 0 for no film.
+        curves: The curves that loggers get: ``"main"``, the drift of the first layer, the overhead, and those of an
+            attack or a baseline; or ``"all"``, which callbacks can monitor in any case.
         tag: The prefix of all names in the logger; two callbacks need two tags.
         save_probe: Whether checkpoints hold the ``"images"``, or their ``"hash"`` if they are large or private.
         on_error: ``"warn"`` disables explanations with one warning if the model cannot be explained; ``"raise"``
@@ -114,6 +116,7 @@ class GradCAMCallback(AnyCallback):
         interpolation: Literal["bilinear", "nearest", "bicubic"] = "bilinear",
         placement: Literal["receptive_field", "stretch"] = "receptive_field",
         film: int = 8,
+        curves: Literal["main", "all"] = "main",
         tag: str = "gradcam",
         save_probe: Literal["images", "hash"] = "images",
         on_error: Literal["warn", "raise"] = "warn",
@@ -141,6 +144,7 @@ class GradCAMCallback(AnyCallback):
                 baseline=baseline,
                 every_n_epochs=every_n_epochs,
                 max_overhead=max_overhead,
+                curves=curves,
                 tag=tag.strip("/") if isinstance(tag, str) else tag,
                 on_error=on_error,
             )

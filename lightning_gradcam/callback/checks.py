@@ -20,11 +20,16 @@ def check_class_names(class_names: Sequence[str] | None, classes: int | None) ->
 
 
 def check_normalization(pixels: Normalization | None, channels: int) -> None:
-    """Raise a ValueError if a normalization does not have one mean for all channels or one for each."""
+    """Raise a ValueError if a normalization does not have the channels of the images."""
     if pixels is not None and len(pixels.mean) not in (1, channels):
         raise ValueError(
             f"Expected a mean and std in `pixels` for each of {channels} channels, or one for all, but got "
             f"{len(pixels.mean)}."
+        )
+    if pixels is not None and pixels.bands is not None and max(pixels.bands) >= channels:
+        raise ValueError(
+            f"Expected `bands` in `pixels` from 0 to {channels - 1}, since images have {channels} channels, but got "
+            f"{pixels.bands}."
         )
 
 

@@ -53,6 +53,7 @@ class CallbackConfig:
         baseline: A baseline, or its file, that determines what is explained; see `with_baseline`.
         every_n_epochs: The number of epochs between snapshots.
         max_overhead: The fraction of the time that snapshots may take, in (0, 1); None for any.
+        curves: Which curves loggers get.
         tag: The prefix of all names in the logger.
         on_error: Whether a failure of the explanations is a warning or an exception.
         baseline_maps: The baseline's maps by key, to compare with; set by `with_baseline`.
@@ -80,6 +81,7 @@ class CallbackConfig:
     baseline: str | os.PathLike[str] | Baseline | None = None
     every_n_epochs: int = 1
     max_overhead: float | None = None
+    curves: Literal["main", "all"] = "main"
     tag: str = "gradcam"
     on_error: Literal["warn", "raise"] = "warn"
     baseline_maps: Mapping[str, Tensor] = field(default_factory=dict)
@@ -202,6 +204,7 @@ VALIDATORS: Sequence[tuple[str, Validator]] = (
             "Expected `max_overhead` to be None or a fraction between 0 and 1",
         ),
     ),
+    ("curves", require_choice("curves", "main", "all")),
     ("tag", require_type("tag", str)),
     ("tag", require(lambda tag: bool(tag.strip("/")), "Expected a `tag` of at least one character")),
     ("on_error", require_choice("on_error", "warn", "raise")),

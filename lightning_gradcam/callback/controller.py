@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_gradcam.callback.config import CallbackConfig
 from lightning_gradcam.callback.failure_guard import FailureGuard
+from lightning_gradcam.callback.figure_tags import FILM, assign_tags
 from lightning_gradcam.callback.import_paths import import_rule
 from lightning_gradcam.callback.patience import find_short_patience
 from lightning_gradcam.callback.schedule import SnapshotSchedule
@@ -45,7 +46,7 @@ class FitController:
         self.guard = FailureGuard(config, ranks, self.warn_once)
         self.session = ProbeSession(config, ranks, self.warn_once)
         self.schedule = SnapshotSchedule(config.every_n_epochs, config.max_overhead)
-        self.logger = SnapshotLogger(config.tag, ranks, self.warn_once)
+        self.logger = SnapshotLogger(config.tag, ranks, self.warn_once, config.curves)
         self.checkpoint: Mapping[str, Any] | None = None
         self.explained_at: int | None = None
         self.logged_at: int | None = None
@@ -179,8 +180,9 @@ class FitController:
         with self.guard.catch(), trainer.profiler.profile(f"[GradCAMCallback]{self.config.tag}.snapshot"):
             with self.schedule.measure_time(monitor.probe.images.device):
                 snapshot = monitor.take_snapshot(module, moment)
+                tags = assign_tags(snapshot.figures)
                 for key, figure in snapshot.figures.items():
-                    self.logger.log_figure(trainer, key, figure, step)
+                    self.logger.log_figure(trainer, tags[key], figure, step)
             self.logger.record(snapshot.numbers, self.schedule.overhead, step)
             self.warn_once(self.schedule.warning, *monitor.find_problems(snapshot))
             self.warn_once.warn_on_this_rank(monitor.sharded_explainer.memory_warning)
@@ -195,7 +197,7 @@ class FitController:
         with self.guard.catch():
             film = self.monitor.draw_film() if self.monitor else None
             if film is not None:
-                self.logger.log_figure(trainer, "film", film, self.logger.step)
+                self.logger.log_figure(trainer, FILM, film, self.logger.step)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to explain the same images and continue the curves."""

@@ -31,8 +31,14 @@ from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.monitor.distributed import Ranks
 from lightning_gradcam.monitor.monitor import ProbeMonitor, resolve_target
 from lightning_gradcam.monitor.sharding import ShardedExplainer
+from lightning_gradcam.probe.band_info import find_bands
 from lightning_gradcam.probe.collector import drop_foreign_labels, select_labels
-from lightning_gradcam.probe.dataset_info import find_class_names, find_normalization, find_num_classes
+from lightning_gradcam.probe.dataset_info import (
+    find_class_names,
+    find_model_normalization,
+    find_normalization,
+    find_num_classes,
+)
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.targets import TARGETS
@@ -152,7 +158,9 @@ class ProbeSession:
         if self.probe_source.is_collecting:
             probe, label_warning = self._resolve_labels(probe, explainer.output_kind)
         target = self._resolve_target(probe, explainer, [explainer.note, label_warning])
-        self.monitor = self.ranks.run_on_all_ranks(lambda: self._build_monitor(probe, explainer, target, data_sources))
+        self.monitor = self.ranks.run_on_all_ranks(
+            lambda: self._build_monitor(probe, explainer, target, [*data_sources], module)
+        )
         self.warn_once(explainer.note, label_warning)
         self._warn_about_size()
         if checkpoint is not None:
@@ -218,9 +226,9 @@ class ProbeSession:
         return resolve_target(self.config.target, probe, explainer)
 
     def _build_monitor(
-        self, probe: Probe, explainer: Explainer, target: Target, data_sources: Sequence[Any]
+        self, probe: Probe, explainer: Explainer, target: Target, data_sources: Sequence[Any], module: nn.Module
     ) -> ProbeMonitor:
-        probe = self._resolve_normalization(probe, data_sources)
+        probe = self._resolve_normalization(probe, data_sources, module)
         class_names = self._resolve_class_names(explainer, data_sources)
         attack = self._resolve_attack(probe)
         check_probe(probe, explainer, attack is not None)
@@ -229,20 +237,32 @@ class ProbeSession:
             probe,
             ShardedExplainer(explainer, self.ranks, Chunks(self.config.chunk)),
             target,
-            self.config.display,
+            replace(self.config.display, bands=self._find_bands(probe, data_sources)),
             class_names=class_names,
             draws=self.ranks.is_rank_zero,
             attack=attack,
             baseline_maps=self.config.baseline_maps,
         )
 
-    def _resolve_normalization(self, probe: Probe, data_sources: Sequence[Any]) -> Probe:
-        """Return the probe with the user's normalization, else its own, else the one found in the data."""
+    def _find_bands(self, probe: Probe, data_sources: Sequence[Any]) -> tuple[int, ...] | None:
+        """Return the channels of red, green and blue, if the data names them and the user has not chosen any."""
+        if probe.pixels is not None and probe.pixels.bands is not None:
+            return None
+        bands, path = find_bands(data_sources, probe.images.shape[1])
+        if bands is not None:
+            self.add_source("bands", f"channels {', '.join(map(str, bands))} are red, green and blue, found in {path}")
+        return bands
+
+    def _resolve_normalization(self, probe: Probe, data_sources: Sequence[Any], module: nn.Module) -> Probe:
+        """Return the probe with the user's normalization, else its own, else that of the data, else of the model."""
         if self.config.normalization is not None:
             return replace(probe, pixels=self.config.normalization)
         if probe.pixels is not None:
             return probe
         normalization, path = find_normalization(data_sources)
+        if normalization is None:
+            normalization, path = find_model_normalization(module, probe.images)
+            path += ", the model's configuration, which fits the images; no transform was found"
         if normalization is None:
             return probe
         check_normalization(normalization, probe.images.shape[1])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from lightning_gradcam.callback.figure_tags import CHOICES
 from lightning_gradcam.callback.run_files import RunFiles
 from lightning_gradcam.callback.trainer import find_monitored_names
 from lightning_gradcam.callback.warn_once import WarnOnce
 from lightning_gradcam.loggers import log_image, log_numbers, log_text, sanitize_tag
 from lightning_gradcam.monitor.distributed import Ranks
-from lightning_gradcam.stability.drift import is_comparison, select_logged
+from lightning_gradcam.stability.drift import MAIN_CURVES, is_comparison, select_logged
 
 
 class SnapshotLogger:
@@ -22,10 +23,11 @@ class SnapshotLogger:
         tag: The prefix of all names.
         ranks: The processes of the run.
         warn_once: Takes the warnings of loggers that fail.
+        curves: Which curves loggers get: ``"main"`` or ``"all"``. Callbacks can monitor all of them in both cases.
     """
 
-    def __init__(self, tag: str, ranks: Ranks, warn_once: WarnOnce) -> None:
-        self.tag, self.ranks, self.warn_once = tag, ranks, warn_once
+    def __init__(self, tag: str, ranks: Ranks, warn_once: WarnOnce, curves: Literal["main", "all"] = "main") -> None:
+        self.tag, self.ranks, self.warn_once, self.curves = tag, ranks, warn_once, curves
         self.values: dict[str, Tensor | float] = {}
         self.step = 0
         self._run_files: RunFiles | None = None
@@ -51,15 +53,14 @@ class SnapshotLogger:
     def log_summary(self, trainer: Any, lines: Mapping[str, str], step: int) -> None:
         """Log a table of settings on rank zero."""
         if self.ranks.is_rank_zero:
-            self.warn_once(*log_text(trainer.loggers, f"{self.tag}/choices", lines, step))
+            self.warn_once(*log_text(trainer.loggers, f"{self.tag}/{CHOICES}", lines, step))
 
     def select_values(self, trainer: Any, has_snapshot: bool, gave_up: bool) -> Mapping[str, Tensor | float]:
         """Return what to log at the end of an epoch: all numbers after a snapshot, else those that are monitored.
 
         A monitored value that is missing would end the run, so it is always included, even if explanations fail.
         """
-        prefix = f"{self.tag}/"
-        monitored = {name.removeprefix(prefix) for name in find_monitored_names(trainer) if name.startswith(prefix)}
+        monitored = self._find_monitored(trainer)
         values = self._broadcast(select_logged(self.values, monitored, has_snapshot, gave_up))
         for name in sorted(values.keys() - self.values.keys()) if has_snapshot else ():
             if not is_comparison(name):  # those come with the second snapshot
@@ -68,6 +69,16 @@ class SnapshotLogger:
                     f"{values[name]}."
                 )
         return values
+
+    def _find_monitored(self, trainer: Any) -> set[str]:
+        """Return the names of this callback's curves that other callbacks monitor."""
+        prefix = f"{self.tag}/"
+        return {name.removeprefix(prefix) for name in find_monitored_names(trainer) if name.startswith(prefix)}
+
+    def _select_shown(self, trainer: Any, values: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
+        """Return the curves that loggers get: the main ones and those that are monitored, or all."""
+        shown = MAIN_CURVES | self._find_monitored(trainer)
+        return {name: value for name, value in values.items() if self.curves == "all" or name in shown}
 
     def _broadcast(self, values: Mapping[str, Tensor | float]) -> Mapping[str, Tensor | float]:
         """Return rank zero's values: monitors that see other values decide differently, and the run hangs."""
@@ -83,21 +94,27 @@ class SnapshotLogger:
             self.log_directly(trainer)
         if getattr(trainer, "barebones", False):  # where `log` only warns
             return
-        # All ranks have the same values. Lightning requires a reduction: "max" returns them, a mean would round.
-        module.log_dict(  # type: ignore[operator]  # a LightningModule
-            self._add_prefix(values),
-            on_step=False,
-            on_epoch=True,
-            batch_size=1,
-            sync_dist=self.ranks.count > 1,
-            reduce_fx="max",
-        )
+        shown = self._select_shown(trainer, values)
+        hidden = {name: value for name, value in values.items() if name not in shown}
+        for group, has_logger in ((shown, True), (hidden, False)):
+            # All ranks have the same values. Lightning requires a reduction: "max" returns them, a mean would round.
+            module.log_dict(  # type: ignore[operator]  # a LightningModule
+                self._add_prefix(group),
+                logger=has_logger,
+                on_step=False,
+                on_epoch=True,
+                batch_size=1,
+                sync_dist=self.ranks.count > 1,
+                reduce_fx="max",
+            )
 
     def log_directly(self, trainer: Any) -> None:
-        """Log to the loggers, in hooks where Lightning does not allow `log`."""
+        """Log to the loggers, in hooks where Lightning does not allow `log`; files get all curves."""
         if self.ranks.is_rank_zero:
-            values = {name: float(value) for name, value in self.values.items()}
-            self.warn_once(*log_numbers(self._find_loggers(trainer), self._add_prefix(values), self.step))
+            shown = self._select_shown(trainer, self.values) if trainer.loggers else self.values
+            values = {name: float(value) for name, value in shown.items()}
+            if values:
+                self.warn_once(*log_numbers(self._find_loggers(trainer), self._add_prefix(values), self.step))
 
     def _add_prefix(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {f"{self.tag}/{name}": value for name, value in values.items()}

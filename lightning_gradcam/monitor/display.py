@@ -20,9 +20,11 @@ class DisplayConfig:
             evidence of any snapshot so far. A number: all maps from 0 to that number.
         film: The number of snapshots in the film of the run; 0 for no film.
         interpolation: How maps are enlarged, see `Explanation.heatmaps`.
+        bands: The channels to show as red, green and blue, if the normalization does not say.
     """
 
     colormap: str = "inferno"
     scale: Scale = "image"
     film: int = 8
     interpolation: Interpolation = "bilinear"
+    bands: tuple[int, ...] | None = None

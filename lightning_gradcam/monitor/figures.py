@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,16 +15,17 @@ from lightning_gradcam.explainer.map_status import MapStatus
 from lightning_gradcam.methods.resolve import describe_target
 from lightning_gradcam.monitor.adversarial import AttackedExplanation
 from lightning_gradcam.monitor.display import DisplayConfig
-from lightning_gradcam.probe.probe import Probe
+from lightning_gradcam.probe.probe import Probe, restore_pixels
 from lightning_gradcam.probe.types import Target
 from lightning_gradcam.render.attack_sheet import AttackSheet
 from lightning_gradcam.render.canvas import restore_images
 from lightning_gradcam.render.filmstrip import Film, Frame
 from lightning_gradcam.render.legend import Heading
-from lightning_gradcam.render.multi_map_sheet import MapRow, arrange_with_names, draw_rows
+from lightning_gradcam.render.multi_map_sheet import MapRow, draw_rows
+from lightning_gradcam.render.photos import to_rgb
 from lightning_gradcam.render.sheet import Sheet
 from lightning_gradcam.stability import spearman
-from lightning_gradcam.targets import split_target, target_name
+from lightning_gradcam.targets import target_name
 from lightning_gradcam.targets.embeddings import compares_images
 
 
@@ -42,13 +42,6 @@ class Caption:
     moment: str
     measured: Mapping[str, Tensor]
     is_first: bool = False
-
-
-def name_rows(explainer: Explainer, target: Target, probe: Probe) -> list[str]:
-    """Return the names of an image's overlays, by method, score and side, as far as there are several of each."""
-    methods = list(explainer.methods) if len(explainer.methods) > 1 else [""]
-    sides = ["image", REFERENCE] if compares_images(target, probe) else [""]
-    return ["/".join(filter(None, names)) for names in product(methods, split_target(target), sides)]
 
 
 class FigureBuilder:
@@ -75,25 +68,25 @@ class FigureBuilder:
         self.probe, self.class_names, self.display = probe, class_names, display
         self._methods, self._of_target = explainer.methods, describe_target(explainer.methods, target_name(target))
         self._score_word = str(getattr(target, "score_word", "score"))
-        self.photos, self.note = restore_images(probe.images, probe.pixels)
+        self.photos, self.note = restore_images(probe.images, probe.pixels, display.bands)
+        self._bands = display.bands if probe.pixels is None or probe.pixels.bands is None else probe.pixels.bands
         self.film = Film(max(display.film, 2))
         self.attack_sheet: AttackSheet | None = None
         if is_attacked and len(probe.size) == 2:
+            photos = to_rgb(restore_pixels(probe).float().clamp(0, 1), self._bands)
             self.attack_sheet = AttackSheet.from_probe(
-                probe, self.photos, class_names, display.colormap, display.interpolation
+                probe, photos, class_names, display.colormap, display.interpolation
             )
-        row_names = name_rows(explainer, target, probe)
-        self._arrangement = arrange_with_names(row_names, self.photos) if len(row_names) > 1 else None
         self.sheet = self._build_sheet(self.photos)
         self.references: Sheet | None = None
         if compares_images(target, probe) and probe.references is not None:
-            self.references = self._build_sheet(restore_images(probe.references, probe.pixels)[0])
+            self.references = self._build_sheet(restore_images(probe.references, probe.pixels, display.bands)[0])
         self._largest: dict[str, Tensor] = {}
 
     def _build_sheet(self, photos: Tensor) -> Sheet:
         colormap, interpolation = self.display.colormap, self.display.interpolation
         return Sheet.from_probe(
-            self.probe, photos, self.class_names, colormap, self._arrangement, interpolation, self._score_word
+            self.probe, photos, self.class_names, colormap, interpolation=interpolation, score_word=self._score_word
         )
 
     def draw(
@@ -128,8 +121,7 @@ class FigureBuilder:
         attacked: AttackedExplanation,
     ) -> Tensor:
         """Draw one map of the clean and of the attacked images."""
-        normalization = self.probe.pixels
-        images = attacked.images if normalization is None else normalization.restore(attacked.images)
+        images = to_rgb(restore_pixels(replace(self.probe, images=attacked.images)), self._bands)
         return sheet.draw(
             (explanation, attacked.explanation),
             key,
@@ -175,21 +167,22 @@ class FigureBuilder:
         is_degenerate = (map_status > 0) & (map_status != MapStatus.NO_LABEL)
         facts: list[str | Tensor]
         if caption.is_first:
-            facts = [font.encode_uncached(f"{caption.moment} · first snapshot")]
+            facts = [font.encode_uncached(caption.moment), " · first snapshot"]
         else:
             suffix = "" if keys[0] == next(iter(explanation.evidence)) else f"/{keys[0]}"
             drift, error = caption.measured[f"drift{suffix}"], caption.measured[f"drift_error{suffix}"]
             facts = [
-                font.encode_uncached(f"{caption.moment} · drift "),
+                font.encode_uncached(caption.moment),
+                " · drift ",
                 font.encode_number(drift, 1, 2),
                 " ± ",
                 font.encode_number(error, 1, 2),
             ]
         if explanation.region is not None and explanation.region.ndim == 3:
             facts.append(" · outlined: the pixels of the class")
-        counts = font.encode([f" · {i} of {len(map_status)} maps degenerate" for i in range(len(map_status) + 1)])
+        counts = font.encode([f"{i} of {len(map_status)} maps degenerate" for i in range(len(map_status) + 1)])
         # Indexing with a number on the device would wait for it; `index_select` does not.
-        facts.append(counts.index_select(0, is_degenerate.sum().reshape(1))[0])
+        facts += [" · ", counts.index_select(0, is_degenerate.sum().reshape(1))[0]]
         return facts
 
     def _write_title(self, explanation: Explanation, key: str, row_name: str = "") -> str:

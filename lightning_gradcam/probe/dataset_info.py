@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_gradcam.probe.normalization import Normalization
 
-_TRANSFORM_NAMES = re.compile(r"transform|norm|preproc|augment|compose", re.IGNORECASE)
+_TRANSFORM_NAMES = re.compile(r"transform|norm|proc|aug|compose|extractor", re.IGNORECASE)
 """Names of attributes that may hold transforms."""
 
 _MAX_DEPTH = 12
@@ -24,10 +24,10 @@ _MAX_ELEMENTS = 64
 
 
 def find_normalization(holders: Sequence[Any]) -> tuple[Normalization | None, str]:
-    """Find the first ``Normalize`` in datasets or datamodules; return its values and its location.
+    """Find the first normalization in datasets or datamodules; return its values and its location.
 
-    Those of torchvision (both versions), albumentations and kornia are supported, also inside of ``Compose`` and
-    wrapped datasets.
+    Supported are the ``Normalize`` of torchvision (both versions), albumentations and kornia, torchvision's presets
+    and the image processors of transformers, also inside of ``Compose`` and wrapped datasets.
 
     >>> class Data:
     ...     def __init__(self):
@@ -37,7 +37,7 @@ def find_normalization(holders: Sequence[Any]) -> tuple[Normalization | None, st
     (Normalization(mean=(0.5,), std=(0.25,)), 'Data.transform')
     """
     for holder in holders:
-        for item, path in _walk_datasets_and_transforms(holder):
+        for item, path in walk_datasets_and_transforms(holder):
             normalization = _read_normalization(item)
             if normalization is not None:
                 return normalization, path
@@ -47,9 +47,9 @@ def find_normalization(holders: Sequence[Any]) -> tuple[Normalization | None, st
 def find_class_names(holders: Sequence[Any]) -> tuple[list[str] | None, str]:
     """Find the first ``classes`` or ``class_names`` in datasets or datamodules; return the names and their location."""
     for holder in holders:
-        for item, path in _walk_datasets_and_transforms(holder):
+        for item, path in walk_datasets_and_transforms(holder):
             for attribute in ("classes", "class_names"):
-                names = getattr(type(item), attribute, None) or _get_attributes(item).get(attribute)
+                names = get_attribute(item, attribute)
                 if isinstance(names, (list, tuple)) and names and all(isinstance(n, str) for n in names):
                     return list(names), f"{path}.{attribute}"
     return None, ""
@@ -67,17 +67,60 @@ def find_datasets(loaders: Any) -> list[Any]:
     return [] if dataset is None else [dataset]
 
 
+def find_model_normalization(model: nn.Module, images: Tensor) -> tuple[Normalization | None, str]:
+    """Find the normalization that a model was trained with, if it gives pixels in [0, 1]; return its location, too.
+
+    This is weaker evidence than a transform: the data may not follow it. Supported are the configurations of timm
+    (``pretrained_cfg``), and image processors that a module holds. (Waits for the device if there is one.)
+
+    Args:
+        model: The model.
+        images: ``(N, C, *spatial)`` its inputs, which must be negative somewhere.
+    """
+    for name, module in model.named_modules():
+        for attribute, value in _get_attributes(module).items():
+            is_config = attribute in ("pretrained_cfg", "default_cfg")
+            values = value if isinstance(value, Mapping) else _get_attributes(value)
+            keys = ("mean", "std") if is_config else ("image_mean", "image_std")
+            normalization = _parse_statistics(values, *keys)
+            if normalization is not None and normalization.fits(images):
+                return normalization, ".".join(filter(None, (type(model).__name__, name, attribute)))
+    return None, ""
+
+
 def _read_normalization(item: Any) -> Normalization | None:
-    """Read the values of a ``Normalize``; None if the object is not one, or has unusual values."""
-    if type(item).__name__ != "Normalize":
+    """Read the values of a transform that normalizes; None if the object is not one, or has unusual values."""
+    values = _get_attributes(item)
+    if {"image_mean", "image_std"} <= values.keys():  # an image processor of transformers
+        return _parse_statistics(values, "image_mean", "image_std") if values.get("do_normalize", True) else None
+    is_preset = {"mean", "std", "crop_size"} <= values.keys() or {"mean", "std", "resize_size"} <= values.keys()
+    if type(item).__name__ != "Normalize" and not is_preset:
         return None
-    values = vars(item) if hasattr(item, "mean") else getattr(item, "flags", None)  # kornia's are in `flags`
-    if not isinstance(values, Mapping) or not {"mean", "std"} <= values.keys():
+    if "mean" not in values:  # kornia's augmentation keeps them in `flags`, and its function in buffers
+        flags = values.get("flags")
+        values = flags if isinstance(flags, Mapping) else getattr(item, "_buffers", {})
+    return _parse_statistics(values, "mean", "std")
+
+
+def _parse_statistics(values: Mapping[str, Any], mean_key: str, std_key: str) -> Normalization | None:
+    """Return the normalization with a mean and std of a mapping; None if it lacks them or they are unusual."""
+    if values.get(mean_key) is None or values.get(std_key) is None:
         return None
-    mean, std = (torch.as_tensor(values[key], dtype=torch.float64).flatten().tolist() for key in ("mean", "std"))
-    if len(mean) != len(std) or not all(s > 0 for s in std):
+    try:
+        mean, std = (
+            torch.as_tensor(values[key], dtype=torch.float64).flatten().tolist() for key in (mean_key, std_key)
+        )
+    except (TypeError, ValueError, RuntimeError):  # other things than numbers
+        return None
+    if not mean or len(mean) != len(std) or not all(s > 0 for s in std):
         return None
     return Normalization(tuple(mean), tuple(std))
+
+
+def get_attribute(item: Any, name: str) -> Any:
+    """Return an attribute of an object or its class without calling a property."""
+    value = _get_attributes(item).get(name)
+    return value if value is not None else next((vars(c)[name] for c in type(item).__mro__ if name in vars(c)), None)
 
 
 def _get_attributes(item: Any) -> Mapping[str, Any]:
@@ -85,7 +128,7 @@ def _get_attributes(item: Any) -> Mapping[str, Any]:
     return attributes
 
 
-def _walk_datasets_and_transforms(holder: Any) -> Iterator[tuple[Any, str]]:
+def walk_datasets_and_transforms(holder: Any) -> Iterator[tuple[Any, str]]:
     """Yield an object and the datasets and transforms inside of it with their paths, the outermost first."""
     return _walk(holder, type(holder).__name__, _MAX_DEPTH, set())
 
@@ -122,7 +165,7 @@ def find_num_classes(holders: Sequence[Any]) -> int | None:
     if names is not None:
         return len(names)
     for holder in holders:
-        for item, _ in _walk_datasets_and_transforms(holder):
+        for item, _ in walk_datasets_and_transforms(holder):
             count = getattr(type(item), "num_classes", None) or _get_attributes(item).get("num_classes")
             if isinstance(count, int) and count > 1:
                 return count

@@ -198,7 +198,10 @@ class Probe:
             if not name.startswith("extras[")
         }
         extras = {name: pack(values.cpu()) for name, values in self.extras.items()}
-        pixels = None if self.pixels is None else {"mean": self.pixels.mean, "std": self.pixels.std}
+        pixels: dict[str, Any] | None = None
+        if self.pixels is not None:
+            pixels = {"mean": self.pixels.mean, "std": self.pixels.std}
+            pixels |= {} if self.pixels.bands is None else {"bands": self.pixels.bands}
         axes = {} if self.axes == CHANNELS_FIRST else {"axes": self.axes}
         return {**state, "extras": extras, "pixels": pixels, **axes}
 

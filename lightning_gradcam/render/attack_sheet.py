@@ -16,19 +16,18 @@ from lightning_gradcam.render.arrangement import GAP, SEAM, WIDTH, Arrangement, 
 from lightning_gradcam.render.captions import Captions
 from lightning_gradcam.render.colors import FAINT, blend_changes, to_bytes, to_gray
 from lightning_gradcam.render.font import Font
-from lightning_gradcam.render.legend import Heading, draw_header, draw_line, stack_parts
+from lightning_gradcam.render.legend import Heading, draw_header, draw_text, stack_parts
 from lightning_gradcam.render.photos import Photos, to_rgb
 from lightning_gradcam.render.sheet import Sheet
-from lightning_gradcam.render.tiles import TileStyle, draw_grid, fit_tiles, join_tiles
+from lightning_gradcam.render.tiles import TileStyle, center_tiles, draw_grid, fit_tiles, join_tiles
 from lightning_gradcam.targets.logits import predictions
 from lightning_gradcam.utils.interpolation import Interpolation
 
 ExplanationPair: TypeAlias = tuple[Explanation, Explanation]
 """The explanations of the clean and of the attacked images."""
 
-_MAX_SINGLE_COLUMN = 8  # up to this many images are below one another, with large tiles
-_MAX_TILE_WIDTH = 150
 _TILES_PER_IMAGE = 6
+_TILE_WIDTH = (WIDTH - 2 * GAP - 2 * GAP - 3 * SEAM) // _TILES_PER_IMAGE
 _COLUMN_LEGEND = "each image: clean | attacked | how the map changed (red more, blue less), and what was added, "
 
 
@@ -59,12 +58,11 @@ class AttackSheet:
             colormap: A matplotlib colormap.
             interpolation: How maps are enlarged.
         """
-        columns = 1 if len(probe) <= _MAX_SINGLE_COLUMN else 2
-        available = (WIDTH - GAP) // columns - GAP - 3 * SEAM - 2 * GAP
-        size = scale_tile((photos.shape[-2], photos.shape[-1]), min(available // _TILES_PER_IMAGE, _MAX_TILE_WIDTH))
-        sheet = Sheet.from_probe(probe, photos, names, colormap, Arrangement(columns, size), interpolation)
-        caption_width = 2 * sheet.image_tiles.shape[-1] + SEAM
-        return AttackSheet(sheet, Captions.from_names(names, probe.classes, sheet.font, caption_width), photos)
+        size = scale_tile((photos.shape[-2], photos.shape[-1]), _TILE_WIDTH)
+        arrangement = Arrangement(1, size, width=_TILE_WIDTH)
+        sheet = Sheet.from_probe(probe, photos, names, colormap, arrangement, interpolation)
+        captions = Captions.from_names(names, probe.classes, sheet.font, 2 * _TILE_WIDTH + SEAM)
+        return AttackSheet(sheet, captions, photos)
 
     @torch.no_grad()
     def draw(
@@ -93,16 +91,14 @@ class AttackSheet:
         sheet = self.sheet
         grid, gain = self._draw_grid(explanations, key, pixels, similarity, scale)
         last_color = sheet.describe_last_color(explanations[0].evidence[key])
-        footer = sheet.draw_footer(grid.shape[-1], scale, last_color)
-        width = footer.shape[-1]
         column_legend: list[str | Tensor] = [_COLUMN_LEGEND, sheet.font.encode_number(gain, 2, 0), " times"]
         return stack_parts(
             [
-                draw_header(heading, sheet.font, sheet.bold, width),
-                draw_line(self._describe_attack(explanations, key, similarity), sheet.font, width),
+                draw_header(heading, sheet.font, sheet.bold, WIDTH),
+                draw_text(self._describe_attack(explanations, key, similarity), sheet.font, WIDTH),
                 grid,
-                draw_line(column_legend, sheet.font, width, ink=FAINT),
-                footer,
+                draw_text(column_legend, sheet.font, WIDTH, ink=FAINT),
+                sheet.draw_footer(WIDTH, scale, last_color),
             ]
         )
 
@@ -112,7 +108,7 @@ class AttackSheet:
         """Draw the tiles and captions of all images, and return the amplification of the noise, too."""
         (clean, attacked), sheet = explanations, self.sheet
         attacked_photos = to_rgb(pixels.detach().float().clamp(0, 1))
-        style = TileStyle(_get_tile_size(sheet), 1, sheet.canvas.color_table, sheet.font)
+        style = TileStyle(sheet.tile_size, 1, sheet.canvas.color_table, sheet.font, _TILE_WIDTH)
         attacked_sheet = replace(sheet, canvas=Photos.from_images(attacked_photos, style))
         noise, gain = self._draw_noise(attacked_photos)
         centers = clean.centers.get(key)
@@ -140,18 +136,19 @@ class AttackSheet:
         has_moved, status = _compare_predictions(explanations), explanations[1].map_status[key]
 
         def encode_count(mask: Tensor, noun: str) -> Tensor:
-            texts = font.encode([f" · {i} of {count} {noun}" for i in range(count + 1)])
+            texts = font.encode([f"{i} of {count} {noun}" for i in range(count + 1)])
             return texts.index_select(0, mask.sum().reshape(1))[0]
 
         means = [similarity.nanmean(), similarity.masked_fill(has_moved, torch.nan).nanmean()]
         mean, mean_where_held = (_encode_signed(font, value[None])[0] for value in means)
         return [
-            "attack",
+            "attack · ",
             encode_count(has_moved, "predictions moved"),
             " · maps agree ",
             mean,
             ", where the prediction held ",
             mean_where_held,
+            " · ",
             encode_count(status > 0, "maps degenerate"),
         ]
 
@@ -163,12 +160,12 @@ class AttackSheet:
         """
         noise = attacked_photos - self.photos
         gain = (0.5 / noise.abs().max().clamp_min(1e-3)).floor().clamp_min(1)
-        tiles = fit_tiles((0.5 + gain * noise).clamp(0, 1), _get_tile_size(self.sheet))
-        return to_bytes(tiles * 255), gain
+        tiles = fit_tiles((0.5 + gain * noise).clamp(0, 1), self.sheet.tile_size)
+        return center_tiles(to_bytes(tiles * 255), _TILE_WIDTH), gain
 
     def _draw_map_change(self, explanations: ExplanationPair, key: str, scale: Tensor | None) -> Tensor:
         """Draw the attacked heatmap minus the clean one over the clean photo, ``(N, 3, h, w)`` uint8."""
-        sheet, size = self.sheet, _get_tile_size(self.sheet)
+        sheet, size = self.sheet, self.sheet.tile_size
         clean, attacked = (
             to_heatmaps(
                 sheet.reduce_evidence(explanation.evidence[key], scale),
@@ -180,7 +177,8 @@ class AttackSheet:
             )
             for explanation in explanations
         )
-        return blend_changes(to_gray(sheet.image_tiles.float() / 255), attacked - clean)
+        gray = to_gray(fit_tiles(self.photos, size))
+        return center_tiles(blend_changes(gray, attacked - clean), _TILE_WIDTH)
 
     def _draw_prediction(self, explanation: Explanation, side: str) -> Tensor:
         """Draw the caption of a photo and its map: the label or ``side``, and the prediction."""
@@ -188,8 +186,8 @@ class AttackSheet:
         first_line = captions.font.encode([side], captions.characters).expand(len(self.photos), -1)
         if side == "clean" and captions.labels is not None:
             first_line = captions.encode_labels(captions.labels)
-        second_line, is_right = captions.encode_predictions(explanation.logits)
-        return captions.draw_lines([first_line, second_line], is_right)
+        lines, is_right = captions.encode_predictions(explanation.logits)
+        return captions.draw_lines([first_line, *lines], is_right)
 
     def _draw_effect(self, explanations: ExplanationPair, similarity: Tensor) -> Tensor:
         """Draw the caption of the change: the effect on the prediction, and the agreement of the maps.
@@ -200,7 +198,7 @@ class AttackSheet:
         is_right = captions.check_predictions(predictions(explanations[0].logits)[1])
         is_fooled = has_moved if is_right is None else has_moved & is_right
         effects = captions.font.encode(["prediction held", "prediction moved", "fooled"], captions.characters)
-        prefix = captions.font.encode(["maps agree "])[0].expand(len(has_moved), -1)
+        prefix = captions.font.encode(["maps agree"])[0].expand(len(has_moved), -1)
         second_line = torch.cat([prefix, _encode_signed(captions.font, similarity)], 1)
         return captions.draw_lines([effects[has_moved.long() + is_fooled.long()], second_line], ~has_moved)
 
@@ -215,7 +213,3 @@ def _encode_signed(font: Font, values: Tensor) -> Tensor:
     """Encode numbers from -1 to 1 with two decimals, ``(N, 5)`` codes; "–" for numbers that are not finite."""
     sign = font.encode(["-", " "])[(~(values < 0)).long()]
     return torch.cat([sign, font.encode_number(torch.where(values < 0, -values, values), 1, 2)], 1)
-
-
-def _get_tile_size(sheet: Sheet) -> tuple[int, int]:
-    return sheet.image_tiles.shape[-2], sheet.image_tiles.shape[-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol, TypeAlias
 
 from torch import Tensor
@@ -70,19 +70,22 @@ CANVAS_TYPES: Mapping[int, CanvasType] = {1: Signals, 2: Photos, 3: Volumes}
 """Canvas types by the number of spatial dimensions."""
 
 
-def restore_images(images: Tensor, pixels: Normalization | None = None) -> tuple[Tensor, str]:
+def restore_images(
+    images: Tensor, pixels: Normalization | None = None, bands: Sequence[int] | None = None
+) -> tuple[Tensor, str]:
     """Convert model inputs to images that a canvas can draw. (Waits for the device.)
 
     Args:
         images: ``(N, C, *spatial)``.
         pixels: The normalization of the images, to be inverted.
+        bands: The channels to show as red, green and blue, see `restore_photos`.
 
     Returns:
         The restored images ``(N, C, *spatial)`` and a description of the conversion.
     """
     if images.ndim == 3:
         return restore_signals(images)  # rescales each channel, so the normalization makes no difference
-    return (restore_photos if images.ndim == 4 else restore_volumes)(images, pixels)
+    return (restore_photos if images.ndim == 4 else restore_volumes)(images, pixels, bands)
 
 
 def find_canvas_type(images: Tensor) -> CanvasType:

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_gradcam.render.class_names import fit_names
 from lightning_gradcam.render.colors import INK, PAPER, make_color
 from lightning_gradcam.render.font import Font, paint
 from lightning_gradcam.targets.logits import predictions, probabilities
+
+_PERCENTAGE = 7  # characters of a mark, a percentage and spaces
+_WIDE = 14  # characters of a line for names of any length with their percentages
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,22 @@ class Captions:
         multilabel: bool = False,
         score_word: str = "score",
     ) -> Captions:
-        """Build captions from class names, truncated to leave room for a mark, a percentage and spaces."""
+        """Build captions from class names, truncated to leave room for a mark, a space and, if wide, a percentage."""
         characters = _count_characters(width, font)
-        codes = font.encode(list(names), max(characters - 7, 1))
+        is_short = max(map(font.count_cells, names), default=0) <= characters - _PERCENTAGE
+        room = max(characters - (_PERCENTAGE if is_short or characters >= _WIDE else 2), 1)
+        codes = font.encode(fit_names(names, font, room), room)
         return Captions(font, codes, labels, width, multilabel, score_word=score_word)
 
     @property
     def characters(self) -> int:
         """Number of characters in a line."""
         return _count_characters(self.width, self.font)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a name and its percentage fit into one line; otherwise the percentage is below the name."""
+        return self.name_codes.shape[1] <= self.characters - _PERCENTAGE
 
     def draw(self, logits: Tensor, *, scores: Tensor | None = None, with_label: bool = True) -> Tensor:
         """Draw the label and, below it, the prediction, the class of the region or the score of each image.
@@ -66,16 +77,17 @@ class Captions:
         Returns:
             ``(N, 3, height, width)`` uint8; the height is 0 if there is nothing to write.
         """
-        lines, is_right = [], None
+        lines: list[Tensor] = []
+        is_right = None
         if self.labels is not None and with_label:
             lines.append(self.encode_labels(self.labels))
         if logits.shape[1]:
-            line, is_right = self.encode_predictions(logits)
-            lines.append(line)
+            predicted, is_right = self.encode_predictions(logits)
+            lines += predicted
         elif self.region_classes is not None:
             lines.append(self.encode_labels(self.region_classes, "class"))
         elif scores is not None:
-            lines.append(self.encode_scores(scores))
+            lines += self.encode_scores(scores)
         if not lines:
             return torch.empty(len(logits), 3, 0, self.width, dtype=torch.uint8, device=logits.device)
         return self.draw_lines(lines, is_right)
@@ -98,15 +110,18 @@ class Captions:
         return None if self.labels is None else classes == self.labels
 
     def encode_labels(self, classes: Tensor, noun: str = "label") -> Tensor:
-        """Encode classes ``(N,)`` as ``label pine``: ``(N, ...)`` codes."""
+        """Encode classes ``(N,)`` as ``label pine``, or as ``pine`` where lines are short: ``(N, ...)`` codes."""
+        if not self.is_wide:
+            return self._select_names(classes)
         word = self.font.encode([f"{noun} "])[0].expand(len(classes), -1)
         return torch.cat([word, self._select_names(classes)], 1)
 
-    def encode_predictions(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+    def encode_predictions(self, logits: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """Encode the predictions of logits ``(N, K)`` as ``✓ pine   98%``, without a mark if there are no labels.
 
         Returns:
-            ``(N, ...)`` codes, and ``(N,)`` bool: whether each prediction is right, None without labels.
+            One or two lines of ``(N, ...)`` codes, and ``(N,)`` bool: whether each prediction is right, None without
+            labels.
         """
         confidence, classes = predictions(logits, self.multilabel)
         is_right = self.check_predictions(classes)
@@ -115,25 +130,39 @@ class Captions:
         if is_right is not None:
             mark = torch.where(is_right[:, None], self._repeat("✓", count), self._repeat("✗", count))
         name = torch.where(classes[:, None] < 0, 0, self._select_names(classes))
-        space, percentage = self._repeat(" ", count), self.font.encode_number(confidence * 100, 3, 0)
-        return torch.cat([mark, space, name, space, percentage, self._repeat("%", count)], 1), is_right
+        return self._add_percentage(torch.cat([mark, self._repeat(" ", count), name], 1), confidence), is_right
 
-    def encode_probabilities(self, logits: Tensor, classes: Tensor) -> Tensor:
-        """Encode classes ``(N,)`` and their probabilities as ``  oak     1%``: ``(N, ...)`` codes, blank for -1."""
+    def encode_probabilities(self, logits: Tensor, classes: Tensor) -> list[Tensor]:
+        """Encode classes ``(N,)`` and their probabilities as ``  oak     1%``, blank for -1.
+
+        Returns:
+            One or two lines of ``(N, ...)`` codes.
+        """
         indices = classes.clamp_min(0)
         confidence = probabilities(logits, self.multilabel).gather(1, indices[:, None])[:, 0]
-        space, percent = self._repeat(" ", len(logits)), self._repeat("%", len(logits))
-        percentage = self.font.encode_number(confidence * 100, 3, 0)
-        line = torch.cat([space, space, self.name_codes[indices], space, percentage, percent], 1)
-        return torch.where(classes[:, None] < 0, 0, line)
+        name = torch.cat([self._repeat("  ", len(logits)), self.name_codes[indices]], 1)
+        return [torch.where(classes[:, None] < 0, 0, line) for line in self._add_percentage(name, confidence)]
 
-    def encode_scores(self, scores: Tensor) -> Tensor:
-        """Encode scores ``(N,)`` as ``score  -0.83``: ``(N, ...)`` codes, with up to three digits before the point."""
-        word, space = self._repeat(f"{self.score_word} ", len(scores)), self._repeat(" ", len(scores))
+    def encode_scores(self, scores: Tensor) -> list[Tensor]:
+        """Encode scores ``(N,)`` as ``score  -0.83``, with up to three digits before the point.
+
+        Returns:
+            One or two lines of ``(N, ...)`` codes.
+        """
         sign, magnitude = self.font.encode(["-", " "])[(~(scores < 0)).long()], scores.abs()
-        small = torch.cat([space, sign, self.font.encode_number(magnitude, 1, 2)], 1)
+        small = torch.cat([self._repeat(" ", len(scores)), sign, self.font.encode_number(magnitude, 1, 2)], 1)
         large = torch.cat([sign, self.font.encode_number(magnitude, 3, 1)], 1)
-        return torch.cat([word, torch.where(magnitude[:, None] < 9.995, small, large)], 1)
+        number = torch.where(magnitude[:, None] < 9.995, small, large)
+        room = self.characters - len(self.score_word) - number.shape[1]
+        word = self._repeat(self.score_word + " " * (room > 0), len(scores))
+        return [word, number] if room < 0 else [torch.cat([word, number], 1)]
+
+    def _add_percentage(self, name: Tensor, fraction: Tensor) -> list[Tensor]:
+        """Add a percentage after names ``(N, characters)``, or at the right of the next line."""
+        percentage = torch.cat([self.font.encode_number(fraction * 100, 3, 0), self._repeat("%", len(name))], 1)
+        if self.is_wide:
+            return [torch.cat([name, self._repeat(" ", len(name)), percentage], 1)]
+        return [name, torch.cat([self._repeat(" " * max(self.characters - 4, 0), len(name)), percentage], 1)]
 
     def _select_names(self, classes: Tensor) -> Tensor:
         return self.name_codes[classes.clamp(0, len(self.name_codes) - 1)]

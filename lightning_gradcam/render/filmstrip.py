@@ -1,4 +1,4 @@
-"""Filmstrip: the figure of a whole run, one column per snapshot and one row per image."""
+"""Filmstrip: the figure of a whole run, one column per snapshot and one row per image, in strips below one another."""
 
 from __future__ import annotations
 
@@ -21,12 +21,10 @@ from lightning_gradcam.render.tiles import draw_grid, pad_to_height
 from lightning_gradcam.utils.cell_centers import CellCenters
 from lightning_gradcam.utils.interpolation import Interpolation
 
-MAX_IMAGES = 10
-"""Rows of the figure."""
+MAX_IMAGES = 8
+"""Rows of a strip."""
 
-_MAX_LABEL_LENGTH = 13  # characters of the column of labels
-_MAX_TILE_WIDTH = 128
-_CHARACTER_WIDTH = 7  # pixels, as wide as the font is
+_MAX_FRAMES = 4  # snapshots of a strip, next to the images
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ class Film:
         scale: Tensor | None,
         interpolation: Interpolation = "bilinear",
     ) -> Tensor:
-        """Draw up to ten images, of as many classes as possible.
+        """Draw up to eight images, of as many classes as possible, next to up to four snapshots per strip.
 
         Args:
             probe: The images and their labels.
@@ -123,24 +121,29 @@ class Film:
             ``(3, height, width)`` uint8.
         """
         frames, indices = self.select_frames(), _choose_images(probe)
-        label_length = 0 if probe.classes is None else min(max(map(len, names)), _MAX_LABEL_LENGTH)
-        columns = len(frames) + 1
-        width = (WIDTH - label_length * _CHARACTER_WIDTH - 3 * GAP) // columns - GAP
-        size = scale_tile(find_canvas_type(images).measure_view(images)[:2], min(width, _MAX_TILE_WIDTH))
-        arrangement = Arrangement(columns, size)
+        columns = min(len(frames), _MAX_FRAMES) + 1
+        width = (WIDTH - GAP) // columns - GAP
+        size = scale_tile(find_canvas_type(images).measure_view(images)[:2], width)
+        arrangement = Arrangement(columns, size, width=width)
         sheet = Sheet.from_probe(probe[indices], images[indices], names, colormap, arrangement, interpolation)
         sheet = sheet.freeze_view(frames[-1].evidence[indices], self.centers)
-
-        columns_of_tiles = [self._draw_frame(sheet, frame, indices, scale) for frame in frames]
-        tiles = pad_to_height([sheet.image_tiles, *columns_of_tiles])
-        grid = draw_grid(torch.stack(tiles, dim=1).flatten(0, 1), columns)
-        column_names = _draw_column_names(sheet, [sheet.canvas.noun, *(frame.name for frame in frames)])
-        body = torch.cat([column_names, grid], dim=1)
-        if label_length:
-            label_codes = sheet.font.encode(list(names), label_length)
-            labels = _draw_labels(sheet, label_codes, tiles[0].shape[2], column_names.shape[1])
-            body = torch.cat([labels, body], dim=2)
+        strips = [frames[i : i + columns - 1] for i in range(0, len(frames), columns - 1)]
+        body = torch.cat([self._draw_strip(sheet, strip, indices, scale) for strip in strips], dim=1)
         return sheet.add_legend(body, Heading(title), scale, sheet.describe_last_color(frames[-1].evidence))
+
+    def _draw_strip(
+        self, sheet: Sheet, frames: Sequence[Frame], indices: Sequence[int], scale: Tensor | None
+    ) -> Tensor:
+        """Draw the images and some snapshots as columns below their names, ``(3, h, w)`` uint8."""
+        captions, image_tiles = sheet.captions, sheet.image_tiles
+        if captions.labels is not None:
+            labels = captions.draw_lines([captions.encode_labels(captions.labels)])
+            image_tiles = torch.cat([image_tiles, labels], dim=2)
+        tiles = pad_to_height([image_tiles, *(self._draw_frame(sheet, frame, indices, scale) for frame in frames)])
+        tiles += [torch.full_like(tiles[0], PAPER[0])] * (sheet.columns - len(tiles))
+        grid = draw_grid(torch.stack(tiles, dim=1).flatten(0, 1), sheet.columns)
+        names = [sheet.canvas.noun, *(frame.name for frame in frames)]
+        return torch.cat([_draw_column_names(sheet, names), grid], dim=1)
 
     def _draw_frame(self, sheet: Sheet, frame: Frame, indices: Sequence[int], scale: Tensor | None) -> Tensor:
         """Draw the overlays and predictions of one snapshot, ``(n, 3, h, w)`` uint8."""
@@ -156,18 +159,10 @@ def _choose_images(probe: Probe) -> list[int]:
 
 
 def _draw_column_names(sheet: Sheet, names: Sequence[str]) -> Tensor:
-    """Draw the names of the columns above the grid, ``(3, h, w)`` uint8."""
-    coverage = sheet.font.draw(sheet.font.encode(list(names), sheet.captions.characters))
-    coverage = F.pad(coverage, (GAP, sheet.captions.width - coverage.shape[-1]))
-    return F.pad(paint(torch.cat(list(coverage), dim=1), INK, PAPER), (0, GAP, 0, 0), value=PAPER[0])
-
-
-def _draw_labels(sheet: Sheet, label_codes: Tensor, cell_height: int, above: int) -> Tensor:
-    """Draw the labels at the left of the grid, ``(3, h, w)`` uint8, at the middles of the images."""
-    labels = sheet.captions.labels
-    assert labels is not None
-    coverage = sheet.font.draw(label_codes[labels.clamp(0, len(label_codes) - 1)])
-    top = (sheet.image_tiles.shape[-2] - coverage.shape[-2]) // 2
-    coverage = F.pad(coverage, (GAP, GAP, top, cell_height + GAP - top - coverage.shape[-2]))
-    coverage = F.pad(torch.cat(list(coverage)), (0, 0, above, GAP))
-    return paint(coverage, INK, PAPER)
+    """Draw the names of the columns above the grid, ``(3, h, w)`` uint8, each as wide as its column and a gap."""
+    width = sheet.captions.width + GAP
+    coverage = sheet.font.draw(sheet.font.encode(list(names), width // sheet.font.width))
+    coverage = F.pad(coverage, (0, width - coverage.shape[-1]))
+    line = F.pad(torch.cat(list(coverage), dim=1), (GAP, 0, GAP, 0))
+    missing = sheet.columns * width + GAP - line.shape[-1]
+    return paint(F.pad(line, (0, missing)), INK, PAPER)

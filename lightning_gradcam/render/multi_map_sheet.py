@@ -1,4 +1,4 @@
-"""Figure of several maps of each image: the image once, and below it one overlay per method, score or side."""
+"""Figure of several maps of each image: the image once, and below it one named overlay per method, score or side."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
-from lightning_gradcam.render.arrangement import GAP, SEAM, WIDTH, Arrangement, arrange
-from lightning_gradcam.render.canvas import find_canvas_type
+from lightning_gradcam.render.arrangement import GAP, SEAM, WIDTH
 from lightning_gradcam.render.colors import INK, PAPER
-from lightning_gradcam.render.font import paint
+from lightning_gradcam.render.font import Font, paint
 from lightning_gradcam.render.legend import Heading
 from lightning_gradcam.render.sheet import Sheet
 from lightning_gradcam.render.tiles import draw_grid, join_tiles
@@ -23,9 +22,6 @@ from lightning_gradcam.utils.cell_centers import CellCenters
 
 BEST = "best"
 """The name next to the prediction if rows above it explain other classes."""
-
-_MAX_NAME_LENGTH = 24
-_CHARACTER_WIDTH = 7  # pixels, as wide as the font is
 
 
 @dataclass(frozen=True)
@@ -52,17 +48,10 @@ class MapRow:
 
 
 class _Block(NamedTuple):
-    """One drawn row of a cell: ``(N, 3, h, w)`` uint8, and the row of pixels at the middle of its overlay."""
+    """One drawn row of a cell: ``(N, 3, h, w)`` uint8, with room for its name above its overlay."""
 
     tiles: Tensor
-    middle: int
-
-
-def arrange_with_names(names: Sequence[str], images: Tensor) -> Arrangement:
-    """Arrange images ``(N, C, *spatial)`` as `arrange` does, with room for names of rows at the left."""
-    margin = min(max(map(len, names)), _MAX_NAME_LENGTH) * _CHARACTER_WIDTH + 2 * GAP
-    height, width, views = find_canvas_type(images).measure_view(images)
-    return arrange(len(images), (height, width), views, WIDTH - margin)
+    name_top: int
 
 
 @torch.no_grad()
@@ -78,7 +67,7 @@ def draw_rows(
     """Draw the figure.
 
     Args:
-        sheet: Prepared with `arrange_with_names`.
+        sheet: The images.
         rows: From top to bottom.
         logits: ``(N, K)``.
         heading: The text at the top.
@@ -90,18 +79,20 @@ def draw_rows(
     """
     view = sheet.freeze_view(_average_heatmaps(rows), rows[0].centers)
     blocks = [_draw_block(view, row, logits) for row in rows]
+    names = [row.name for row in rows]
     captions = view.captions.draw(logits, scores=scores)
-    cells = torch.cat([view.image_tiles, *(block.tiles for block in blocks), captions], dim=2)
-    grid = draw_grid(cells, sheet.columns)
-
-    heights = [block.tiles.shape[2] for block in blocks]
-    tops = accumulate(heights[:-1], initial=view.image_tiles.shape[2])
-    names, middles = [row.name for row in rows], [top + block.middle for top, block in zip(tops, blocks, strict=True)]
     if logits.shape[1] and any(row.classes is not None for row in rows):
         # Without a name, the prediction would look like one more of the explained classes.
-        names, middles = [*names, BEST], [*middles, cells.shape[2] - 1 - sheet.font.height // 2]
-    body = torch.cat([_draw_names(sheet, names, middles, cells.shape[2], grid.shape[1]), grid], dim=2)
-
+        names.append(BEST)
+        blocks.append(_Block(_add_room(captions, view.font.height), 0))
+    elif captions.shape[2]:
+        blocks.append(_Block(captions, 0))
+    cells = torch.cat([view.image_tiles, *(block.tiles for block in blocks)], dim=2)
+    grid = draw_grid(cells, sheet.columns)
+    body = F.pad(grid, (0, max(WIDTH - grid.shape[2], 0)), value=PAPER[0])
+    tops = accumulate((block.tiles.shape[2] for block in blocks), initial=view.image_tiles.shape[2])
+    for name, block, top in zip(names, blocks, tops, strict=False):
+        _write_name(body, sheet.font, name, top + block.name_top, cells.shape[2])
     last_color = "the most of its method in all snapshots" if has_row_scales else _describe_last_color(view, rows)
     return sheet.add_legend(body, heading, None if has_row_scales else rows[0].scale, last_color)
 
@@ -111,12 +102,18 @@ def _draw_block(view: Sheet, row: MapRow, logits: Tensor) -> _Block:
     row_view = view if row.sheet is None else row.sheet.freeze_view(row.evidence, row.centers)
     overlays = row_view.draw_overlays(row.evidence, row.map_status, row.scale, row.centers)
     tiles = [overlays] if row.sheet is None else [row_view.image_tiles, overlays]
+    tiles[-1] = _add_room(overlays, view.font.height)
     block = F.pad(join_tiles(tiles, SEAM, dim=2), (0, 0, SEAM, 0), value=PAPER[0])
-    middle = block.shape[2] - overlays.shape[2] + overlays.shape[2] // 2
+    name_top = block.shape[2] - tiles[-1].shape[2]
     if row.classes is not None:
-        captions = view.captions.draw_lines([view.captions.encode_probabilities(logits, row.classes)])
+        captions = view.captions.draw_lines(view.captions.encode_probabilities(logits, row.classes))
         block = torch.cat([block, captions], dim=2)
-    return _Block(block, middle)
+    return _Block(block, name_top)
+
+
+def _add_room(tiles: Tensor, height: int) -> Tensor:
+    """Add room for a name above tiles ``(N, 3, h, w)``."""
+    return F.pad(tiles, (0, 0, height, 0), value=PAPER[0])
 
 
 def _average_heatmaps(rows: Sequence[MapRow]) -> Tensor:
@@ -133,12 +130,8 @@ def _describe_last_color(sheet: Sheet, rows: Sequence[MapRow]) -> str:
     return f"the most in this image, or {descriptions[0]}"
 
 
-def _draw_names(sheet: Sheet, names: Sequence[str], middles: Sequence[int], cell_height: int, height: int) -> Tensor:
-    """Draw the names at the middles of their rows, ``(3, height, width)`` uint8, once for every line of the grid."""
-    coverage = sheet.font.draw(sheet.font.encode(list(names), min(max(map(len, names)), _MAX_NAME_LENGTH)))
-    column = coverage.new_zeros(cell_height + GAP, coverage.shape[2] + 2 * GAP)
-    for name, middle in zip(coverage, middles, strict=True):
-        top = GAP + middle - len(name) // 2
-        column[top : top + len(name), GAP:-GAP] = name[: max(len(column) - top, 0)]
-    columns = column.repeat(height // (cell_height + GAP), 1)
-    return paint(F.pad(columns, (0, 0, 0, height - columns.shape[0])), INK, PAPER)
+def _write_name(body: Tensor, font: Font, name: str, top: int, cell_height: int) -> None:
+    """Write a name over a row of overlays, in each line of the grid ``(3, h, w)``, which is modified."""
+    text = paint(font.draw(font.encode([name], (body.shape[2] - 2 * GAP) // font.width)[0]), INK, PAPER)
+    for line_top in range(GAP + top, body.shape[1], cell_height + GAP):
+        body[:, line_top : line_top + font.height, GAP : GAP + text.shape[2]] = text

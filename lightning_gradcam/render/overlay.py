@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_gradcam.probe.image_loading import ImageLike, to_pixels
-from lightning_gradcam.render.colors import ColorTable, blend_heatmaps, to_gray
+from lightning_gradcam.render.colors import STRENGTH, ColorTable, blend_heatmaps, to_gray
 from lightning_gradcam.render.photos import to_rgb
 from lightning_gradcam.utils.interpolation import resize
 
@@ -44,20 +44,20 @@ def overlay(
 def overlay(
     image: ImageLike,
     heatmap: Tensor | np.ndarray[Any, Any],
-    alpha: float = 0.8,
+    alpha: float = STRENGTH,
     colormap: str = "inferno",
     as_pil: bool = False,
 ) -> Any:
     """Draw a heatmap over an image, in the colors of this package's figures.
 
-    The image becomes gray, so that color means evidence and nothing else. The more evidence, the more opaque its
-    color, which takes its shade from the image, so that the object stays visible.
+    The image becomes gray, so that color means evidence and nothing else. Evidence adds the same color to dark and to
+    bright pixels, so that it looks the same on both, and the object stays visible under it.
 
     Args:
         image: A tensor ``(C, H, W)`` or an array ``(H, W, C)`` or ``(H, W)``, of uint8 or of floats in [0, 1]; a PIL
             image; or the path of a file.
         heatmap: ``(h, w)`` in [0, 1], as `Explanation.heatmaps` returns it, resized to the image.
-        alpha: The opacity of the most evidence, from 0 (invisible) to 1.
+        alpha: The strength of the color of the most evidence, from 0 (invisible) to 1.
         colormap: A matplotlib colormap.
         as_pil: Whether to return a PIL image.
 
@@ -71,7 +71,7 @@ def overlay(
     Example:
         >>> blended = overlay(np.full((4, 6, 3), 255, np.uint8), np.array([[0.0, 1.0]]))
         >>> blended.shape, blended[0, 0].tolist(), blended[0, 5].tolist()
-        ((4, 6, 3), [217, 217, 217], [255, 255, 185])
+        ((4, 6, 3), [131, 131, 131], [240, 243, 157])
     """
     if not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
         raise ValueError(f"Expected `alpha` from 0 to 1, but got {alpha!r}.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,13 +11,15 @@ import torch
 from torch import Tensor
 
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
-from lightning_gradcam.probe.normalization import Normalization
+from lightning_gradcam.probe.normalization import TOLERANCE, Normalization, find_range
 from lightning_gradcam.render.colors import ColorTable, blend_heatmaps, to_bytes, to_gray
-from lightning_gradcam.render.tiles import FixedView, TileStyle, fit_tiles
+from lightning_gradcam.render.tiles import FixedView, TileStyle, center_tiles, fit_tiles
 from lightning_gradcam.utils.cell_centers import CellCenters
 from lightning_gradcam.utils.interpolation import Interpolation
 
-_TOLERANCE = 0.02  # of the range: decoders and resizing overshoot a little
+_MARGIN = 0.01  # the part of the pixels that are black, and of those that are white, where images are stretched
+_MAX_SAMPLES = 1 << 17  # pixels of an image whose percentiles are computed
+_MAX_VALUES = 4  # numbers of a normalization that a note lists
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,13 @@ class Photos(FixedView):
         image_tiles: ``(N, 3, h, w)`` uint8.
         gray: ``(N, 1, h, w)`` the same in gray in [0, 1], under the evidence.
         color_table: Colors of evidence.
+        width: Width of the tiles, if the images are narrower.
     """
 
     image_tiles: Tensor
     gray: Tensor
     color_table: ColorTable
+    width: int = 0
     noun: ClassVar[str] = "image"
     footnote: ClassVar[str] = ""
 
@@ -43,7 +49,8 @@ class Photos(FixedView):
     def from_images(photos: Tensor, style: TileStyle) -> Photos:
         """Draw photos ``(N, 3, H, W)`` in [0, 1]."""
         tiles = fit_tiles(photos, style.size)
-        return Photos(to_bytes(tiles * 255), to_gray(tiles), style.color_table)
+        image_tiles = center_tiles(to_bytes(tiles * 255), style.width)
+        return Photos(image_tiles, to_gray(tiles), style.color_table, style.width)
 
     @property
     def message_row(self) -> int:
@@ -59,17 +66,25 @@ class Photos(FixedView):
         centers: CellCenters | None = None,
     ) -> Tensor:
         """Draw the photos in gray and their evidence in color, ``(N, 3, h, w)`` uint8."""
-        size = (self.image_tiles.shape[-2], self.image_tiles.shape[-1])
+        size = (self.gray.shape[-2], self.gray.shape[-1])
         heatmaps = to_heatmaps(evidence, map_status, size, scale, interpolation, centers)
-        return blend_heatmaps(self.gray, heatmaps, self.color_table)
+        return center_tiles(blend_heatmaps(self.gray, heatmaps, self.color_table), self.width)
 
 
-def restore_photos(images: Tensor, pixels: Normalization | None = None) -> tuple[Tensor, str]:
+def restore_photos(
+    images: Tensor, pixels: Normalization | None = None, bands: Sequence[int] | None = None
+) -> tuple[Tensor, str]:
     """Convert images ``(N, C, H, W)`` to RGB ``(N, 3, H, W)`` in [0, 1]. (Waits for the device.)
 
-    With a normalization that fits, colors are true. Otherwise images in [0, 1] or 0..255 are shown unchanged, and any
-    other range is stretched to [0, 1], jointly for all images. Channels are shown as their mean unless there are one or
-    three.
+    With a normalization that fits, colors are true. Otherwise images in [0, 1] or 0..255 are shown unchanged, and each
+    image of another range, such as Hounsfield units or reflectances, is stretched from its 1st to its 99th percentile,
+    so that a few extreme pixels, as those of metal, do not hide all others.
+
+    Args:
+        images: ``(N, C, H, W)``.
+        pixels: Their normalization; its ``bands`` come before ``bands``.
+        bands: The channels to show as red, green and blue, or as gray. By default the mean of the channels is shown,
+            stretched as well, unless there are one or three.
 
     Returns:
         The photos and a description of the conversion.
@@ -78,50 +93,95 @@ def restore_photos(images: Tensor, pixels: Normalization | None = None) -> tuple
     'images lie in [0, 1] and are shown as they are'
     """
     images = images.detach().float().nan_to_num(0, 0, 0)
-    notes = []
-    if pixels is not None and len(pixels.mean) in (1, images.shape[1]):
-        denormalized = pixels.restore(images)
-        low, high = _find_range(denormalized)
-        statistics = f"mean {_format_values(pixels.mean)} and std {_format_values(pixels.std)}"
-        if low >= -_TOLERANCE and high <= 1 + _TOLERANCE:
-            notes.append(f"colors restored with {statistics}")
-            return _convert_to_rgb(denormalized.clamp(0, 1), notes)
-        notes.append(
-            f"the normalization with {statistics} gives {low:.3g} to {high:.3g} instead of [0, 1] and is not used"
-        )
-    elif pixels is not None:
-        notes.append(f"the normalization has {len(pixels.mean)} channels, the images have {images.shape[1]}")
-    low, high = _find_range(images)
-    if low >= 0 and high <= 1:
+    restored, notes = _undo_normalization(images, pixels)
+    bands = pixels.bands if pixels is not None and pixels.bands is not None else bands
+    low, high = find_range(restored)
+    if low >= -TOLERANCE and high <= 1 + TOLERANCE and restored is not images:
+        restored = restored.clamp(0, 1)
+    elif low >= 0 and high <= 1:
         notes.append("images lie in [0, 1] and are shown as they are")
-        return _convert_to_rgb(images, notes)
-    if low >= 0 and 1 < high <= 255 and high > 2:
+    elif low >= 0 and 2 < high <= 255:
         notes.append("images lie in 0..255 and are shown as they are")
-        return _convert_to_rgb(images / 255, notes)
-    notes.append(
-        f"images lie in {low:.3g} to {high:.3g}: stretched, so colors and contrast are not true (pass `pixels=` with "
-        "their mean and std)"
-    )
-    return _convert_to_rgb((images - low) / max(high - low, 1e-12), notes)
+        restored = restored / 255
+    else:
+        return _stretch_photos(restored, bands, notes, f"images lie in {low:.3g} to {high:.3g}")
+    channels = images.shape[1]
+    if channels not in (1, 3) and bands is None:
+        return _stretch_photos(restored, bands, notes)
+    if bands is not None:
+        notes.append(_describe_bands(bands))
+    return to_rgb(restored, bands), "; ".join(notes)
 
 
-def to_rgb(images: Tensor) -> Tensor:
-    """Convert ``(N, C, H, W)`` to ``(N, 3, H, W)``: gray, the mean of the channels, unless there are three."""
+def to_rgb(images: Tensor, bands: Sequence[int] | None = None) -> Tensor:
+    """Convert ``(N, C, H, W)`` to ``(N, 3, H, W)``: the bands, or the mean of the channels unless there are three."""
+    if bands is not None:
+        images = images[:, list(bands)]
     return (images if images.shape[1] == 3 else images.mean(1, keepdim=True)).expand(-1, 3, -1, -1)
 
 
-def _convert_to_rgb(images: Tensor, notes: list[str]) -> tuple[Tensor, str]:
-    """Return the images as RGB and the joined notes."""
-    channels = images.shape[1]
-    if channels not in (1, 3):
-        notes = [*notes, f"the {channels} channels are shown as their mean"]
-    return to_rgb(images), "; ".join(notes)
+def stretch_each(photos: Tensor) -> Tensor:
+    """Scale each photo ``(N, C, H, W)`` to [0, 1], from its 1st to its 99th percentile over all channels.
+
+    Where these are the same, from its lowest to its highest value.
+
+    >>> stretch_each(torch.cat([torch.linspace(0, 10, 199), torch.tensor([9e9])]).reshape(1, 1, 10, 20)).mean() > 0.4
+    tensor(True)
+    """
+    flat = photos.flatten(1)
+    ordered = flat[:, :: math.ceil(flat.shape[1] / _MAX_SAMPLES)].sort(1).values
+    last = ordered.shape[1] - 1
+    low, high = ordered[:, round(_MARGIN * last)], ordered[:, round((1 - _MARGIN) * last)]
+    lowest, highest = flat.amin(1), flat.amax(1)
+    is_flat = high - low <= 1e-6 * (highest - lowest)
+    low, high = (torch.where(is_flat, a, b)[:, None, None, None] for a, b in ((lowest, low), (highest, high)))
+    return ((photos - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
 
 
-def _find_range(images: Tensor) -> tuple[float, float]:
-    low, high = torch.stack(images.aminmax()).tolist()
-    return low, high
+def _undo_normalization(images: Tensor, pixels: Normalization | None) -> tuple[Tensor, list[str]]:
+    """Return pixels, or the images themselves if the normalization does not fit, and notes about it.
+
+    Pixels in [0, 1] fit, and raw values such as bytes and reflectances, which are hardly negative and go beyond 100.
+    """
+    if pixels is None or pixels.is_identity:
+        return images, []
+    if len(pixels.mean) not in (1, images.shape[1]):
+        return images, [f"the normalization has {len(pixels.mean)} channels, the images have {images.shape[1]}"]
+    restored = pixels.restore(images)
+    low, high = find_range(restored)
+    statistics = f"mean {_format_values(pixels.mean)} and std {_format_values(pixels.std)}"
+    if (low >= -TOLERANCE and high <= 1 + TOLERANCE) or (high > 100 and low >= -TOLERANCE * high):
+        return restored, [f"colors restored with {statistics}"]
+    return images, [
+        f"the normalization with {statistics} gives {low:.3g} to {high:.3g} instead of [0, 1] and is not used"
+    ]
+
+
+def _stretch_photos(
+    images: Tensor, bands: Sequence[int] | None, notes: list[str], values: str = ""
+) -> tuple[Tensor, str]:
+    """Return the images as RGB, each one stretched, and the joined notes."""
+    channels, notes = images.shape[1], list(notes)
+    if bands is not None:
+        notes.append(_describe_bands(bands))
+    elif channels not in (1, 3):
+        notes.append(
+            f"the {channels} channels are shown as their mean (pass `pixels=Normalization(mean, std, bands=(2, 1, 0))` "
+            "with those that are red, green and blue)"
+        )
+    stretched = "each stretched from its 1st to its 99th percentile"
+    if values and not any(note.startswith("colors restored") for note in notes):
+        stretched += ", so colors and contrast are not true (pass `pixels=` with their mean and std)"
+    notes.append(f"{values}: {stretched}" if values else f"images are {stretched}")
+    return stretch_each(to_rgb(images, bands)), "; ".join(notes)
+
+
+def _describe_bands(bands: Sequence[int]) -> str:
+    if len(bands) == 1:
+        return f"channel {bands[0]} is shown as gray"
+    return f"channels {', '.join(map(str, bands))} are shown as red, green and blue"
 
 
 def _format_values(values: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{v:.3g}" for v in values) + ")"
+    shown = [f"{v:.3g}" for v in values[:_MAX_VALUES]]
+    return "(" + ", ".join([*shown, "…"] if len(values) > _MAX_VALUES else shown) + ")"

@@ -9,11 +9,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.utils import make_grid
 
 from lightning_gradcam.explainer.map_status import MapStatus
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.render.arrangement import GAP, SEAM, Arrangement, arrange
+from lightning_gradcam.render.arrangement import SEAM, WIDTH, Arrangement, arrange
 from lightning_gradcam.render.canvas import Canvas, find_canvas_type
 from lightning_gradcam.render.captions import Captions
 from lightning_gradcam.render.colors import INK, PAPER, ColorTable
@@ -21,7 +20,7 @@ from lightning_gradcam.render.font import Font, paint
 from lightning_gradcam.render.legend import Heading, draw_footer, draw_header, stack_parts
 from lightning_gradcam.render.outline import draw_outline
 from lightning_gradcam.render.pixel_maps import PEAK_DESCRIPTION, to_drawable
-from lightning_gradcam.render.tiles import TileStyle, join_tiles
+from lightning_gradcam.render.tiles import TileStyle, draw_grid, join_tiles
 from lightning_gradcam.utils.cell_centers import CellCenters
 from lightning_gradcam.utils.interpolation import Interpolation
 
@@ -37,6 +36,7 @@ class Sheet:
         columns: Images per row.
         interpolation: How maps are enlarged.
         image_size: Spatial dimensions of the images; maps as fine as them are drawn by `to_drawable`.
+        tile_size: Height and width of one drawn view.
         region: ``(N, *spatial)`` bool, the explained pixels of segmentation models.
     """
 
@@ -46,6 +46,7 @@ class Sheet:
     columns: int
     interpolation: Interpolation = "bilinear"
     image_size: tuple[int, ...] = ()
+    tile_size: tuple[int, int] = (1, 1)
     region: Tensor | None = None
 
     @staticmethod
@@ -71,9 +72,10 @@ class Sheet:
         """
         canvas_type = find_canvas_type(images)
         height, width, max_views = canvas_type.measure_view(images)
-        columns, size, views = arrangement or arrange(len(probe), (height, width), max_views)
+        arrangement = arrangement or arrange(len(probe), (height, width), max_views)
         font = Font.load(names, device=images.device)
-        style = TileStyle(size, views, ColorTable.from_colormap(colormap, images.device), font)
+        color_table = ColorTable.from_colormap(colormap, images.device)
+        style = TileStyle(arrangement.size, arrangement.views, color_table, font, arrangement.width)
         canvas = canvas_type.from_images(images, style)
         return Sheet(
             canvas=canvas,
@@ -81,14 +83,15 @@ class Sheet:
                 names,
                 probe.classes,
                 font,
-                canvas.image_tiles.shape[-1],
+                arrangement.cell_width,
                 multilabel=probe.multilabel,
                 score_word=score_word,
             ),
-            bold=Font.load(names, device=images.device, bold=True),
-            columns=columns,
+            bold=Font.load(device=images.device, bold=True),
+            columns=arrangement.columns,
             interpolation=interpolation,
             image_size=probe.size,
+            tile_size=arrangement.size,
         )
 
     @property
@@ -139,14 +142,13 @@ class Sheet:
             centers: Centers of the cells in the image; None if they cover it evenly.
 
         Returns:
-            ``(3, height, width)`` uint8 on the probe's device, at most 1024 pixels wide.
+            ``(3, height, width)`` uint8 on the probe's device, `WIDTH` pixels wide.
         """
         view = self.freeze_view(evidence, centers)
         overlays = view.draw_overlays(evidence, map_status, scale, centers)
         tiles = join_tiles([view.image_tiles, overlays], SEAM, dim=2)
         cells = torch.cat([tiles, self.captions.draw(logits, scores=scores)], dim=2)
-        grid = make_grid(cells, nrow=self.columns, padding=GAP, pad_value=PAPER[0])
-        return self.add_legend(grid, heading, scale, self.describe_last_color(evidence))
+        return self.add_legend(draw_grid(cells, self.columns), heading, scale, self.describe_last_color(evidence))
 
     def draw_overlays(
         self, evidence: Tensor, map_status: Tensor, scale: Tensor | None = None, centers: CellCenters | None = None
@@ -155,7 +157,9 @@ class Sheet:
         reduced = self.reduce_evidence(evidence, scale)
         tiles = self.canvas.draw_overlays(reduced, map_status, scale, self.interpolation, centers)
         if self.region is not None and self.region.ndim == 3:
-            tiles = draw_outline(tiles, self.region)
+            left = (tiles.shape[-1] - self.tile_size[1]) // 2
+            inner = slice(left, left + self.tile_size[1])
+            tiles[..., inner] = draw_outline(tiles[..., inner], self.region)
         bands = self._status_bands.index_select(0, map_status.int())
         height = min(bands.shape[-2], tiles.shape[-2])
         top = self.canvas.message_row - height // 2
@@ -174,8 +178,7 @@ class Sheet:
 
     def reduce_evidence(self, evidence: Tensor, scale: Tensor | None) -> Tensor:
         """Return the maps that are drawn of evidence ``(N, *s)``, see `to_drawable`."""
-        height, width = self.image_tiles.shape[-2:]
-        return to_drawable(evidence, self.image_size, (height, width), per_image_scale=scale is None)
+        return to_drawable(evidence, self.image_size, self.tile_size, per_image_scale=scale is None)
 
     def describe_last_color(self, evidence: Tensor) -> str:
         """Return the meaning of the last color for `draw_footer`; empty for the most evidence in the image."""
@@ -188,5 +191,6 @@ class Sheet:
 
     def add_legend(self, body: Tensor, heading: Heading, scale: Tensor | None, last_color: str) -> Tensor:
         """Add the header and the footer to the body ``(3, h, w)`` of a figure."""
-        footer = self.draw_footer(body.shape[-1], scale, last_color)
-        return stack_parts([draw_header(heading, self.font, self.bold, footer.shape[-1]), body, footer])
+        width = max(body.shape[-1], WIDTH)
+        header = draw_header(heading, self.font, self.bold, width)
+        return stack_parts([header, body, self.draw_footer(width, scale, last_color)])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
-from lightning_gradcam.render.arrangement import SEAM
+from lightning_gradcam.render.arrangement import FONT_SIZE, SEAM
 from lightning_gradcam.render.colors import (
     BAR_GRAY,
     FAINT,
@@ -47,7 +47,7 @@ class Signals(FixedView):
     gray: Tensor
     color_table: ColorTable
     noun: ClassVar[str] = "signal"
-    footnote: ClassVar[str] = "   color and curve: evidence along the signal"
+    footnote: ClassVar[str] = " · color and curve: evidence along the signal"
 
     @staticmethod
     def measure_view(signals: Tensor) -> tuple[int, int, int]:
@@ -57,11 +57,13 @@ class Signals(FixedView):
     @staticmethod
     def from_images(signals: Tensor, style: TileStyle) -> Signals:
         """Draw signals ``(N, C, L)`` in [0, 1]."""
+        size = (style.size[0], max(style.size[1], style.width))  # time can be stretched at will
         if signals.shape[1] <= MAX_LINES:
-            tiles = paint(draw_lines(signals, style.size), INK, PAPER)
-            # The gray of the scale bar, so that evidence has the colors of the bar.
-            return Signals(tiles, tiles[:, :1] / PAPER[0] * BAR_GRAY, style.color_table)
-        shades = fit_tiles(signals[:, None], style.size).expand(-1, 3, -1, -1)
+            tiles = paint(draw_lines(signals, size), INK, PAPER)
+            # The gray of the scale bar, so that evidence has the colors of the bar, and black lines.
+            gray = (tiles[:, :1].float() - INK[0]) / (PAPER[0] - INK[0])
+            return Signals(tiles, gray * BAR_GRAY, style.color_table)
+        shades = fit_tiles(signals[:, None], size).expand(-1, 3, -1, -1)
         return Signals(to_bytes(shades * 255), to_gray(shades), style.color_table)
 
     @property
@@ -129,4 +131,4 @@ def draw_lines(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _compute_curve_height(height: int) -> int:
-    return max(18, height // 3)
+    return max(FONT_SIZE + 8, height // 3)  # room for the status of a degenerate map

@@ -26,12 +26,14 @@ class TileStyle:
         views: Number of views of each image.
         color_table: Colors of evidence.
         font: Font of text within the tiles.
+        width: Width of the tiles, at least that of all views; the images are centered in it.
     """
 
     size: tuple[int, int]
     views: int
     color_table: ColorTable
     font: Font
+    width: int = 0
 
 
 class FixedView:
@@ -57,6 +59,12 @@ def join_tiles(tiles: Sequence[Tensor], gap: int, dim: int) -> Tensor:
     shape[dim] = gap
     spacer = tiles[0].new_full(shape, PAPER[0])
     return torch.cat([block for tile in tiles for block in (tile, spacer)][:-1], dim=dim)
+
+
+def center_tiles(tiles: Tensor, width: int) -> Tensor:
+    """Pad tiles ``(N, 3, h, w)`` on both sides to at least ``width``."""
+    missing = max(width - tiles.shape[-1], 0)
+    return F.pad(tiles, (missing // 2, missing - missing // 2), value=PAPER[0]) if missing else tiles
 
 
 def pad_to_height(tiles: Sequence[Tensor]) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ from lightning_gradcam.render.arrangement import SEAM
 from lightning_gradcam.render.colors import INK, PAPER, ColorTable, blend_heatmaps, to_bytes, to_gray
 from lightning_gradcam.render.font import Font, paint
 from lightning_gradcam.render.photos import restore_photos
-from lightning_gradcam.render.tiles import FixedView, TileStyle, fit_tiles
+from lightning_gradcam.render.tiles import FixedView, TileStyle, center_tiles, fit_tiles
 from lightning_gradcam.utils.cell_centers import CellCenters
 from lightning_gradcam.utils.interpolation import Interpolation, resize
 
@@ -35,7 +36,7 @@ class Volumes:
     volumes: Tensor
     style: TileStyle
     noun: ClassVar[str] = "volume"
-    footnote: ClassVar[str] = "   the slices with the most evidence"
+    footnote: ClassVar[str] = " · the slices with the most evidence"
 
     @staticmethod
     def measure_view(volumes: Tensor) -> tuple[int, int, int]:
@@ -89,6 +90,7 @@ class Slices(FixedView):
         indices: ``(N, count)`` indices of the slices.
         depth: Number of slices of a volume.
         color_table: Colors of evidence.
+        width: Width of the tiles, if the slices are narrower.
     """
 
     image_tiles: Tensor
@@ -96,8 +98,9 @@ class Slices(FixedView):
     indices: Tensor
     depth: int
     color_table: ColorTable
+    width: int = 0
     noun: ClassVar[str] = Volumes.noun
-    footnote: ClassVar[str] = "   the slice with the most evidence at the end"
+    footnote: ClassVar[str] = " · the slice with the most evidence at the end"
 
     @staticmethod
     def from_volumes(canvas: Volumes, indices: Tensor) -> Slices:
@@ -109,7 +112,8 @@ class Slices(FixedView):
         depth = volumes.shape[2]
         numbers = paint(_draw_numbers(indices, depth, style.size[1], style.font), INK, PAPER)
         image_tiles = _join_slices(torch.cat([to_bytes(tiles * 255), numbers], dim=2), style.views)
-        return Slices(image_tiles, to_gray(tiles), indices, depth, style.color_table)
+        image_tiles = center_tiles(image_tiles, style.width)
+        return Slices(image_tiles, to_gray(tiles), indices, depth, style.color_table, style.width)
 
     @property
     def message_row(self) -> int:
@@ -132,17 +136,20 @@ class Slices(FixedView):
             ].index_select(0, indices)
             for i, indices in enumerate(self.indices)
         ]
-        return _join_slices(blend_heatmaps(self.gray, torch.cat(heat), self.color_table), self.indices.shape[1])
+        slices = blend_heatmaps(self.gray, torch.cat(heat), self.color_table)
+        return center_tiles(_join_slices(slices, self.indices.shape[1]), self.width)
 
 
-def restore_volumes(images: Tensor, pixels: Normalization | None = None) -> tuple[Tensor, str]:
+def restore_volumes(
+    images: Tensor, pixels: Normalization | None = None, bands: Sequence[int] | None = None
+) -> tuple[Tensor, str]:
     """Convert images ``(N, C, D, H, W)`` to ``(N, 1 or 3, D, H, W)`` uint8 as `restore_photos` does.
 
     Returns:
         The volumes and a description of the conversion.
     """
-    photos, note = restore_photos(images.flatten(2, 3), pixels)
-    if images.shape[1] != 3:
+    photos, note = restore_photos(images.flatten(2, 3), pixels, bands)
+    if torch.equal(photos[:, 0], photos[:, 1]) and torch.equal(photos[:, 0], photos[:, 2]):
         photos = photos[:, :1]  # gray: one channel, and as bytes, since volumes are large
     volumes = to_bytes(photos * 255).reshape(len(images), -1, *images.shape[2:])
     count, size = min(MAX_SLICES, images.shape[2]), "×".join(map(str, images.shape[2:]))

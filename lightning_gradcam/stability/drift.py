@@ -40,6 +40,11 @@ FIRST = {
 They are worst-case values, so that a monitor does not remember the first epoch as the best.
 """
 
+MAIN_CURVES = frozenset(
+    {"drift", "drift_from_start", "overhead", "baseline_similarity", "adv_similarity", "adv_accuracy"}
+)
+"""The curves that loggers get by default, of the first map only."""
+
 
 @dataclass(frozen=True)
 class SnapshotMaps:

@@ -13,6 +13,13 @@ _CONTROLS = re.compile(
 )
 
 
+_MARKUP = re.compile(
+    "[&\\\\`*<>#|~@\u200b]"
+    "|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"  # within a word it does not format
+    r"|\[(?=[\[^])|\](?=[(\[:\]]|$)"  # links, footnotes and their targets; other brackets stay readable
+)
+
+
 def escape_terminal(text: str) -> str:
     r"""Escape text for one line of a terminal: replace every control character by "?".
 
@@ -31,7 +38,7 @@ def escape_markdown(text: str) -> str:
     '&#60;b&#62;&#124;&#64;&#8203;all &#35;&#8203;1'
     """
     separated = re.sub(r"[@#]|:(?=//)|www(?=\.)|GH(?=-)", lambda match: match[0] + "\u200b", escape_terminal(text))
-    return re.sub(r"[&\\`*_{}\[\]<>()#!|~@\u200b]", lambda match: f"&#{ord(match[0])};", separated)
+    return _MARKUP.sub(lambda match: f"&#{ord(match[0])};", separated)
 
 
 def escape_html(text: str) -> str:

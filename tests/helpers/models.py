@@ -208,3 +208,36 @@ def read(font: Any, strip: Tensor, ink: Any, paper: Any) -> str:
     nearest = distance.min(1)
     assert nearest.values.max() < 0.02, "something else than text"
     return "".join(font.characters[code] for code in nearest.indices.tolist())
+
+
+def read_paragraph(font: Any, figure: Tensor, top: int, ink: Any = (33, 33, 38), paper: Any = (250, 250, 250)) -> str:
+    """The lines of text from a row of pixels on, joined by spaces, up to something else than text."""
+    lines, left = [], 4
+    while top + font.height <= figure.shape[1]:
+        try:
+            lines.append(read(font, figure[:, top : top + font.height, left:], ink, paper).strip())
+        except AssertionError:
+            break
+        top += font.height
+    return " ".join(lines)
+
+
+def read_footer(font: Any, figure: Tensor) -> str:
+    """The text of a figure's footer, without its scale bar."""
+    lines, bottom = [], figure.shape[1] - 4
+    faint = (115, 115, 122)
+    for line in range(1, 6):
+        strip = figure[:, bottom - line * font.height : bottom - (line - 1) * font.height]
+        for left in ["", "no evidence", "evidence 0"]:
+            start = 4 + (len(left) * font.width + 120 + 2 * font.width if left else 0)
+            try:
+                text = read(font, strip[:, :, start:], faint, (250, 250, 250)).strip()
+            except AssertionError:
+                continue
+            if left and read(font, strip[:, :, 4 : 4 + len(left) * font.width], faint, (250, 250, 250)) != left:
+                continue
+            lines.insert(0, text)
+            if left:
+                return " ".join([left, *lines])
+            break
+    raise AssertionError("no footer")

@@ -34,7 +34,7 @@ def steps(events, tag):
 
 
 def test_each_epoch_logs_figure_and_numbers_at_val_loss_steps(tmp_path, read_events):
-    trainer = fit(tmp_path, [GradCAMCallback()], max_epochs=3)
+    trainer = fit(tmp_path, [GradCAMCallback(curves="all")], max_epochs=3)
     events = read_events(trainer.log_dir)
     val = steps(events, "val_loss")
     assert len(val) == 3
@@ -54,7 +54,7 @@ def test_each_epoch_logs_figure_and_numbers_at_val_loss_steps(tmp_path, read_eve
 
 
 def test_numbers_equal_explain_and_metrics(tmp_path, read_events):
-    callback = GradCAMCallback()
+    callback = GradCAMCallback(curves="all")
     kept = {}
 
     class Keep(GradCAMCallback):
@@ -62,7 +62,7 @@ def test_numbers_equal_explain_and_metrics(tmp_path, read_events):
             super().on_train_end(trainer, pl_module)
             kept["model"] = pl_module
 
-    callback = Keep()
+    callback = Keep(curves="all")
     looks = []
 
     class Record(Lit):
@@ -149,7 +149,7 @@ def test_snapshots_without_validation_end_training_epochs(tmp_path, read_events)
             self.log("loss", loss, on_step=False, on_epoch=True)
             return loss
 
-    trainer = fit(tmp_path, [GradCAMCallback()], make=Logs, val=None, max_epochs=3)
+    trainer = fit(tmp_path, [GradCAMCallback(curves="all")], make=Logs, val=None, max_epochs=3)
     events = read_events(trainer.log_dir)
     assert [p.step for p in events.Images("gradcam/features")] == steps(events, "loss")
     assert steps(events, "gradcam/degenerate") == steps(events, "loss")
@@ -176,13 +176,13 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path, read_events, save_probe)
         return made
 
     train = loader(48, 12)
-    whole = fit(tmp_path / "whole", [GradCAMCallback()], make=model, train=train, max_epochs=4)
-    half = GradCAMCallback(save_probe=save_probe)
+    whole = fit(tmp_path / "whole", [GradCAMCallback(curves="all")], make=model, train=train, max_epochs=4)
+    half = GradCAMCallback(save_probe=save_probe, curves="all")
     first = fit(tmp_path / "half", [half], make=model, train=train, max_epochs=2)
     first.save_checkpoint(tmp_path / "half.ckpt")
     state = torch.load(tmp_path / "half.ckpt", weights_only=True)  # plain types and tensors only
     assert (half.monitor.probe.images.shape in shapes_in(state["callbacks"])) == (save_probe == "images")
-    resumed = GradCAMCallback(save_probe=save_probe)
+    resumed = GradCAMCallback(save_probe=save_probe, curves="all")
     second = fit(
         tmp_path / "half", [resumed], make=model, train=train, max_epochs=4, ckpt_path=str(tmp_path / "half.ckpt")
     )

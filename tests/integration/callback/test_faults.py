@@ -305,7 +305,7 @@ def test_nan_weights_warn_once_and_snapshots_continue(tmp_path, read_events):
             self.log("val_loss", self.loss(batch).nan_to_num(9))
 
     with pytest.warns(UserWarning, match="NaN or infinite.*learning rate") as caught:
-        trainer = fit(tmp_path, [GradCAMCallback()], make=Breaks, max_epochs=4)
+        trainer = fit(tmp_path, [GradCAMCallback(curves="all")], make=Breaks, max_epochs=4)
     assert len([w for w in caught if "GradCAM" in str(w.message)]) == 1
     events = read_events(trainer.log_dir)
     drift = [e.value for e in events.Scalars("gradcam/drift")]

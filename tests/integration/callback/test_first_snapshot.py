@@ -45,7 +45,11 @@ class Weights(Callback):
 
 
 def run(tmp_path, read_events, name, kwargs, caplog):
-    callback = GradCAMCallback(probe=(IMAGES, LABELS)) if name == "given images" else GradCAMCallback()
+    callback = (
+        GradCAMCallback(probe=(IMAGES, LABELS), curves="all")
+        if name == "given images"
+        else GradCAMCallback(curves="all")
+    )
     kept = Weights()
     with caplog.at_level(logging.INFO):
         trainer = fit(tmp_path, [callback, kept], max_epochs=3, **kwargs)

@@ -12,13 +12,13 @@ from lightning_gradcam.capture.layer import PIXELS
 from lightning_gradcam.explainer.heatmaps import to_heatmaps
 from lightning_gradcam.render.pixel_maps import PEAK_DESCRIPTION, PEAK_FRACTION, to_drawable
 from tests.helpers.lit import CLASSES, Bars, Lit, fit
-from tests.helpers.models import read
+from tests.helpers.models import read_paragraph
 
 FEW = [IntegratedGradients(4), SmoothGrad(2)]
 
 
 def test_layer_and_pixel_methods_have_own_curves(tmp_path, read_events):
-    callback = GradCAMCallback(probe=4, method=["gradcam", "guided_gradcam", *FEW])
+    callback = GradCAMCallback(probe=4, method=["gradcam", "guided_gradcam", *FEW], curves="all")
     fit(tmp_path, [callback], logger=TensorBoardLogger(tmp_path, name="run"))
     events = read_events(tmp_path / "run" / "version_0")
     layer = next(iter(callback.monitor.explainer.layers)).key
@@ -57,11 +57,8 @@ def test_title_contains_the_neuron(tmp_path):
     look = watch.take_snapshot(Lit(), "now")
     sheet, picture = watch.figures.sheet, look.figures["features.4"]
     from lightning_gradcam.render.arrangement import GAP
-    from lightning_gradcam.render.colors import INK, PAPER
 
-    font = sheet.bold
-    line = picture[:, GAP : GAP + font.height, GAP:].float()
-    assert "guided_backprop of neuron 3 at 2, 2" in read(font, line, INK, PAPER).replace("  ", "")
+    assert "guided_backprop of neuron 3 at 2, 2" in read_paragraph(sheet.bold, picture, GAP)
 
 
 def test_hot_pixel_does_not_hide_other_evidence():

@@ -57,15 +57,16 @@ def test_topk_figure_has_a_row_per_class_with_its_name():
     order = look.explanation.logits.argsort(1, descending=True)
     for i in (0, 5):
         [(y, x)] = find(picture, sheet.image_tiles[i])
-        below = y + height
+        below, name = y + height, sheet.font.height  # the name of a row is above it
         for rank in range(3):
             key = f"features/top {rank + 1}"
             tile = sheet.draw_overlays(look.explanation.evidence[key], look.explanation.map_status[key])[i]
-            assert torch.equal(picture[:, below + 2 : below + 2 + height, x : x + tile.shape[2]], tile)
+            below += 2 + name
+            assert torch.equal(picture[:, below : below + height, x : x + tile.shape[2]], tile)
             chosen = int(order[i, rank])
-            said = line_below(picture, sheet, below + 2 + height, x)
+            said = line_below(picture, sheet, below + height, x)
             assert said.split() == [NAMES[chosen], f"{round(float(sure[i, chosen]) * 100)}%"]
-            below += 2 + height + line
+            below += height + line
     assert list(look.figures) == ["features"]
 
 
@@ -81,7 +82,7 @@ def test_multilabel_figure_has_rows_with_class_probabilities():
     own, height = look.explanation.logits.sigmoid(), sheet.image_tiles.shape[-2]
     for i, labels in enumerate(probe.labels.tolist()):
         [(y, x)] = find(picture, sheet.image_tiles[i])
-        said = line_below(picture, sheet, y + 2 * height + 2, x)
+        said = line_below(picture, sheet, y + 2 * height + 2 + sheet.font.height, x)
         first = labels.index(1) if 1 in labels else None
         assert said.split() == ([] if first is None else [NAMES[first], f"{round(float(own[i, first]) * 100)}%"])
     assert "accuracy" not in look.numbers
@@ -98,14 +99,15 @@ def test_pair_figure_shows_both_photos_maps_and_score():
     look = watch.take_snapshot(model, "start")
     assert list(look.figures) == ["features"]
     picture, sheet, other = look.figures["features"], watch.figures.sheet, watch.figures.references
-    height = sheet.image_tiles.shape[-2]
+    height, name = sheet.image_tiles.shape[-2], sheet.font.height
     for i in (0, 3):
         [(y, x)] = find(picture, sheet.image_tiles[i])
-        for key, theirs, top in (("features", sheet, y), ("features/reference", other, y + 2 * height + 4)):
+        for key, theirs, top in (("features", sheet, y), ("features/reference", other, y + 2 * height + name + 4)):
             tile = theirs.draw_overlays(look.explanation.evidence[key], look.explanation.map_status[key])[i]
             assert torch.equal(picture[:, top : top + height, x : x + tile.shape[2]], theirs.image_tiles[i])
-            assert torch.equal(picture[:, top + height + 2 : top + 2 * height + 2, x : x + tile.shape[2]], tile)
-        said = line_below(picture, sheet, y + 4 * height + 6, x)
+            below = top + height + 2 + name
+            assert torch.equal(picture[:, below : below + height, x : x + tile.shape[2]], tile)
+        said = line_below(picture, sheet, y + 4 * height + 2 * name + 6, x)
         assert said.split() == ["score", f"{float(look.explanation.scores[''][i]):.2f}"] or said.startswith("score-")
     assert "confidence" not in look.numbers
     again = watch.take_snapshot(model, "again")

@@ -20,7 +20,7 @@ NUMBERS = {"adv_similarity": "spearman", "adv_topk": "topk", "adv_ssim": "ssim"}
 def test_callback_logs_attack_and_leaves_training_unchanged(tmp_path, read_events, caplog):
     plain = fit(tmp_path / "plain")
     logger = TensorBoardLogger(tmp_path / "attacked")
-    callback = GradCAMCallback(attack="pgd", layers=["features", "features.2"])
+    callback = GradCAMCallback(attack="pgd", layers=["features", "features.2"], curves="all")
     best = ModelCheckpoint(tmp_path / "best", monitor="gradcam/adv_similarity", mode="max")
     with caplog.at_level("INFO"):
         watched = fit(tmp_path, [callback, best], logger=logger, enable_checkpointing=True)

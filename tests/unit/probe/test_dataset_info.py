@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from pytorch_lightning.utilities import CombinedLoader
@@ -9,9 +11,15 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 from torchvision import transforms as v1
 from torchvision.transforms import v2
+from torchvision.transforms._presets import ImageClassification
 
 from lightning_gradcam import Normalization
-from lightning_gradcam.probe.dataset_info import find_class_names, find_datasets, find_normalization
+from lightning_gradcam.probe.dataset_info import (
+    find_class_names,
+    find_datasets,
+    find_model_normalization,
+    find_normalization,
+)
 
 MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
 PIXELS = Normalization(tuple(MEAN), tuple(STD))
@@ -65,6 +73,68 @@ def test_find_normalization_in_datasets_and_datamodules(name):
     assert pixels is not None
     torch.testing.assert_close(torch.tensor([pixels.mean, pixels.std]), torch.tensor([MEAN, STD]))
     assert where.split(".")[0] in ("Data", "Subset", "ConcatDataset", "Module")
+
+
+class ImageProcessor:
+    """As transformers has them."""
+
+    def __init__(self, **settings) -> None:
+        self.__dict__.update({"image_mean": MEAN, "image_std": STD, "do_normalize": True, **settings})
+
+
+class RandomGaussianNoise(nn.Module):
+    """An augmentation of kornia that has a mean and a std, too."""
+
+    flags = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flags = {"mean": torch.tensor([0.0]), "std": torch.tensor([0.1])}
+
+
+class Normalize(nn.Module):
+    """Kornia's: an augmentation keeps its values in `flags`, the function in buffers."""
+
+    def __init__(self, is_augmentation: bool) -> None:
+        super().__init__()
+        if is_augmentation:
+            self.flags = {"mean": torch.tensor([MEAN]), "std": torch.tensor([STD])}
+        else:
+            self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1))
+            self.register_buffer("std", torch.tensor(STD).reshape(1, 3, 1, 1))
+
+
+FURTHER = {
+    "kornia in datamodule.aug": lambda: Module(aug=nn.Sequential(RandomGaussianNoise(), Normalize(True))),
+    "kornia in datamodule.val_aug": lambda: Module(val_aug=nn.Sequential(nn.Sequential(Normalize(False)))),
+    "an image processor": lambda: Module(image_processor=ImageProcessor()),
+    "a feature extractor of a dataset": lambda: Data(feature_extractor=ImageProcessor()),
+    "torchvision's preset": lambda: Data(transform=ImageClassification(crop_size=8, mean=MEAN, std=STD)),
+}
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_find_normalization_of_other_libraries(name):
+    pixels, where = find_normalization([FURTHER[name]()])
+    assert pixels is not None
+    torch.testing.assert_close(torch.tensor([pixels.mean, pixels.std]), torch.tensor([MEAN, STD]))
+    assert "." in where
+
+
+def test_find_normalization_ignores_what_does_not_normalize():
+    for holder in (Module(aug=RandomGaussianNoise()), Module(processor=ImageProcessor(do_normalize=False))):
+        assert find_normalization([holder]) == (None, "")
+
+
+@pytest.mark.parametrize("as_mapping", [True, False])
+def test_model_normalization_counts_only_if_it_fits(as_mapping):
+    config = {"mean": tuple(MEAN), "std": tuple(STD), "url": ""}
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    model[0].pretrained_cfg = config if as_mapping else SimpleNamespace(**config)
+    pixels = torch.rand(2, 3, 4, 4)
+    assert find_model_normalization(model, PIXELS.normalize(pixels)) == (PIXELS, "Sequential.0.pretrained_cfg")
+    for other in (pixels, 9 * pixels - 4, 255 * pixels):
+        assert find_model_normalization(model, other) == (None, "")
 
 
 def test_find_normalization_returns_first_or_none():

@@ -14,7 +14,7 @@ from lightning_gradcam.stability import spearman
 from lightning_gradcam.targets.logits import predictions
 from tests.helpers.attacked_monitor import NORM, undecided, watched
 from tests.helpers.lit import Bars
-from tests.helpers.models import find, read
+from tests.helpers.models import find, read, read_paragraph
 
 
 def drawn(count=6, **how):
@@ -23,6 +23,12 @@ def drawn(count=6, **how):
     torch.manual_seed(5)
     watch, model = watched(PGD(0.01, 4), probe=probe, model=undecided(probe), layers=["features"], **how)
     return watch, watch.take_snapshot(model, "epoch 2 · step 9")
+
+
+def crop(duel, tiles):
+    """Return what is drawn of the images, without the paper on both sides."""
+    missing = tiles.shape[-1] - duel.sheet.tile_size[1]
+    return tiles[..., missing // 2 : missing // 2 + duel.sheet.tile_size[1]]
 
 
 def lines(duel, figure, y, x, wrong):
@@ -43,14 +49,14 @@ def test_attack_sheet_draws_clean_and_attacked_images(count):
     figure = look.figures["features"]
     assert figure.shape[2] <= WIDTH
     assert figure.dtype == torch.uint8
-    size = duel.sheet.image_tiles.shape[-1]
+    height, size = duel.sheet.image_tiles.shape[-2:]
     before, after = (predictions(e.logits) for e in (clean, attacked))
     overlays = duel.sheet.draw_overlays(clean.evidence["features"], clean.map_status["features"])
     agree = spearman(clean.maps["features"], attacked.maps["features"])
     assert (before[1] != after[1]).any() or count == 1
     for i in {0, count // 2, count - 1}:
         [(y, x)] = find(figure, duel.sheet.image_tiles[i])
-        assert torch.equal(figure[:, y : y + size, x + size + SEAM : x + 2 * size + SEAM], overlays[i])
+        assert torch.equal(figure[:, y : y + height, x + size + SEAM : x + 2 * size + SEAM], overlays[i])
         step = 2 * size + SEAM + GAP
         label = int(watch.labels[i])
         for column, (sure, chosen), first in ((0, before, f"label {Bars.classes[label]}"), (1, after, "attacked")):
@@ -69,12 +75,13 @@ def test_attack_sheet_draws_clean_and_attacked_images(count):
 
 def test_map_change_is_red_for_gains_and_blue_for_losses():
     watch, look = drawn()
-    duel, size = watch.figures.attack_sheet, watch.figures.attack_sheet.sheet.image_tiles.shape[-2:]
+    duel = watch.figures.attack_sheet
+    size = duel.sheet.tile_size
     both = (look.explanation, look.attacked.explanation)
     change = torch.stack(
         [to_heatmaps(e.evidence["features"], e.map_status["features"], tuple(size)) for e in both]
     ).diff(dim=0)[0]
-    tile = duel._draw_map_change(both, "features", None).float()
+    tile = crop(duel, duel._draw_map_change(both, "features", None)).float()
     redness = tile[:, 0] - tile[:, 2]
     assert (redness[change > 0.1] > 5).all()
     assert (redness[change < -0.1] < -5).all()
@@ -88,25 +95,26 @@ def test_map_change_is_red_for_gains_and_blue_for_losses():
 
 def test_noise_is_amplified_up_to_the_range():
     watch, look = drawn()
-    duel, size = watch.figures.attack_sheet, tuple(watch.figures.attack_sheet.sheet.image_tiles.shape[-2:])
+    duel = watch.figures.attack_sheet
+    size = duel.sheet.tile_size
     twins = NORM.restore(look.attacked.images).clamp(0, 1)
     tile, gain = duel._draw_noise(twins)
+    tile = crop(duel, tile)
     change = twins - NORM.restore(watch.probe.images)
     assert gain == int(0.5 / change.abs().max())
     factor = size[0] // change.shape[-1]
     shown = tile[:, :, factor // 2 :: factor, factor // 2 :: factor].float() / 255
     assert (shown - (0.5 + gain * change)).abs().max() < 0.003
     none, gain = duel._draw_noise(NORM.restore(watch.probe.images))
-    assert (none.float() - 127.5).abs().max() <= 0.5
+    assert (crop(duel, none).float() - 127.5).abs().max() <= 0.5
 
 
 def test_header_counts_moved_predictions_and_averages():
     watch, look = drawn()
     font, both = watch.figures.sheet.font, (look.explanation, look.attacked.explanation)
     figure = look.figures["features"]
-    top = GAP + watch.figures.sheet.bold.height + font.height
-    strip = figure[:, top : top + font.height, GAP : figure.shape[2] - GAP]
-    said = read(font, strip, INK, PAPER)
+    said = read_paragraph(font, figure, GAP + watch.figures.sheet.bold.height)
+    said = said[said.index("attack ·") :]
     fooled = predictions(both[0].logits)[1] != predictions(both[1].logits)[1]
     assert said.startswith(f"attack · {int(fooled.sum())} of 6 predictions moved · maps agree ")
     found = float(said.split("maps agree")[1].split(",")[0])

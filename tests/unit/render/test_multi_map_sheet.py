@@ -14,14 +14,14 @@ from lightning_gradcam.monitor.display import DisplayConfig
 from lightning_gradcam.monitor.monitor import ProbeMonitor
 from lightning_gradcam.monitor.sharding import ShardedExplainer
 from lightning_gradcam.render.arrangement import GAP, SEAM, WIDTH
-from lightning_gradcam.render.colors import FAINT, INK, PAPER
+from lightning_gradcam.render.colors import INK, PAPER
 from lightning_gradcam.render.legend import Heading
-from lightning_gradcam.render.multi_map_sheet import MapRow, arrange_with_names, draw_rows
+from lightning_gradcam.render.multi_map_sheet import MapRow, draw_rows
 from lightning_gradcam.targets import TARGETS
 from tests.helpers.canvases import make_sheet
 from tests.helpers.device_waits import Waits
 from tests.helpers.lit import BODIES, Bars, Lit, bodies
-from tests.helpers.models import find, perturbed, read
+from tests.helpers.models import find, perturbed, read, read_footer
 
 EVERY = [*EQUATIONS, Variant("layercam", "abs", "principal")]
 
@@ -50,12 +50,10 @@ def test_overlays_are_below_their_photo_with_method_names(count):
         for row, name in enumerate(coerce_methods(EVERY)):
             explanation, key = look.explanation, f"features/{name}"
             tile = sheet.draw_overlays(explanation.evidence[key], explanation.map_status[key])[i]
-            top = y + (row + 1) * (height + 2)
+            top = y + height + SEAM + line + row * (height + SEAM + line)
             assert torch.equal(figure[:, top : top + height, x : x + tile.shape[2]], tile)
-            middle = top + (height - line) // 2
-            strip = figure[:, middle : middle + line, GAP : GAP + 24 * sheet.font.width]
-            said = read(sheet.font, strip, INK, PAPER).rstrip()
-            assert said == (name if len(name) <= 24 else name[:23] + "…")
+            strip = figure[:, top - line : top, GAP : GAP + 45 * sheet.font.width]
+            assert read(sheet.font, strip, INK, PAPER).rstrip() == name
 
 
 @pytest.mark.parametrize("scale", ["image", "shared", 0.5])
@@ -105,7 +103,7 @@ def test_rows_of_signals_include_their_curves():
         for method in methods:
             key = f"{layer}/{method}"
             tile = sheet.draw_overlays(look.explanation.evidence[key], look.explanation.map_status[key])[i]
-            top += SEAM
+            top += SEAM + sheet.font.height
             assert torch.equal(figure[:, top : top + tile.shape[1], x : x + tile.shape[2]], tile)
             top += tile.shape[1]
 
@@ -115,7 +113,7 @@ def test_all_methods_select_the_slices_of_a_volume():
     loud[0, 0], loud[0, 1], faint[0, 10] = 9e6, 8e6, 3e-6
     loud[0, 3], loud[0, 4] = 1e3, 1e3  # more than all that the faint one has
     names = ["loud", "faint"]
-    sheet = make_sheet(volumes, arrangement=arrange_with_names(names, volumes))
+    sheet = make_sheet(volumes)
     rows = [MapRow(name, evidence, find_status(evidence)) for name, evidence in zip(names, (loud, faint), strict=True)]
     figure = draw_rows(sheet, rows, torch.eye(3)[:1], Heading("t"))
     side = sheet.canvas.style.size[0]
@@ -130,7 +128,6 @@ def test_all_methods_select_the_slices_of_a_volume():
     color = [float((tile[0] - tile[2]).abs().max()) for tile in overlays]
     assert color[0] < 2  # the loud one has nothing here
     assert color[1] > 60
-    bar = GAP + len("no evidence ") * sheet.font.width + 160
-    foot = read(sheet.font, figure[:, -sheet.font.height - GAP : -GAP, bar:], FAINT, PAPER)
+    foot = read_footer(sheet.font, figure)
     assert "the slices with the most evidence" in foot
     assert "at the end" not in foot  # as the film says
