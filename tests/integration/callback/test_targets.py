@@ -197,7 +197,7 @@ def test_collected_multilabel_images_cover_their_labels():
 
 
 def test_multilabel_run_logs_a_curve_per_label(tmp_path):
-    callback = GradCAMCallback(probe=6)
+    callback = GradCAMCallback(probe=6, curves="all")
     trainer = fit(tmp_path, [callback], make=MultiLabel, train=several(12), val=several(9, 1))
     assert callback.monitor.target.name == "labels, each"
     assert callback.monitor.figures.sheet.captions.multilabel
