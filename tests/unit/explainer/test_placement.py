@@ -105,8 +105,8 @@ def test_unknown_placement_is_refused():
 
 
 def test_fused_maps_lie_where_their_layers_do():
-    spots = [(16, 20), (44, 30)]
-    model, images = Spotlight(2, (15, 5)).eval(), draw_spots((64, 64), spots)
+    spots = [(14, 18), (49, 30)]
+    model, images = Spotlight(2, (5, 21)).eval(), draw_spots((64, 64), spots)
     found = explain(model, images, target=1, layers=["features.1", "features"], fuse="mean")
     assert found.centers["fused"] == found.centers["features.1"] != found.centers["features"]
     peak = found.heatmaps()["fused"].flatten(1).argmax(1)
