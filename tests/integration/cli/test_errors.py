@@ -181,7 +181,14 @@ def test_full_disk_is_one_line_and_leaves_no_draft(recorded, call, monkeypatch):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is always full")
-def test_device_is_written_and_not_replaced(here, call):
+def test_device_is_written_and_not_replaced(here, call, monkeypatch):
+    replace = os.replace
+
+    def replace_files_only(draft, target):
+        assert not str(target).startswith("/dev"), "a device would be replaced"
+        replace(draft, target)
+
+    monkeypatch.setattr(os, "replace", replace_files_only)  # not even by a faulty version
     Path("full.html").symlink_to("/dev/full")
     Path("null.safetensors").symlink_to(os.devnull)
     assert call(*RECORD, "--out", "null.safetensors")[0] == 0

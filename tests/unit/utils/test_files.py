@@ -12,6 +12,18 @@ import pytest
 from lightning_gradcam.utils.files import write_atomic
 
 
+@pytest.fixture(autouse=True)
+def protect_devices(monkeypatch):
+    """Keep a faulty version from replacing a device of this machine."""
+    replace = os.replace
+
+    def replace_files_only(draft, target):
+        assert not str(target).startswith("/dev"), "a device would be replaced"
+        replace(draft, target)
+
+    monkeypatch.setattr(os, "replace", replace_files_only)
+
+
 def test_existing_file_keeps_permissions_and_gets_new_content(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"old")
