@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
@@ -27,7 +27,6 @@ from lightning_gradcam.capture.random_state import reseed
 from lightning_gradcam.errors import ForwardError
 from lightning_gradcam.layers.maker_layouts import CHANNELS_FIRST_MODULES, SEQUENCE_MODULES
 from lightning_gradcam.layers.patch_changes import (
-    Agreement,
     Pattern,
     change_patches,
     compare_halves,
@@ -39,14 +38,15 @@ from lightning_gradcam.layers.spatial_grid import NO_GRID, GridReading, is_propo
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward
 
-_MIN_CELLS = 9
+_MIN_CELLS = 16
 """Fewer cells are not checked: with so few, cells agree with patches by chance."""
 
 _PASSES = 4
 """Most patterns that are tried while it is open whether a layout is right; nearly always the first one shows it."""
 
-_CLEAR, _FAINT, _LEAD = 0.5, 0.25, 0.25
-"""Correlations that show a layout, and that confirm one that is known; the lead of a better layout."""
+_PERFECT, _CLEAR, _FAINT, _LEAD = 0.95, 0.5, 0.25, 0.25
+"""Correlations that leave no room for another layout, that show one, and that confirm one that is known; the lead of a
+better layout."""
 
 _SIGNIFICANT, _EXPECTED = 4.0, 2.4
 """Standard deviations of a correlation that is not due to chance, and of one that agrees with what is expected."""
@@ -167,12 +167,33 @@ def check_readings(
         for i in open_ones:
             if (shown := find_shown_layout(outputs[i], patterns, probe.size)) is not None:
                 verdicts[i] = shown
+        for i in last_by_reading.values():
+            if i not in verdicts and (known := _confirm_earlier(i, outputs, verdicts, patterns)) is not None:
+                verdicts[i] = known
         if all(i in verdicts or not _may_follow_images(outputs[i], patterns) for i in last_by_reading.values()):
             break
+    same_reading: dict[GridReading, list[int]] = defaultdict(list)
     for i in checked:
-        earlier = [shown for j, shown in verdicts.items() if j < i and outputs[j].value.shape == outputs[i].value.shape]
-        results[i] = _conclude(outputs[i], verdicts.get(i), earlier, patterns)
+        known = verdicts.get(i) or _confirm_earlier(i, outputs, verdicts, patterns)
+        results[i] = _conclude(outputs[i], known, any(results[j].misplaced for j in same_reading[outputs[i].reading]))
+        same_reading[outputs[i].reading].append(i)
     return results
+
+
+def _confirm_earlier(
+    index: int, outputs: Sequence[ReadOutput], verdicts: Mapping[int, GridReading], patterns: Sequence[Pattern]
+) -> GridReading | None:
+    """Return the layout that changes showed for an earlier output of the same shape, if this one agrees faintly.
+
+    What the layers in between spread over all cells may hide the places, but does not move them.
+    """
+    output = outputs[index]
+    shape = output.value.shape
+    earlier = [reading for i, reading in verdicts.items() if i < index and outputs[i].value.shape == shape]
+    if not earlier or output.needs_proof:
+        return None
+    agreement = measure_agreement(output.contrasts, patterns, earlier[-1].to_grid)
+    return earlier[-1] if agreement.correlation >= _FAINT else None
 
 
 def _is_checkable(output: ReadOutput) -> bool:
@@ -224,22 +245,17 @@ def find_shown_layout(output: ReadOutput, patterns: Sequence[Pattern], image_siz
     if len(output.contrasts) < len(patterns):
         return None  # another shape, or not called, with other images
     inferred = measure_agreement(output.contrasts, patterns, output.reading.to_grid)
-    if output.is_certain and inferred.correlation > 0:
-        return output.reading
-    if inferred.correlation >= _CLEAR and inferred.z >= (_SIGNIFICANT if output.needs_proof else _EXPECTED):
-        return output.reading
-
-    def measure(layout: ToGrid) -> Agreement:
-        return measure_agreement(output.contrasts, patterns, layout)
-
-    others = list(list_other_layouts(output, image_size))
-    if not others:
-        return None
-    best, layout = max(((measure(layout), layout) for layout in others), key=lambda pair: pair[0].correlation)
-    is_better = best.correlation >= max(_CLEAR, inferred.correlation + _LEAD) and best.z >= _SIGNIFICANT
-    if is_better:
-        return GridReading(tuple(layout(output.contrasts[0]).shape[2:]), layout)
-    return output.reading if inferred.z >= _SIGNIFICANT else None
+    is_clear = inferred.z >= (_SIGNIFICANT if output.needs_proof else _EXPECTED)
+    is_clear = is_clear and inferred.correlation >= _CLEAR
+    if inferred.correlation < _PERFECT:
+        others = [
+            (measure_agreement(output.contrasts, patterns, layout), layout)
+            for layout in list_other_layouts(output, image_size)
+        ]
+        best, layout = max(others, key=lambda pair: pair[0].correlation, default=(inferred, output.reading.to_grid))
+        if best.correlation >= max(_CLEAR, inferred.correlation + _LEAD) and best.z >= _SIGNIFICANT:
+            return GridReading(tuple(layout(output.contrasts[0]).shape[2:]), layout)
+    return output.reading if is_clear or inferred.z >= _SIGNIFICANT else None
 
 
 def list_other_layouts(output: ReadOutput, image_size: Grid) -> Iterator[ToGrid]:
@@ -293,16 +309,13 @@ def _depends_on_places(output: ReadOutput) -> bool:
     return bool(spread > 0 and -(first @ second) / spread > _REPEATED)
 
 
-def _conclude(
-    output: ReadOutput, shown: GridReading | None, earlier: Sequence[GridReading], patterns: Sequence[Pattern]
-) -> CheckedReading:
+def _conclude(output: ReadOutput, shown: GridReading | None, is_doubted: bool) -> CheckedReading:
     """Return the final reading of an output.
 
     Args:
         output: The output.
         shown: The layout that its changes show, if they do.
-        earlier: Layouts that the changes of earlier outputs of the same shape showed.
-        patterns: The patterns of the changes.
+        is_doubted: Whether an earlier output of the same reading is misplaced.
     """
     if shown is not None:
         return CheckedReading(shown)
@@ -311,8 +324,4 @@ def _conclude(
     if output.needs_proof:
         has_tokens = holds_tokens(output.reading.to_grid)
         return CheckedReading(output.reading, misplaced=True) if has_tokens else CheckedReading(NO_GRID)
-    for reading in reversed(earlier[-1:]):
-        # What the layers in between spread over all cells may hide the places, but does not move them.
-        if measure_agreement(output.contrasts, patterns, reading.to_grid).correlation >= _FAINT:
-            return CheckedReading(reading)
-    return CheckedReading(output.reading, misplaced=_depends_on_places(output))
+    return CheckedReading(output.reading, misplaced=is_doubted or _depends_on_places(output))

@@ -40,7 +40,10 @@ def draw_pattern(image_size: Grid, grid: Grid, seed: int) -> Pattern:
     Patches are cells of ``grid``, or unions of them, in an arrangement that a map with its axes exchanged, or of rows
     and columns that have nothing to do with each other, cannot imitate.
     """
-    sides = tuple(min(side, _PATCHES_PER_SIDE[len(grid)]) for side in grid)
+    # The grid may have another order of dimensions than the image: more cells belong to the longer sides.
+    longest_first = sorted(range(len(grid)), key=lambda dimension: -image_size[dimension])
+    counts = dict(zip(longest_first, sorted(grid, reverse=True), strict=True))
+    sides = tuple(min(counts[d], _PATCHES_PER_SIDE[len(grid)]) for d in range(len(grid)))
     generator = torch.Generator().manual_seed(seed)
     draws = [torch.rand(sides, generator=generator).lt(0.5).float() * 2 - 1 for _ in range(_DRAWS)]
     pattern = max(draws, key=_measure_distinctness)
@@ -49,10 +52,11 @@ def draw_pattern(image_size: Grid, grid: Grid, seed: int) -> Pattern:
 
 def _measure_distinctness(pattern: Tensor) -> float:
     """Return how much of a pattern is left without its rows and columns, less what it shares with its transpose."""
-    centered = remove_axis_means(pattern)
-    is_square = pattern.ndim > 1 and pattern.shape[-1] == pattern.shape[-2]
-    shared = (centered * centered.mT).sum().abs() if is_square else 0
-    return float((centered.square().sum() - shared) / pattern.numel())
+    centered, shared = remove_axis_means(pattern), 0.0
+    if pattern.ndim > 1:
+        turned = F.interpolate(pattern.mT[None, None], size=tuple(pattern.shape), mode="area")[0, 0]
+        shared = float((centered * remove_axis_means(turned)).sum().abs())
+    return (float(centered.square().sum()) - shared) / pattern.numel()
 
 
 def remove_axis_means(values: Tensor) -> Tensor:
