@@ -183,13 +183,12 @@ def check_readings(
 def _confirm_earlier(
     index: int, outputs: Sequence[ReadOutput], verdicts: Mapping[int, GridReading], patterns: Sequence[Pattern]
 ) -> GridReading | None:
-    """Return the layout that changes showed for an earlier output of the same shape, if this one agrees faintly.
+    """Return the layout that changes showed for an earlier output read in the same way, if this one agrees faintly.
 
     What the layers in between spread over all cells may hide the places, but does not move them.
     """
     output = outputs[index]
-    shape = output.value.shape
-    earlier = [reading for i, reading in verdicts.items() if i < index and outputs[i].value.shape == shape]
+    earlier = [shown for i, shown in verdicts.items() if i < index and outputs[i].reading == output.reading]
     if not earlier or output.needs_proof:
         return None
     agreement = measure_agreement(output.contrasts, patterns, earlier[-1].to_grid)
