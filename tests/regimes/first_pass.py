@@ -71,7 +71,7 @@ class ReplacesForward(WithoutDropout):
     """A model whose first pass replaces its `forward`, the class of a module and a child."""
 
     def forward(self, images):
-        factor = 1 + torch.rand(())
+        factor = 1 + torch.rand(()) if type(self.features[2]) is nn.ReLU else 3.0
         self.forward = MethodType(lambda self, images: factor * Lit.forward(self, images), self)
         self.features[2].__class__ = nn.Hardswish
         self.features[6] = nn.Tanh()
