@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -18,8 +18,10 @@ from lightning_gradcam.callback.checks import (
     check_probe,
 )
 from lightning_gradcam.callback.config import CallbackConfig
+from lightning_gradcam.callback.data_settings import find_color_bands, find_names, find_pixels
 from lightning_gradcam.callback.import_paths import import_rule
 from lightning_gradcam.callback.probe_source import ProbeSource
+from lightning_gradcam.callback.probe_state import LARGE_PROBE, can_resume, fits_checkpoint, identify_probe
 from lightning_gradcam.callback.summary import summarize
 from lightning_gradcam.callback.trainer import PrecisionForward
 from lightning_gradcam.callback.warn_once import WarnOnce
@@ -31,22 +33,15 @@ from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.monitor.distributed import Ranks
 from lightning_gradcam.monitor.monitor import ProbeMonitor, resolve_target
 from lightning_gradcam.monitor.sharding import ShardedExplainer
-from lightning_gradcam.probe.band_info import find_bands
 from lightning_gradcam.probe.collector import drop_foreign_labels, select_labels
-from lightning_gradcam.probe.dataset_info import (
-    find_class_names,
-    find_model_normalization,
-    find_normalization,
-    find_num_classes,
-)
+from lightning_gradcam.probe.dataset_info import find_num_classes
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.targets import TARGETS
 from lightning_gradcam.targets.output_kinds import OutputKind
 from lightning_gradcam.targets.output_kinds.label_clues import LabelClues, read_labels
 
-LIMIT = 64 << 20
-"""The largest probe, in bytes, that checkpoints hold; of a larger one they hold the hash."""
+Setting = TypeVar("Setting")
 
 
 class ProbeSession:
@@ -83,6 +78,13 @@ class ProbeSession:
     def add_source(self, name: str, source: str) -> None:
         """Add a line to the summary: a setting, and where it was found."""
         self._sources[name] = source
+
+    def _note(self, name: str, found: tuple[Setting, str]) -> Setting:
+        """Return a setting, and add its source to the summary if it has one."""
+        setting, source = found
+        if source:
+            self.add_source(name, source)
+        return setting
 
     def add_batch(self, batch: Any, name: str) -> None:
         """Collect images from a batch; ``name`` is the kind of batch in the summary."""
@@ -162,7 +164,8 @@ class ProbeSession:
             lambda: self._build_monitor(probe, explainer, target, [*data_sources], module)
         )
         self.warn_once(explainer.note, label_warning)
-        self._warn_about_size()
+        if self.config.save_probe == "images" and not fits_checkpoint(probe):
+            self.warn_once(LARGE_PROBE.format(size=probe.nbytes >> 20))
         if checkpoint is not None:
             self._resume(checkpoint)
         self.probe_source.release()
@@ -228,56 +231,24 @@ class ProbeSession:
     def _build_monitor(
         self, probe: Probe, explainer: Explainer, target: Target, data_sources: Sequence[Any], module: nn.Module
     ) -> ProbeMonitor:
-        probe = self._resolve_normalization(probe, data_sources, module)
-        class_names = self._resolve_class_names(explainer, data_sources)
+        config, num_classes = self.config, explainer.output_kind.num_classes
+        normalization = self._note("normalization", find_pixels(config.normalization, probe, data_sources, module))
+        probe = replace(probe, pixels=normalization)
+        class_names = self._note("class names", find_names(config.class_names, num_classes, data_sources))
+        bands = self._note("bands", find_color_bands(probe, data_sources))
         attack = self._resolve_attack(probe)
         check_probe(probe, explainer, attack is not None)
-        check_baseline_maps(self.config.baseline_maps, explainer)
+        check_baseline_maps(config.baseline_maps, explainer)
         return ProbeMonitor(
             probe,
-            ShardedExplainer(explainer, self.ranks, Chunks(self.config.chunk)),
+            ShardedExplainer(explainer, self.ranks, Chunks(config.chunk)),
             target,
-            replace(self.config.display, bands=self._find_bands(probe, data_sources)),
+            replace(config.display, bands=bands),
             class_names=class_names,
             draws=self.ranks.is_rank_zero,
             attack=attack,
-            baseline_maps=self.config.baseline_maps,
+            baseline_maps=config.baseline_maps,
         )
-
-    def _find_bands(self, probe: Probe, data_sources: Sequence[Any]) -> tuple[int, ...] | None:
-        """Return the channels of red, green and blue, if the data names them and the user has not chosen any."""
-        if probe.pixels is not None and probe.pixels.bands is not None:
-            return None
-        bands, path = find_bands(data_sources, probe.images.shape[1])
-        if bands is not None:
-            self.add_source("bands", f"channels {', '.join(map(str, bands))} are red, green and blue, found in {path}")
-        return bands
-
-    def _resolve_normalization(self, probe: Probe, data_sources: Sequence[Any], module: nn.Module) -> Probe:
-        """Return the probe with the user's normalization, else its own, else that of the data, else of the model."""
-        if self.config.normalization is not None:
-            return replace(probe, pixels=self.config.normalization)
-        if probe.pixels is not None:
-            return probe
-        normalization, path = find_normalization(data_sources)
-        if normalization is None:
-            normalization, path = find_model_normalization(module, probe.images)
-            path += ", the model's configuration, which fits the images; no transform was found"
-        if normalization is None:
-            return probe
-        check_normalization(normalization, probe.images.shape[1])
-        self.add_source("normalization", f"found in {path}")
-        return replace(probe, pixels=normalization)
-
-    def _resolve_class_names(self, explainer: Explainer, data_sources: Sequence[Any]) -> Sequence[str] | None:
-        """Return the user's class names, else those found in the data if there is one per class."""
-        if self.config.class_names is not None:
-            return self.config.class_names
-        class_names, path = find_class_names(data_sources)
-        if class_names is None or len(class_names) != explainer.output_kind.num_classes:
-            return None
-        self.add_source("class names", f"found in {path}")
-        return class_names
 
     def _resolve_attack(self, probe: Probe) -> Attack | None:
         """Return the attack with its default parameters for the probe's images."""
@@ -291,18 +262,10 @@ class ProbeSession:
             )
         return attack.with_defaults(probe.images) if isinstance(attack, (FGSM, PGD)) else attack
 
-    def _warn_about_size(self) -> None:
-        assert self.monitor is not None
-        if self.config.save_probe == "images" and not self._saves_images:
-            self.warn_once(
-                f"The probe takes {self.monitor.probe.nbytes >> 20} MiB, so checkpoints store its hash instead of its "
-                "images. To resume, pass the same images again, or let the callback collect them again."
-            )
-
     def _resume(self, checkpoint: Mapping[str, Any]) -> None:
         """Continue the monitor of an earlier run, if it explained the same."""
         assert self.monitor is not None
-        if self._can_resume(checkpoint):
+        if can_resume(checkpoint, self.monitor):
             self.monitor.load_state_dict(checkpoint["watch"])
         else:
             self.warn_once(
@@ -310,37 +273,15 @@ class ProbeSession:
                 "its curves start over."
             )
 
-    def _can_resume(self, checkpoint: Mapping[str, Any]) -> bool:
-        """Return whether a checkpoint has the same images, layers, methods and target as this run."""
-        assert self.monitor is not None
-        if self.monitor.signature != checkpoint["watch"]["signature"]:
-            return False
-        if checkpoint["probe"] is None:
-            return bool(checkpoint["digest"] == self.monitor.probe.digest)
-        earlier_images = Probe.from_state_dict(checkpoint["probe"]).images
-        images = self.monitor.probe.images.cpu()
-        return earlier_images.shape == images.shape and torch.equal(earlier_images.to(images.dtype), images)
-
-    @property
-    def _saves_images(self) -> bool:
-        assert self.monitor is not None
-        return self.config.save_probe == "images" and self.monitor.probe.nbytes <= LIMIT
-
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs as plain containers of CPU tensors; empty until the probe is complete."""
         if self.monitor is None:
             return {}
-        self._probe_state = self._probe_state or self._identify_probe(self.monitor.probe)
+        if not self._probe_state:
+            request = self.probe_source.request  # the user's probe, or that of the checkpoint
+            pixels = request.pixels if isinstance(request, Probe) else None
+            self._probe_state = identify_probe(self.monitor.probe, pixels, self.config.save_probe)
         return {**self._probe_state, "watch": self.monitor.state_dict()}
-
-    def _identify_probe(self, probe: Probe) -> dict[str, Any]:
-        """Return what checkpoints hold of the probe: its fields, or the hash of its images."""
-        if not self._saves_images:
-            return {"probe": None, "digest": probe.digest}
-        # Each run finds the normalization of collected images in its own data.
-        request = self.probe_source.request  # the user's probe, or that of the checkpoint
-        pixels = request.pixels if isinstance(request, Probe) else None
-        return {"probe": replace(probe, pixels=pixels).state_dict()}
 
     def summarize(self) -> dict[str, str]:
         """Return what is explained, and where it was found, one line per setting; empty without a monitor."""

@@ -136,7 +136,7 @@ def test_run_resumed_twice_keeps_pending_state(tmp_path):
 
 
 def test_checkpoint_stores_hash_of_large_probe_and_warns(tmp_path, monkeypatch):
-    monkeypatch.setattr("lightning_gradcam.callback.session.LIMIT", 16 * 3 * 16 * 16 * 4 - 1)
+    monkeypatch.setattr("lightning_gradcam.callback.probe_state.LIMIT", 16 * 3 * 16 * 16 * 4 - 1)
     callback = GradCAMCallback()
     with pytest.warns(UserWarning, match="The probe takes 0 MiB, so checkpoints store its hash"):
         fit(tmp_path, [callback])
