@@ -19,15 +19,15 @@ def assign_tags(keys: Iterable[str]) -> Mapping[str, str]:
     >>> assign_tags(["layer4", "film", "layer_film"])
     {'layer4': 'layer4', 'film': 'layer_film', 'layer_film': 'layer_film_2'}
     """
-    taken, tags = {FILM, CHOICES, *FIRST}, {}
+    used_tags, tags = {FILM, CHOICES, *FIRST}, {}
     for key in keys:
         tag = sanitize_tag(key)
         if tag.lower() in {FILM, CHOICES, *FIRST}:
             tag = f"layer_{tag}"
         stem, number = tag, 1
-        while tag.lower() in taken:
+        while tag.lower() in used_tags:
             number += 1
             tag = f"{stem}_{number}"
-        taken.add(tag.lower())
+        used_tags.add(tag.lower())
         tags[key] = tag
     return tags

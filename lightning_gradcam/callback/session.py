@@ -79,9 +79,9 @@ class ProbeSession:
         """Add a line to the summary: a setting, and where it was found."""
         self._sources[name] = source
 
-    def _note(self, name: str, found: tuple[Setting, str]) -> Setting:
+    def _note(self, name: str, resolved: tuple[Setting, str]) -> Setting:
         """Return a setting, and add its source to the summary if it has one."""
-        setting, source = found
+        setting, source = resolved
         if source:
             self.add_source(name, source)
         return setting

@@ -75,10 +75,10 @@ class SnapshotLogger:
         prefix = f"{self.tag}/"
         return {name.removeprefix(prefix) for name in find_monitored_names(trainer) if name.startswith(prefix)}
 
-    def _select_shown(self, trainer: Any, values: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
+    def _select_logged(self, trainer: Any, values: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
         """Return the curves that loggers get: the main ones and those that are monitored, or all."""
-        shown = MAIN_CURVES | self._find_monitored(trainer)
-        return {name: value for name, value in values.items() if self.curves == "all" or name in shown}
+        logged = MAIN_CURVES | self._find_monitored(trainer)
+        return {name: value for name, value in values.items() if self.curves == "all" or name in logged}
 
     def _broadcast(self, values: Mapping[str, Tensor | float]) -> Mapping[str, Tensor | float]:
         """Return rank zero's values: monitors that see other values decide differently, and the run hangs."""
@@ -94,9 +94,9 @@ class SnapshotLogger:
             self.log_directly(trainer)
         if getattr(trainer, "barebones", False):  # where `log` only warns
             return
-        shown = self._select_shown(trainer, values)
-        hidden = {name: value for name, value in values.items() if name not in shown}
-        for group, has_logger in ((shown, True), (hidden, False)):
+        logged = self._select_logged(trainer, values)
+        unlogged = {name: value for name, value in values.items() if name not in logged}
+        for group, has_logger in ((logged, True), (unlogged, False)):
             # All ranks have the same values. Lightning requires a reduction: "max" returns them, a mean would round.
             module.log_dict(  # type: ignore[operator]  # a LightningModule
                 self._add_prefix(group),
@@ -111,8 +111,8 @@ class SnapshotLogger:
     def log_directly(self, trainer: Any) -> None:
         """Log to the loggers, in hooks where Lightning does not allow `log`; files get all curves."""
         if self.ranks.is_rank_zero:
-            shown = self._select_shown(trainer, self.values) if trainer.loggers else self.values
-            values = {name: float(value) for name, value in shown.items()}
+            logged = self._select_logged(trainer, self.values) if trainer.loggers else self.values
+            values = {name: float(value) for name, value in logged.items()}
             if values:
                 self.warn_once(*log_numbers(self._find_loggers(trainer), self._add_prefix(values), self.step))
 

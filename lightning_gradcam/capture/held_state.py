@@ -126,8 +126,8 @@ class HeldState:
         """Save the attributes of a class, and what they and the globals next to the class hold."""
         attributes = dict(vars(cls))
         self._undo.append(partial(_restore_class, cls, attributes))
-        held = [v for v in attributes.values() if type(v) is not FunctionType and isinstance(v, _CLASS_STATE)]
-        self._pending += [getattr(value, "__func__", value) for value in held]
+        containers = [v for v in attributes.values() if type(v) is not FunctionType and isinstance(v, _CLASS_STATE)]
+        self._pending += [getattr(value, "__func__", value) for value in containers]
         if cls not in _GLOBAL_CACHES:
             values = vars(sys.modules[cls.__module__]).values() if cls.__module__ in sys.modules else ()
             _GLOBAL_CACHES[cls] = [value for value in values if type(value) is _FunctionCache]
@@ -167,6 +167,6 @@ def _restore_class(cls: type, saved: dict[str, Any]) -> None:
             setattr(cls, name, saved[name])
 
 
-def _are_identical(values: Collection[Any], others: Collection[Any]) -> bool:
+def _are_identical(values: Collection[Any], saved: Collection[Any]) -> bool:
     """Return whether two collections hold the same objects in the same order."""
-    return len(values) == len(others) and all(map(is_, values, others))
+    return len(values) == len(saved) and all(map(is_, values, saved))

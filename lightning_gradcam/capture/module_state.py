@@ -42,14 +42,14 @@ def isolate_modules(modules: Sequence[nn.Module]) -> Iterator[None]:
     entries = [[registry.copy() for registry in group] if any(group) else _NO_ENTRIES for group in registries]
     parameters = [attributes["_parameters"].copy() for _, attributes, _ in originals]
     clones = TensorClones()
-    held = HeldState({cls for _, _, cls in originals}, clones)
+    held_state = HeldState({cls for _, _, cls in originals}, clones)
     try:
         for module, attributes, _ in originals:
-            object.__setattr__(module, "__dict__", _create_attributes(attributes, clones, held))
-        held.save()
+            object.__setattr__(module, "__dict__", _create_attributes(attributes, clones, held_state))
+        held_state.save()
         yield
     finally:
-        held.restore()
+        held_state.restore()
         for (module, attributes, cls), saved in zip(originals, parameters, strict=True):
             if type(module) is not cls:
                 object.__setattr__(module, "__class__", cls)
@@ -60,15 +60,15 @@ def isolate_modules(modules: Sequence[nn.Module]) -> Iterator[None]:
                 _restore_registries(group, saved_entries)
 
 
-def _create_attributes(attributes: Mapping[str, Any], clones: TensorClones, held: HeldState) -> dict[str, Any]:
-    """Return a module's attributes for the pass; what may change inside of them is added to ``held``."""
+def _create_attributes(attributes: Mapping[str, Any], clones: TensorClones, held_state: HeldState) -> dict[str, Any]:
+    """Return a module's attributes for the pass; what may change inside of them is added to ``held_state``."""
     isolated_attributes = {**attributes, "training": False, _NON_PERSISTENT: set(attributes[_NON_PERSISTENT])}
     for name, value in attributes.items():
         if name not in _MODULE_ATTRIBUTES and type(value) not in IMMUTABLE:  # true for few attributes
             if isinstance(value, Tensor):
                 isolated_attributes[name] = clones(value)
             else:
-                held.add(value)
+                held_state.add(value)
     isolated_attributes["_buffers"] = {
         name: None if buffer is None else clones(buffer) for name, buffer in attributes["_buffers"].items()
     }
@@ -88,9 +88,9 @@ def _restore_parameters(attributes: Mapping[str, Any], saved: Mapping[str, nn.Pa
     is_same = len(parameters) == len(saved) and all(parameters.get(name, ...) is p for name, p in saved.items())
     if is_same or attributes.get("_is_fsdp_managed_module", False):
         return
-    kept = {name: p for name, p in parameters.items() if name in saved and _is_sharded(p, saved[name])}
+    sharded = {name: p for name, p in parameters.items() if name in saved and _is_sharded(p, saved[name])}
     parameters.clear()
-    parameters.update({**saved, **kept})
+    parameters.update({**saved, **sharded})
 
 
 def _is_sharded(*parameters: Tensor | None) -> bool:

@@ -70,8 +70,8 @@ def find_members(model: nn.Module, images: Probe, forward: Forward) -> MemberMea
         changed = find_logits(forward(model, _change_first(images)))
     assert original is not None
     assert changed is not None
-    count, rest = divmod(len(original), len(images))
-    if not rest and original.shape == changed.shape:
+    count, remainder = divmod(len(original), len(images))
+    if not remainder and original.shape == changed.shape:
         of_first = (original != changed).flatten(1).any(1).tolist()
         for is_member_first in (True, False):
             rows = [(row % 2 if is_member_first else row // count) == 0 for row in range(len(original))]

@@ -56,13 +56,13 @@ def _choose_bands(item: Any, names: Sequence[str]) -> tuple[int, ...] | None:
             return tuple(names.index(name) for name in rgb)
     lowered = [name.lower() for name in names]
     has_short_numbers = "b10" in lowered or "b8a" in lowered
-    found = []
+    positions = []
     for usual in _USUAL_NAMES:
         name = next((n for n in usual if n in lowered and (has_short_numbers or n not in _SHORT_NUMBERS)), None)
         if name is None:
             return None
-        found.append(lowered.index(name))
-    return tuple(found)
+        positions.append(lowered.index(name))
+    return tuple(positions)
 
 
 def _read_names(item: Any, attribute: str) -> list[str]:

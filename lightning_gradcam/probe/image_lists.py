@@ -46,10 +46,10 @@ def find_image_list(batch: Any) -> ImageList | None:
     [torch.Size([3, 8, 8]), torch.Size([3, 9, 8])]
     """
     readings = (_read_columns(columns) for columns in _list_layouts(batch))
-    found = next((reading for reading in readings if reading is not None), None)
+    direct = next((reading for reading in readings if reading is not None), None)
     inner = batch.values() if isinstance(batch, Mapping) else batch if _is_sequence(batch) else ()
     nested = (find_image_list(item) for item in inner if not (_is_sequence(item) and _are_images(item)))
-    return found or next((reading for reading in nested if reading is not None), None)
+    return direct or next((reading for reading in nested if reading is not None), None)
 
 
 def holds_boxes(item: Any) -> bool:

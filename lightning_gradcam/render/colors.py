@@ -102,8 +102,8 @@ def _compute_offsets(lab: Tensor, strength: float) -> Tensor:
     low, high = torch.zeros_like(evidence), torch.ones_like(evidence)
     for _ in range(12):
         factor = (low + high) / 2
-        shown = from_oklab(torch.cat([lightness, factor * chroma], 1)[:, None] + F.pad(grounds, (0, 2)))
-        fits = ((shown > -0.003) & (shown < 1.003)).flatten(1).all(1, keepdim=True)
+        pixels = from_oklab(torch.cat([lightness, factor * chroma], 1)[:, None] + F.pad(grounds, (0, 2)))
+        fits = ((pixels > -0.003) & (pixels < 1.003)).flatten(1).all(1, keepdim=True)
         low, high = torch.where(fits, factor, low), torch.where(fits, high, factor)
     return torch.cat([lightness, low * chroma], 1)
 

@@ -63,17 +63,22 @@ def draw_footer(
     bar = blend_heatmaps(torch.full_like(levels, BAR_GRAY)[:, None], levels, canvas.color_table)[0]
     bar = F.pad(bar, (font.width, font.width, 3, 3), value=PAPER[0])
     start = GAP + font.count_cells(left) * font.width + bar.shape[-1]
-    first, *others = wrap_parts(right, font, (width - 2 * GAP) // font.width, (width - GAP - start) // font.width)
-    left_text, right_text = (paint(font.draw(font.encode_line(line)), FAINT, PAPER) for line in ([left], first))
+    first_line, *next_lines = wrap_parts(
+        right, font, (width - 2 * GAP) // font.width, (width - GAP - start) // font.width
+    )
+    left_text, right_text = (paint(font.draw(font.encode_line(line)), FAINT, PAPER) for line in ([left], first_line))
     line = _pad_to_width(F.pad(torch.cat([left_text, bar, right_text], dim=2), (GAP, 0), value=PAPER[0]), width)
-    lines = [line, *(draw_line(other, font, width, ink=FAINT) for other in others)]
+    lines = [line, *(draw_line(parts, font, width, ink=FAINT) for parts in next_lines)]
     return F.pad(torch.cat(lines, dim=1), (0, 0, 0, GAP), value=PAPER[0])
 
 
 def draw_text(parts: Sequence[str | Tensor], font: Font, width: int, above: int = 0, ink: Color = INK) -> Tensor:
     """Draw texts and codes in as many lines as they take, ``(3, h, width)`` uint8."""
-    first, *others = wrap_parts(parts, font, (width - 2 * GAP) // font.width)
-    lines = [draw_line(first, font, width, above, ink), *(draw_line(line, font, width, ink=ink) for line in others)]
+    first_line, *next_lines = wrap_parts(parts, font, (width - 2 * GAP) // font.width)
+    lines = [
+        draw_line(first_line, font, width, above, ink),
+        *(draw_line(line, font, width, ink=ink) for line in next_lines),
+    ]
     return torch.cat(lines, dim=1)
 
 
@@ -120,9 +125,9 @@ def _split_words(parts: Sequence[str | Tensor], font: Font, characters: int) -> 
         if isinstance(part, Tensor):
             words[-1].append(part)
         else:
-            start, *others = part.split(" ")
+            start, *next_words = part.split(" ")
             words[-1].append(start)
-            words += [[other] for other in others]
+            words += [[text] for text in next_words]
     for word in words:
         text = word[0] if len(word) == 1 else None
         if isinstance(text, str) and font.count_cells(text) > characters:

@@ -133,7 +133,7 @@ def stretch_each(photos: Tensor) -> Tensor:
     last = ordered.shape[1] - 1
     low, high = ordered[:, round(_MARGIN * last)], ordered[:, round((1 - _MARGIN) * last)]
     lowest, highest = flat.amin(1), flat.amax(1)
-    is_flat = high - low <= 1e-6 * (highest - lowest)
+    is_flat = high - low <= 1e-6 * torch.maximum(low.abs(), high.abs())  # else one outlier would decide
     low, high = (torch.where(is_flat, a, b)[:, None, None, None] for a, b in ((lowest, low), (highest, high)))
     return ((photos - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
 
@@ -183,5 +183,5 @@ def _describe_bands(bands: Sequence[int]) -> str:
 
 
 def _format_values(values: tuple[float, ...]) -> str:
-    shown = [f"{v:.3g}" for v in values[:_MAX_VALUES]]
-    return "(" + ", ".join([*shown, "…"] if len(values) > _MAX_VALUES else shown) + ")"
+    texts = [f"{v:.3g}" for v in values[:_MAX_VALUES]]
+    return "(" + ", ".join([*texts, "…"] if len(values) > _MAX_VALUES else texts) + ")"

@@ -37,12 +37,12 @@ class CellCenters:
         """
         return CellCenters(tuple(0.5 / cells for cells in grid), tuple(1 / cells for cells in grid))
 
-    def locate(self, others: CellCenters, other_grid: Sequence[int], device: torch.device) -> list[Tensor]:
-        """Locate the centers of other cells, such as pixels, on this grid.
+    def locate(self, points: CellCenters, counts: Sequence[int], device: torch.device) -> list[Tensor]:
+        """Locate points, such as the centers of pixels, on this grid.
 
         Args:
-            others: The other centers.
-            other_grid: Number of the other cells along each axis.
+            points: The points.
+            counts: Number of points along each axis.
             device: The device of the result.
 
         Returns:
@@ -54,9 +54,9 @@ class CellCenters:
         [tensor([-0.2500,  0.2500,  0.7500,  1.2500])]
         """
         positions = []
-        for axis, count in enumerate(other_grid):
-            first = (others.offset[axis] - self.offset[axis]) / self.step[axis]
-            distance = others.step[axis] / self.step[axis]
+        for axis, count in enumerate(counts):
+            first = (points.offset[axis] - self.offset[axis]) / self.step[axis]
+            distance = points.step[axis] / self.step[axis]
             positions.append(first + distance * torch.arange(count, device=device))
         return positions
 

@@ -82,8 +82,8 @@ BREAKS = {
         'if "torch._dynamo" in sys.modules:', "if False:", "compiled code runs eagerly in a snapshot",
     ),
     "never eval": module_state(
-        "_create_attributes(attributes, clones, held))\n",
-        "_create_attributes(attributes, clones, held))\n            module.eval()\n",
+        "_create_attributes(attributes, clones, held_state))\n",
+        "_create_attributes(attributes, clones, held_state))\n            module.eval()\n",
         "`eval()` is never called: modes are set directly",
     ),
     "train flags": module_state(
