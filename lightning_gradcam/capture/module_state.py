@@ -49,15 +49,17 @@ def isolate_modules(modules: Sequence[nn.Module]) -> Iterator[None]:
         held.save()
         yield
     finally:
-        held.restore()
-        for (module, attributes, cls), saved in zip(originals, parameters, strict=True):
-            if type(module) is not cls:
-                object.__setattr__(module, "__class__", cls)
-            object.__setattr__(module, "__dict__", attributes)
-            _restore_parameters(attributes, saved)
-        for group, saved_entries in zip(registries, entries, strict=True):
-            if any(group) or saved_entries is not _NO_ENTRIES:
-                _restore_registries(group, saved_entries)
+        try:
+            held.restore()
+        finally:
+            for (module, attributes, cls), saved in zip(originals, parameters, strict=True):
+                if type(module) is not cls:
+                    object.__setattr__(module, "__class__", cls)
+                object.__setattr__(module, "__dict__", attributes)
+                _restore_parameters(attributes, saved)
+            for group, saved_entries in zip(registries, entries, strict=True):
+                if any(group) or saved_entries is not _NO_ENTRIES:
+                    _restore_registries(group, saved_entries)
 
 
 def _create_attributes(attributes: Mapping[str, Any], clones: TensorClones, held: HeldState) -> dict[str, Any]:
