@@ -82,6 +82,7 @@ class ValueScore(ClassTarget):
         head: The item of an output with several.
 
     >>> import torch
+    >>> from lightning_gradcam.targets.classes import class_target
     >>> ValueScore(class_target(1), 2)(torch.tensor([[1.0, 3.0]]), Probe(torch.rand(1, 1, 4, 4)))
     tensor([3.])
     """
