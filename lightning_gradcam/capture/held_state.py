@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections import deque
-from collections.abc import Callable, Collection, Iterable
-from functools import partial
+from collections import OrderedDict, deque
+from collections.abc import Collection, Iterable
+from contextlib import ExitStack
 from operator import is_
 from types import FunctionType, NoneType
 from typing import Any
@@ -29,9 +29,11 @@ _MAX_ITEMS = 256
 _MAX_CLONED_BYTES = 64 << 20
 """The memory for clones of tensors in containers and objects; larger tensors are data, such as images kept."""
 
+_CONTAINERS = (OrderedDict, dict, list, set, deque)
+
 _FunctionCache = type(functools.lru_cache(int))
 
-_CLASS_STATE = (list, dict, set, deque, _FunctionCache, staticmethod, classmethod)
+_CLASS_STATE = (*_CONTAINERS, _FunctionCache, staticmethod, classmethod)
 """Types of attributes of a class that may hold state."""
 
 _GLOBAL_CACHES: WeakKeyDictionary[type, list[Any]] = WeakKeyDictionary()
@@ -80,7 +82,7 @@ class HeldState:
         self._clones = clones
         self._pending: list[Any] = []
         self._seen: set[int] = set()
-        self._undo: list[Callable[[], Any]] = []
+        self._undo = ExitStack()  # restores the rest, too, where an object does not let itself be restored
         for cls in bases:
             if _find_package(cls) in self._packages:
                 self._save_class(cls)
@@ -96,36 +98,35 @@ class HeldState:
             if id(value) in self._seen:
                 continue
             self._seen.add(id(value))
-            if isinstance(value, (list, dict, set, deque)):
+            if isinstance(value, _CONTAINERS):
                 self._save_container(value)
             elif isinstance(value, _FunctionCache):
                 self._save_function_cache(value)
             elif (restore := seed_generator(value)) is not None:
-                self._undo.append(restore)
+                self._undo.callback(restore)
             elif _find_package(type(value)) in self._packages and not isinstance(value, (type, nn.Module)):
                 self._save_container(getattr(value, "__dict__", {}))
 
     def restore(self) -> None:
         """Put everything back that was saved."""
-        for restore in reversed(self._undo):
-            restore()
-        self._undo.clear()
+        self._undo.close()
 
     def _save_container(self, container: Any) -> None:
-        saved = container.copy()
-        self._undo.append(partial(_restore_container, container, saved))
+        base = _find_container_type(container)
+        saved = dict(container) if isinstance(container, dict) else base(container)
+        self._undo.callback(_restore_container, container, saved)
         if isinstance(container, set) or len(container) > _MAX_ITEMS:
             return
-        for key, item in list(container.items() if isinstance(container, dict) else enumerate(container)):
+        for key, item in list(saved.items() if isinstance(container, dict) else enumerate(saved)):
             if isinstance(item, Tensor):
-                container[key] = self._clones.clone_held(item)
+                base.__setitem__(container, key, self._clones.clone_held(item))
             elif type(item) not in IMMUTABLE:
                 self._pending.append(item)
 
     def _save_class(self, cls: type) -> None:
         """Save the attributes of a class, and what they and the globals next to the class hold."""
         attributes = dict(vars(cls))
-        self._undo.append(partial(_restore_class, cls, attributes))
+        self._undo.callback(_restore_class, cls, attributes)
         containers = [v for v in attributes.values() if type(v) is not FunctionType and isinstance(v, _CLASS_STATE)]
         self._pending += [getattr(value, "__func__", value) for value in containers]
         if cls not in _GLOBAL_CACHES:
@@ -136,7 +137,7 @@ class HeldState:
     def _save_function_cache(self, function: Any) -> None:
         """Clear a cache afterwards if it is empty now; single results cannot be removed."""
         if not function.cache_info().currsize:
-            self._undo.append(function.cache_clear)
+            self._undo.callback(function.cache_clear)
 
 
 def _find_package(cls: type) -> str:
@@ -150,8 +151,14 @@ def _restore_container(container: Any, saved: Any) -> None:
             return
     elif not isinstance(container, set) and _are_identical(container, saved):
         return
-    container.clear()
-    container.extend(saved) if isinstance(container, (list, deque)) else container.update(saved)
+    base = _find_container_type(container)
+    base.clear(container)
+    base.extend(container, saved) if isinstance(container, (list, deque)) else base.update(container, saved)
+
+
+def _find_container_type(container: Any) -> Any:
+    """Return the built-in type of a container, whose methods are used: those of a subclass may refuse changes."""
+    return next(base for base in _CONTAINERS if isinstance(container, base))
 
 
 def _restore_class(cls: type, saved: dict[str, Any]) -> None:

@@ -49,15 +49,17 @@ def isolate_modules(modules: Sequence[nn.Module]) -> Iterator[None]:
         held_state.save()
         yield
     finally:
-        held_state.restore()
-        for (module, attributes, cls), saved in zip(originals, parameters, strict=True):
-            if type(module) is not cls:
-                object.__setattr__(module, "__class__", cls)
-            object.__setattr__(module, "__dict__", attributes)
-            _restore_parameters(attributes, saved)
-        for group, saved_entries in zip(registries, entries, strict=True):
-            if any(group) or saved_entries is not _NO_ENTRIES:
-                _restore_registries(group, saved_entries)
+        try:
+            held_state.restore()
+        finally:
+            for (module, attributes, cls), saved in zip(originals, parameters, strict=True):
+                if type(module) is not cls:
+                    object.__setattr__(module, "__class__", cls)
+                object.__setattr__(module, "__dict__", attributes)
+                _restore_parameters(attributes, saved)
+            for group, saved_entries in zip(registries, entries, strict=True):
+                if any(group) or saved_entries is not _NO_ENTRIES:
+                    _restore_registries(group, saved_entries)
 
 
 def _create_attributes(attributes: Mapping[str, Any], clones: TensorClones, held_state: HeldState) -> dict[str, Any]:

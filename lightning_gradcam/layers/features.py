@@ -10,7 +10,13 @@ from itertools import takewhile
 from lightning_gradcam.capture.layer import IMAGES, LayerRecord, is_vanishing
 from lightning_gradcam.capture.layouts import Grid
 from lightning_gradcam.errors import NotExplainableError
-from lightning_gradcam.layers.record_graph import find_ancestors, find_dependent, find_passages, list_reads
+from lightning_gradcam.layers.record_graph import (
+    find_ancestors,
+    find_dependent,
+    find_passages,
+    find_stream_readers,
+    list_reads,
+)
 
 _NOT_FEATURES = re.compile(
     r"(pool(ing)?|(un)?flatten|unfold|permute|rearrange|dropout|droppath|identity|^((?!conv).)*pad(ding)?)(\d?d)?$",
@@ -134,24 +140,33 @@ def list_passages(
 ) -> list[LayerRecord]:
     """List the maps up to a record, on its grid, through which every path from the images to the score goes.
 
-    ViT with a class token: the outputs of all blocks but the last. Encoder and decoder: up to the encoder's output.
-    None if more than one block lies between the last of them and the record, as in a feature pyramid.
+    ViT with a class token: the outputs of all blocks but the last, or, if its residuals are added outside of modules,
+    the norms of the sums. Encoder and decoder: up to the encoder's output. None if more than one block lies between
+    the last of them and the record, as in a feature pyramid, or a sum that neither a module returns nor a norm reads.
     """
     position = records.index(record)
-    positions = sorted(i for i in find_passages(records) if i <= position and records[i] in same_grid)
-    if not positions:
+    passages, readers = find_passages(records), find_stream_readers(records)
+    norms = {i for i in readers if "Norm" in records[i].kind}
+    positions = sorted(i for i in passages | norms if i <= position and records[i] in same_grid)
+    if not positions or any(positions[-1] < i <= position and records[i] in same_grid for i in readers):
         return []
-    between = [records[i] for i in sorted(find_ancestors(position, records, positions[-1]))]
-    is_near = is_one_block([*between, record], records[positions[-1]])
+    last = positions[-1]
+    outputs = [records[i] for i in (*sorted(find_ancestors(position, records, last)), position)]
+    # A norm of a sum lies inside of the block that reads it.
+    is_near = find_module_around([records[last], *outputs]) if last in norms else is_one_block(outputs, records[last])
     return [records[i] for i in positions] if is_near else []
 
 
 def is_one_block(outputs: Sequence[LayerRecord], before: LayerRecord) -> bool:
     """Return whether outputs belong to one module that does not contain the map before them, or are a single one."""
+    module = find_module_around(outputs)
+    return len(outputs) < 2 or bool(module and not _is_inside(f"{before.path}.", module))
+
+
+def find_module_around(outputs: Sequence[LayerRecord]) -> str:
+    """Find the innermost module that contains those of all outputs; empty if only the model does."""
     paths = [r.path.split(".") for r in outputs]
-    common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))]
-    module = ".".join(common)
-    return len(paths) < 2 or bool(module and not _is_inside(f"{before.path}.", module))
+    return ".".join(parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
 
 
 def leave_blocks(passages: Sequence[LayerRecord], records: Sequence[LayerRecord]) -> LayerRecord:

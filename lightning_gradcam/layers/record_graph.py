@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from lightning_gradcam.capture.layer import IMAGES, LayerRecord
 
@@ -60,19 +60,49 @@ def find_passages(records: Sequence[LayerRecord]) -> set[int]:
     {0, 3, 4}
     """
     on_path = find_dependent(records) & find_scored(records)
-    steps = [(source, index) for index, reads in enumerate(list_reads(records)) if index in on_path for source in reads]
-    last = len(records) - 1
-    steps += [
-        (index, len(records)) for index, r in enumerate(records) if r.is_scored or (r.reads is None and index == last)
-    ]
     jumps = [0] * (len(records) + 2)  # per position, steps that begin to jump over it minus those that end
-    for source, index in steps:
-        if source in on_path or source == IMAGES:
-            jumps[source + 1] += 1
-            jumps[index] -= 1
+    for source, index in list_steps(records, on_path):
+        jumps[source + 1] += 1
+        jumps[index] -= 1
     passages, jumping = set(), 0
     for index in range(len(records)):
         jumping += jumps[index]
         if index in on_path and not jumping:
             passages.add(index)
     return passages
+
+
+def find_stream_readers(records: Sequence[LayerRecord]) -> set[int]:
+    """Find the outputs whose input is a sum that no module returns, and through which every path goes, as indices.
+
+    Such sums are the states of a residual stream if the residuals are added outside of modules. An output reads all of
+    the sum if it reads every output that is still on a path to the score at its position. At least two of these are on
+    its own grid; a class token next to the patches is no sum.
+
+    >>> reads = ({IMAGES}, {0}, {0, 1}, {0, 1, 2})  # an embedding, and two branches that are added to it
+    >>> records = [LayerRecord("a", "Linear", (1,), (4,), reads=frozenset(r), is_scored=len(r) == 3) for r in reads]
+    >>> find_stream_readers(records)
+    {2, 3}
+    """
+    on_path = find_dependent(records) & find_scored(records)
+    last_reads: dict[int, int] = {}
+    for source, index in list_steps(records, on_path):
+        last_reads[source] = max(index, last_reads.get(source, index))
+    readers: set[int] = set()
+    alive = {IMAGES} & last_reads.keys()
+    for index, reads in enumerate(list_reads(records)):
+        alive = {source for source in alive if last_reads[source] >= index}
+        if index in on_path:
+            summands = [i for i in alive if i != IMAGES and records[i].grid == records[index].grid]
+            if len(summands) > 1 and alive <= reads:
+                readers.add(index)
+            alive.add(index)
+    return readers
+
+
+def list_steps(records: Sequence[LayerRecord], on_path: Collection[int]) -> list[tuple[int, int]]:
+    """List the steps of the paths from the images to the score, as pairs of indices; the score comes after the last."""
+    count = len(records)
+    steps = [(source, index) for index, reads in enumerate(list_reads(records)) if index in on_path for source in reads]
+    steps += [(i, count) for i, r in enumerate(records) if r.is_scored or (r.reads is None and i == count - 1)]
+    return [(source, index) for source, index in steps if source in on_path or source == IMAGES]

@@ -18,6 +18,7 @@ from lightning_gradcam.targets.unsupported import unsupported_output
 def find_values(output: Any, head: str = "") -> Tensor | None:
     """Return the values ``(n, K)`` in a model's output, as it returns them; None if there are none.
 
+    >>> import torch
     >>> find_values({"age": torch.tensor([3.0, 4.0])})
     tensor([[3.],
             [4.]])
@@ -48,6 +49,7 @@ class ValueSum:
         count: Number of values.
         head: The item of an output with several.
 
+    >>> import torch
     >>> ValueSum(2)(torch.tensor([[1.0, 3.0]]), Probe(torch.rand(1, 1, 4, 4)))
     tensor([4.])
     """
@@ -79,6 +81,8 @@ class ValueScore(ClassTarget):
         count: Number of values.
         head: The item of an output with several.
 
+    >>> import torch
+    >>> from lightning_gradcam.targets.classes import class_target
     >>> ValueScore(class_target(1), 2)(torch.tensor([[1.0, 3.0]]), Probe(torch.rand(1, 1, 4, 4)))
     tensor([3.])
     """

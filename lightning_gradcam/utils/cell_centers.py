@@ -73,7 +73,7 @@ class CellCenters:
             grid: Number of cells along each axis.
             size: Number of pixels of the image along each axis.
 
-        >>> CellCenters(offset=(0.5 / 224,), step=(32 / 224,)).measure_shift((7,), (224,))
+        >>> CellCenters(offset=(0.5 / 256,), step=(32 / 256,)).measure_shift((8,), (256,))
         15.5
         """
         spread = CellCenters.spread(grid)

@@ -140,6 +140,59 @@ class AuxiliaryHead(ClassAttention):
         return super().forward(images) + self.aux_head(self.blocks(self.patches(images))).amax(1) / 2
 
 
+class FlatAttention(nn.Module):
+    """Attention that normalizes its input and leaves the residual to its caller."""
+
+    def __init__(self, width=16) -> None:
+        super().__init__()
+        self.norm, self.to_qkv = nn.LayerNorm(width), nn.Linear(width, 3 * width)
+
+    def forward(self, tokens):
+        queries, keys, values = self.to_qkv(self.norm(tokens)).chunk(3, 2)
+        return (queries @ keys.transpose(1, 2)).softmax(-1) @ values
+
+
+class FlatResiduals(nn.Module):
+    """Residuals that the encoder adds itself, and a class token in front, as in vit-pytorch."""
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            mlps = [nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 24), nn.GELU(), nn.Linear(24, 16)) for _ in range(2)]
+            self.layers = nn.ModuleList(nn.ModuleList([FlatAttention(), mlp]) for mlp in mlps)
+            self.norm = nn.LayerNorm(16)
+
+        def forward(self, tokens):
+            for attention, mlp in self.layers:
+                tokens = tokens + attention(tokens)
+                tokens = tokens + mlp(tokens)
+            return self.norm(tokens)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.transformer = Patches(), self.Encoder()
+        self.token, self.head = nn.Parameter(torch.randn(1, 1, 16)), nn.Linear(16, 3)
+
+    def forward(self, images):
+        tokens = torch.cat([self.token.expand(len(images), -1, -1), self.patches(images)], 1)
+        return self.head(self.transformer(tokens)[:, 0])
+
+
+class FlatConvolutions(nn.Module):
+    """Branches of convolutions without a norm, whose residuals the model adds itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = conv(3, 8, 4), nn.Linear(8, 3)
+        self.branches = nn.ModuleList(nn.Sequential(conv(8, 8), nn.Conv2d(8, 8, 3, 1, 1)) for _ in range(2))
+
+    def forward(self, images):
+        maps = self.stem(images)
+        for branch in self.branches:
+            maps = maps + branch(maps)
+        return self.head(maps.mean((2, 3)))
+
+
 class SequencePooling(nn.Module):
     """Weights of tokens by a linear layer with one output, as in CCT."""
 

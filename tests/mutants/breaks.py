@@ -121,15 +121,15 @@ BREAKS = {
         "parameters are created by the run itself, before the first snapshot",
     ),
     "containers restored": held_state(
-        "self._undo.append(partial(_restore_container, container, saved))", "pass",
+        "self._undo.callback(_restore_container, container, saved)", "pass",
         "containers and objects of the model are restored",
     ),
     "classes restored": held_state(
-        "self._undo.append(partial(_restore_class, cls, attributes))", "pass",
+        "self._undo.callback(_restore_class, cls, attributes)", "pass",
         "attributes of the model's classes are restored",
     ),
     "function caches": held_state(
-        "self._undo.append(function.cache_clear)", "pass", "function caches that a snapshot fills first are emptied",
+        "self._undo.callback(function.cache_clear)", "pass", "function caches that a snapshot fills first are emptied",
     ),
     "own generators": held_state(
         "elif (restore := seed_generator(value)) is not None:", "elif (restore := None):",

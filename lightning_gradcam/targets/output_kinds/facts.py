@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.layer import LayerRecord
@@ -16,8 +17,8 @@ from lightning_gradcam.targets.detection import find_boxes
 from lightning_gradcam.targets.embeddings import EMBEDDING_NAMES
 from lightning_gradcam.targets.logits import are_probabilities, list_items
 
-LENGTH_TOLERANCE = 1e-3
-"""Largest distance from 1 of the length of a normalized embedding."""
+LENGTH_TOLERANCE = 1e-5
+"""Largest distance from 1 of the length of a normalized embedding, of a dtype that is as precise as that."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def describe_output(output: Any, probe: Probe) -> OutputFacts:
 
     >>> probe = Probe(torch.rand(2, 3, 8, 8))
     >>> describe_output({"aux": torch.rand(2, 4), "out": torch.rand(2, 5, 8, 8)}, probe).maps
-    (DenseMap(name='out', channels=5, size=(8, 8)),)
+    (DenseMap(name='out', channels=5, size=(8, 8), maker=''),)
     """
     dimensions = len(probe.size)
     vectors, maps = [], []
@@ -151,7 +152,8 @@ def _describe_vector(name: str, tensor: Tensor) -> Vector:
     if name.split(".")[-1] in EMBEDDING_NAMES:
         embeds = f"its name is {name!r}"
     elif rows.shape[1] > 1 and not is_probability:
-        has_unit_length = bool(((rows.norm(dim=1) - 1).abs() < LENGTH_TOLERANCE).all())
+        tolerance = max(LENGTH_TOLERANCE, torch.finfo(tensor.dtype).eps)
+        has_unit_length = bool(((rows.norm(dim=1) - 1).abs() < tolerance).all())
         if has_unit_length or find_softmax_input(tensor, NORMALIZATIONS) is not None:
             embeds = "all rows have length 1"
     return Vector(name, rows.shape[1], embeds, is_probability, _comes_from_normalization(tensor))

@@ -12,8 +12,8 @@ from lightning_gradcam.targets.output_kinds.label_clues import LabelClues
 def match_heads(vectors: Sequence[Vector], clues: OutputClues) -> tuple[Vector, str | None]:
     """Choose the part of an output to explain and its labels.
 
-    The first part counts, unless the labels belong to another one: by its name, or because only the classes of the
-    other include them.
+    The first part counts, unless the labels belong to another one: by its name, because it has as many classes as the
+    data or the model, or because only the classes of the other include them.
 
     Args:
         vectors: The parts, at least one, in the order in which they are tried.
@@ -30,7 +30,7 @@ def match_heads(vectors: Sequence[Vector], clues: OutputClues) -> tuple[Vector, 
     ('color', 'y.color')
     """
     labels = [label for label in clues.labels if label.kind in ("classes", "multilabel")]
-    vector = _choose_vector(vectors, labels)
+    vector = _choose_vector(vectors, labels, clues)
     foreign = {part.role for part in vectors if part is not vector}
     foreign |= set(map(get_role, vector.siblings))
     usable = [label for label in labels if label.role not in foreign - {"", vector.role}]
@@ -47,16 +47,17 @@ def fits(label: LabelClues, width: int) -> bool:
     return label.kind == "classes" and label.high < max(width, 2)
 
 
-def _choose_vector(vectors: Sequence[Vector], labels: Sequence[LabelClues]) -> Vector:
-    """Choose the first part, another one if the labels name it, or if only that one has their classes."""
-    roles = {label.role for label in labels} - {""}
+def _choose_vector(vectors: Sequence[Vector], labels: Sequence[LabelClues], clues: OutputClues) -> Vector:
+    """Choose the first part, unless there are clues to another one, see `match_heads`."""
     candidates = [vector for vector in vectors if not vector.embeds] or list(vectors)
+    if candidates[0].name == "logits":
+        return candidates[0]
+    roles = {label.role for label in labels} - {""}
     of_role = [vector for vector in candidates if vector.role in roles]
+    counts = {clues.num_classes, clues.model_classes}
+    of_count = [vector for vector in candidates if max(vector.width, 2) in counts]
     fitting = [vector for vector in candidates if any(fits(label, vector.width) for label in labels)]
-    first = candidates[0]
-    if first.name == "logits" or not labels:
-        return first
-    return (of_role or fitting or [first])[0]
+    return (of_role or of_count or fitting or candidates)[0]
 
 
 def _choose_label(vector: Vector, labels: Sequence[LabelClues]) -> LabelClues | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from inspect import isroutine
 from itertools import chain
 from types import CodeType
 from typing import Any, Literal, TypeAlias
@@ -53,7 +54,7 @@ def _list_criteria(model: nn.Module) -> Iterator[str]:
     """Yield the names of the model's submodules and attributes that are losses or metrics."""
     attributes = [value for name, value in vars(model).items() if not name.startswith("_")]
     for item in chain(model.modules(), attributes):
-        name = getattr(item, "__name__", type(item).__name__)  # of a function its own
+        name = item.__name__ if isroutine(item) else type(item).__name__
         is_metric = all(callable(getattr(type(item), method, None)) for method in ("update", "compute"))
         if item is not model and (is_metric or re.search(r"(loss|criterion|entropy)$", name.lower())):
             yield name
@@ -125,6 +126,8 @@ def find_unused_classifiers(model: nn.Module, used: Collection[str]) -> tuple[Un
 def read_num_classes(model: nn.Module) -> int | None:
     """Return what a model or its children call ``num_classes``, as attribute or hyperparameter; None if they differ.
 
+    The 0 of a backbone, which returns features, says nothing about the output if another child has parameters, too.
+
     >>> model = nn.Sequential(nn.Linear(8, 4))
     >>> model.num_classes = 4
     >>> read_num_classes(model)
@@ -134,7 +137,10 @@ def read_num_classes(model: nn.Module) -> int | None:
     counts = [hyperparameters.get("num_classes")] if isinstance(hyperparameters, Mapping) else []
     counts = [getattr(model, "num_classes", None), *counts]
     if not any(_is_count(count) for count in counts):
-        counts = [getattr(child, "num_classes", None) for child in model.children()]
+        children = list(model.children())
+        is_wrapper = sum(any(True for _ in child.parameters()) for child in children) == 1
+        counts = [getattr(child, "num_classes", None) for child in children]
+        counts = [count for count in counts if count != 0 or is_wrapper]
     distinct = {count for count in counts if _is_count(count)}
     return distinct.pop() if len(distinct) == 1 else None
 

@@ -142,7 +142,7 @@ class Packed(nn.Module):
 
     def forward(self, images):
         features = self.body(images)
-        features = features["features"] if isinstance(features, dict) else features[-1]
+        features = features["maps"] if isinstance(features, dict) else features[-1]
         return self.pack(self.head(features.flatten(1)))
 
 
@@ -158,7 +158,7 @@ class PackedBody(nn.Module):
 @pytest.mark.parametrize("pack", [
     lambda x: (None, x),
     lambda x: [x],
-    lambda x: {"count": 3, "features": x},
+    lambda x: {"count": 3, "maps": x},
     lambda x: Outputs("nothing", x),
 ])  # fmt: skip
 def test_outputs_in_containers(pack):

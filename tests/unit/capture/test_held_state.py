@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_gradcam.capture import held_state
 from lightning_gradcam.capture.isolation import isolated
 
 CONTAINERS = {
@@ -59,6 +60,55 @@ def test_container_is_restored_in_place(kind, place):
         change(container)
     assert (list(container.items()) if isinstance(container, dict) else list(container)) == before
     assert type(container) is type(CONTAINERS[kind])
+
+
+def refuse(*args, **kwargs):
+    raise RuntimeError("not allowed")
+
+
+class Output(OrderedDict):
+    """A mapping that refuses changes, as outputs of models in transformers do."""
+
+    update = pop = setdefault = __delitem__ = refuse
+
+
+class Frozen(dict):
+    """Settings that cannot be changed."""
+
+    copy = clear = update = __setitem__ = refuse
+
+
+@pytest.mark.parametrize("kind", [Output, Frozen])
+def test_container_that_refuses_changes_is_restored(kind):
+    model, tensor = nn.Linear(2, 2), torch.zeros(2)
+    model.last = last = kind(a=tensor, b=[1])
+    with isolated(model):
+        assert model.last["a"] is not tensor
+        model.last["a"].add_(1)
+        model.last["b"].append(2)
+    assert model.last is last
+    assert list(last.items()) == [("a", tensor), ("b", [1])]
+    assert last["a"] is tensor
+    assert not tensor.any()
+
+
+def test_model_is_restored_if_a_container_is_not(monkeypatch):
+    restore = held_state._restore_container
+    monkeypatch.setattr(held_state, "_restore_container", lambda c, saved: refuse() if c == {} else restore(c, saved))
+    model = nn.Linear(2, 2)
+    model.first, model.stubborn, model.last = [], {}, []
+    attributes = vars(model)
+
+    def run():
+        with isolated(model):
+            model.first.append(1)
+            model.last.append(1)
+
+    with pytest.raises(RuntimeError, match="not allowed"):
+        run()
+    assert vars(model) is attributes
+    assert model.training
+    assert model.first == model.last == []
 
 
 def test_shared_containers_and_tensors_stay_shared_inside():

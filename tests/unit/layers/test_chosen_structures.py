@@ -14,6 +14,8 @@ from tests.helpers.structures import (
     AuxiliaryHead,
     ClassAttention,
     EncoderDecoder,
+    FlatConvolutions,
+    FlatResiduals,
     Padded,
     Pyramid,
     SequencePooling,
@@ -28,6 +30,8 @@ from tests.helpers.structures import (
     (EncoderDecoder, 16, "encoder"),  # not the projections of the last cross attention
     (ClassAttention, 16, "blocks"),
     (AuxiliaryHead, 16, "blocks"),
+    (FlatResiduals, 16, "transformer.layers.1.0.norm"),  # the last that reads the patches, and all of their sum
+    (FlatConvolutions, 16, "branches.1"),  # not the stem, since the branches change the sum
     (SequencePooling, 16, "norm"),
     (AnomalyMap, 16, "features"),
     (Padded, 16, "features"),  # 4x4; the padding has 5x5

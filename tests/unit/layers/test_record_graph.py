@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from lightning_gradcam.capture.layer import IMAGES, LayerRecord
-from lightning_gradcam.layers.record_graph import find_ancestors, find_dependent, find_passages
+from lightning_gradcam.layers.record_graph import find_ancestors, find_dependent, find_passages, find_stream_readers
 from tests.helpers.models import examples
 
 
@@ -38,6 +38,29 @@ def has_path(records, without=None):
 def test_passages_are_outputs_whose_removal_cuts_all_paths(records):
     expected = {i for i in range(len(records)) if has_path(records) and not has_path(records, without=i)}
     assert find_passages(records) == expected
+
+
+@examples(300)
+@given(graphs())
+def test_stream_readers_read_all_that_later_outputs_read(records):
+    dependent = {i for i in range(len(records)) if IMAGES in find_ancestors_or_images(i, records)}
+    scored = {i for i, r in enumerate(records) if r.is_scored}
+    scored |= {j for i in scored for j in find_ancestors(i, records)}
+    on_path = dependent & scored
+
+    def list_alive(index):
+        later = [r.reads for i, r in enumerate(records) if i >= index and i in on_path]
+        later.append({i for i, r in enumerate(records) if r.is_scored})
+        return {s for reads in later for s in reads if s < index and (s in on_path or s == IMAGES)}
+
+    alive = {i: list_alive(i) for i in on_path}
+    expected = {i for i, sources in alive.items() if len(sources - {IMAGES}) > 1 and sources <= records[i].reads}
+    assert find_stream_readers(records) == expected
+
+
+def find_ancestors_or_images(index, records):
+    sources = {index, *find_ancestors(index, records)}
+    return {s for i in sources for s in records[i].reads if s == IMAGES}
 
 
 @examples(200)

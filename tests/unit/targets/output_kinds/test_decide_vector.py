@@ -77,6 +77,9 @@ def test_numbers_themselves_decide():
     logits = torch.randn(N, 4)
     assert decide(nn.functional.normalize(logits)).name == "embedding"
     assert decide(logits / logits.norm(dim=1, keepdim=True)).name == "embedding"
+    for dtype in (torch.float16, torch.bfloat16):
+        assert decide(nn.functional.normalize(logits.to(dtype))).name == "embedding"
+    assert decide(1.0005 * nn.functional.normalize(logits)).name == "classes"  # by chance, as of a single image
     assert decide(logits.softmax(1)).name == "classes"
     saturated = torch.eye(4)[[0, 1, 2, 3, 0, 1]]  # of length 1 as well, but probabilities
     assert decide(saturated).name == "classes"

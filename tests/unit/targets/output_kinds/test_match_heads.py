@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -33,9 +35,13 @@ CASES = {
     "by module": ([MADE], labels(color=4, kind=3), "", "kind"),
     "of another module": ([MADE], labels(color=2), "", None),
     "not the embedding": ([Vector("0", 64, "all rows have length 1"), Vector("1", 5)], labels(y=4), "1", ""),
+    "not the features": ([Vector("0", 64), Vector("1", 5)], OutputClues(model_classes=5), "1", ""),
+    "as many as in the data": (
+        [Vector("0", 64), Vector("1", 5)], replace(labels(y=2), num_classes=5), "1", "",
+    ),
     "logits come first": ([Vector("logits", 5), KIND], labels(kind=4), "logits", None),
     "no labels": ([COLOR, KIND], labels(), "color", ""),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -103,6 +103,34 @@ def test_the_number_of_classes_of_a_model_is_read():
     assert read_num_classes(outer) == 5
 
 
+class Backbone(nn.Sequential):
+    """A model without its classifier, as timm creates it with ``num_classes=0``."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.num_classes = 0
+
+
+def test_a_backbone_has_no_say_where_a_head_follows():
+    assert read_num_classes(nn.Sequential(Backbone(), nn.ReLU())) == 0
+    classifier = nn.Sequential(Backbone(), nn.Linear(4, 3))
+    assert read_num_classes(classifier) is None
+    assert explain(classifier, torch.rand(2, 3, 8, 8)).logits.shape == (2, 3)  # and no warning
+
+
+class Settings(dict):
+    """A mapping that has an attribute of every name, as some libraries' configurations."""
+
+    def __getattr__(self, name):
+        return Settings()
+
+
+def test_settings_of_a_model_are_no_losses():
+    model = nn.Linear(2, 2)
+    model.settings, model.criterion = Settings(), F.cross_entropy
+    assert read_losses(model) == {"classes": "cross_entropy"}
+
+
 class Metric(nn.Module):
     """An embedding, and the centers of classes that its loss holds."""
 
