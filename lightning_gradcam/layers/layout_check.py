@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import permutations
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gradcam.capture.hooks import register_hooks
-from lightning_gradcam.capture.layouts import (
-    Frames,
-    Grid,
-    ToGrid,
-    Tokens,
-    Turned,
-    channels_first,
-    holds_tokens,
-)
+from lightning_gradcam.capture.layouts import holds_tokens
 from lightning_gradcam.capture.outputs import list_float_tensors
 from lightning_gradcam.capture.random_state import reseed
 from lightning_gradcam.errors import ForwardError
-from lightning_gradcam.layers.maker_layouts import CHANNELS_FIRST_MODULES, SEQUENCE_MODULES
+from lightning_gradcam.layers.graded_outputs import GradedOutput
 from lightning_gradcam.layers.patch_changes import (
     Pattern,
     change_patches,
@@ -34,7 +25,8 @@ from lightning_gradcam.layers.patch_changes import (
     measure_agreement,
     remove_axis_means,
 )
-from lightning_gradcam.layers.spatial_grid import NO_GRID, GridReading, is_proportionate, list_token_grids
+from lightning_gradcam.layers.shown_layouts import find_shown_layout
+from lightning_gradcam.layers.spatial_grid import NO_GRID, GridReading
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward
 
@@ -44,40 +36,11 @@ _MIN_CELLS = 16
 _PASSES = 4
 """Most patterns that are tried while it is open whether a layout is right; nearly always the first one shows it."""
 
-_PERFECT, _CLEAR, _FAINT, _LEAD = 0.95, 0.5, 0.25, 0.25
-"""Correlations that leave no room for another layout, that show one, and that confirm one that is known; the lead of a
-better layout."""
-
-_SIGNIFICANT, _EXPECTED = 4.0, 2.4
-"""Standard deviations of a correlation that is not due to chance, and of one that agrees with what is expected."""
+_FAINT = 0.25
+"""Correlation that confirms a layout that is known."""
 
 _REPEATED = 0.7
 """Correlation between the changes for opposite patterns above which they depend on places."""
-
-
-@dataclass
-class ReadOutput:
-    """An output whose layout was inferred.
-
-    Args:
-        maker: The module that returned it.
-        call: The number of the module's call.
-        value: The output.
-        reading: Its inferred grid.
-        is_certain: Whether the maker has a fixed layout, as a convolution has; then only exchanged axes are looked for.
-        needs_proof: Whether it may be no map at all, as a matrix of attention, or tokens of another number than any
-            earlier grid; then it is none unless changes show it.
-        is_reached: Whether the score's gradient reaches it.
-    """
-
-    maker: nn.Module
-    call: int
-    value: Tensor
-    reading: GridReading
-    is_certain: bool
-    needs_proof: bool
-    is_reached: bool
-    contrasts: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -93,46 +56,8 @@ class CheckedReading:
     misplaced: bool = False
 
 
-def grade_readings(
-    outputs: Sequence[tuple[nn.Module, int, Tensor, bool]], readings: Sequence[GridReading], image_size: Grid
-) -> list[ReadOutput]:
-    """Tell the readings that are certain from those that were inferred, or need proof.
-
-    Args:
-        outputs: The maker of each output, the number of its call, the output, and whether the gradient reaches it.
-        readings: The inferred readings.
-        image_size: Spatial size of the images.
-    """
-    sequences = [v for maker, _, v, _ in outputs if v.ndim == 3 or (v.ndim > 3 and isinstance(maker, SEQUENCE_MODULES))]
-    lengths = {length for sequence in sequences if sequence.ndim == 3 for length in sequence.shape[:2]}
-    certain_shapes: set[tuple[int, ...]] = set()
-    known_grids: set[Grid | None] = set()
-    graded = []
-    for (maker, call, value, is_reached), reading in zip(outputs, readings, strict=True):
-        layout = reading.to_grid.layout if isinstance(reading.to_grid, Frames) else reading.to_grid
-        is_certain = layout is channels_first and (
-            isinstance(maker, CHANNELS_FIRST_MODULES)
-            or value.ndim == 3  # a signal, whose axes `AxisTracker` followed
-            or tuple(value.shape) in certain_shapes
-            or not sequences
-        )
-        if isinstance(layout, Tokens):
-            needs_proof = bool(known_grids) and reading.grid not in known_grids
-        else:
-            grid = reading.grid or ()
-            is_stretched = bool(grid) and not is_proportionate(grid, image_size)
-            needs_proof = layout is channels_first or is_stretched or not lengths.isdisjoint(grid)
-        if is_certain:
-            certain_shapes.add(tuple(value.shape))
-        if is_certain or not needs_proof:
-            known_grids.add(reading.grid)
-        output = ReadOutput(maker, call, value, reading, is_certain, needs_proof and not is_certain, is_reached)
-        graded.append(output)
-    return graded
-
-
 def check_readings(
-    model: nn.Module, probe: Probe, forward: Forward, outputs: Sequence[ReadOutput]
+    model: nn.Module, probe: Probe, forward: Forward, outputs: Sequence[GradedOutput]
 ) -> list[CheckedReading]:
     """Check the readings of a traced pass by changing patches of its images; correct them where another layout fits.
 
@@ -181,7 +106,7 @@ def check_readings(
 
 
 def _confirm_earlier(
-    index: int, outputs: Sequence[ReadOutput], verdicts: Mapping[int, GridReading], patterns: Sequence[Pattern]
+    index: int, outputs: Sequence[GradedOutput], verdicts: Mapping[int, GridReading], patterns: Sequence[Pattern]
 ) -> GridReading | None:
     """Return the layout that changes showed for an earlier output read in the same way, if this one agrees faintly.
 
@@ -195,12 +120,12 @@ def _confirm_earlier(
     return earlier[-1] if agreement.correlation >= _FAINT else None
 
 
-def _is_checkable(output: ReadOutput) -> bool:
+def _is_checkable(output: GradedOutput) -> bool:
     return output.is_reached and output.reading.grid is not None and math.prod(output.reading.grid) >= _MIN_CELLS
 
 
 def _measure_changes(
-    model: nn.Module, probe: Probe, forward: Forward, pattern: Pattern, outputs: Sequence[ReadOutput], seed: int
+    model: nn.Module, probe: Probe, forward: Forward, pattern: Pattern, outputs: Sequence[GradedOutput], seed: int
 ) -> None:
     """Run the model on changed images, and add to each output how it changed."""
     # The rows of a single image are the halves: it is changed twice, the second time in the other patches.
@@ -224,7 +149,7 @@ def _measure_changes(
 class _ChangeMeter:
     """Forward hook that compares outputs with those of the traced pass."""
 
-    outputs: Mapping[tuple[nn.Module, int], ReadOutput]
+    outputs: Mapping[tuple[nn.Module, int], GradedOutput]
     images: int
     calls: Counter[nn.Module] = field(default_factory=Counter)
     contrasts: dict[int, Tensor] = field(default_factory=dict)
@@ -239,54 +164,7 @@ class _ChangeMeter:
             self.contrasts[id(output)] = compare_halves(change, output.reading.to_grid, self.images)
 
 
-def find_shown_layout(output: ReadOutput, patterns: Sequence[Pattern], image_size: Grid) -> GridReading | None:
-    """Return the layout in which an output's changes clearly follow the patterns, the inferred one first; else None."""
-    if len(output.contrasts) < len(patterns):
-        return None  # another shape, or not called, with other images
-    inferred = measure_agreement(output.contrasts, patterns, output.reading.to_grid)
-    is_clear = inferred.z >= (_SIGNIFICANT if output.needs_proof else _EXPECTED)
-    is_clear = is_clear and inferred.correlation >= _CLEAR
-    if inferred.correlation < _PERFECT:
-        others = [
-            (measure_agreement(output.contrasts, patterns, layout), layout)
-            for layout in list_other_layouts(output, image_size)
-        ]
-        best, layout = max(others, key=lambda pair: pair[0].correlation, default=(inferred, output.reading.to_grid))
-        if best.correlation >= max(_CLEAR, inferred.correlation + _LEAD) and best.z >= _SIGNIFICANT:
-            return GridReading(tuple(layout(output.contrasts[0]).shape[2:]), layout)
-    return output.reading if is_clear or inferred.z >= _SIGNIFICANT else None
-
-
-def list_other_layouts(output: ReadOutput, image_size: Grid) -> Iterator[ToGrid]:
-    """List the layouts that an output may have instead: exchanged axes, other grids, extra tokens at the end."""
-    layout = output.reading.to_grid
-    wrap: Callable[[ToGrid], ToGrid] = lambda inner: inner  # noqa: E731  # the identity
-    if isinstance(layout, Frames):
-        frames, layout, image_size = layout, layout.layout, image_size[1:]
-        wrap = lambda inner: replace(frames, layout=inner)  # noqa: E731
-    if isinstance(layout, Tokens):
-        for tokens in _list_token_layouts(layout, output.value.shape[1 - layout.rows], image_size):
-            yield wrap(tokens)
-    else:
-        axes = range(len(image_size))
-        for order in permutations(axes):
-            if order != tuple(axes):
-                yield wrap(Turned(layout, order))
-
-
-def _list_token_layouts(inferred: Tokens, length: int, image_size: Grid) -> Iterator[Tokens]:
-    grids = dict.fromkeys([inferred.grid, *list_token_grids(length, image_size)])
-    for grid in grids:
-        extra = length - math.prod(grid)
-        for sides in dict.fromkeys(permutations(grid)):
-            for order in permutations(range(len(sides))):
-                for behind in range(extra + 1):
-                    tokens = Tokens(sides, extra, inferred.rows, behind, () if order == tuple(sorted(order)) else order)
-                    if tokens != inferred:
-                        yield tokens
-
-
-def _may_follow_images(output: ReadOutput, patterns: Sequence[Pattern]) -> bool:
+def _may_follow_images(output: GradedOutput, patterns: Sequence[Pattern]) -> bool:
     """Return whether further patterns may show the layout of an output that is still open."""
     if len(output.contrasts) < len(patterns):
         return False
@@ -295,7 +173,7 @@ def _may_follow_images(output: ReadOutput, patterns: Sequence[Pattern]) -> bool:
     return len(patterns) < 2 or _depends_on_places(output)
 
 
-def _depends_on_places(output: ReadOutput) -> bool:
+def _depends_on_places(output: GradedOutput) -> bool:
     """Return whether it matters to the positions of an output which patches are changed, wherever these are.
 
     The first two patterns are opposite, with different noise. Where attention spreads every change over all positions,
@@ -308,7 +186,7 @@ def _depends_on_places(output: ReadOutput) -> bool:
     return bool(spread > 0 and -(first @ second) / spread > _REPEATED)
 
 
-def _conclude(output: ReadOutput, shown: GridReading | None, is_doubted: bool) -> CheckedReading:
+def _conclude(output: GradedOutput, shown: GridReading | None, is_doubted: bool) -> CheckedReading:
     """Return the final reading of an output.
 
     Args:

@@ -24,8 +24,9 @@ from lightning_gradcam.capture.outputs import (
 from lightning_gradcam.capture.random_state import reseed
 from lightning_gradcam.layers.axis_tracking import AxisTracker
 from lightning_gradcam.layers.center_tracing import CenterTracer
-from lightning_gradcam.layers.layout_check import CheckedReading, check_readings, grade_readings
-from lightning_gradcam.layers.spatial_grid import GridInference
+from lightning_gradcam.layers.graded_outputs import grade_readings
+from lightning_gradcam.layers.layout_check import CheckedReading, check_readings
+from lightning_gradcam.layers.spatial_grid import GridInference, GridReading
 from lightning_gradcam.layers.tensor_history import TensorOrigin
 from lightning_gradcam.layers.trace_graph import TraceGraph
 from lightning_gradcam.probe.probe import Probe
@@ -143,15 +144,12 @@ def run_traced(
         gradients: Sequence[Tensor | None] = [None] * len(tracer.outputs)
         if tracer.outputs and scores.requires_grad:
             gradients = torch.autograd.grad(scores.sum(), [o.value for o in tracer.outputs], allow_unused=True)
-    inference, tracker = GridInference(probe.size, len(probe)), AxisTracker(images)
-    inferred = [
-        center_tracer.turn(traced.value, inference.read_output(traced.origin, tracker)) for traced in tracer.outputs
-    ]
-    facts = [
+    layouts = _infer_layouts(tracer.outputs, images, probe.size, center_tracer)
+    gradable = [
         (*o.returned_by[0], o.value, gradient is not None)
         for o, gradient in zip(tracer.outputs, gradients, strict=True)
     ]
-    readings = check_readings(model, probe, forward, grade_readings(facts, inferred, probe.size))
+    readings = check_readings(model, probe, forward, grade_readings(gradable, layouts, probe.size))
     returned = {id(tensor) for tensor in list_float_tensors(output)}
     centers = [
         center_tracer.read(o.value, checked.reading) for o, checked in zip(tracer.outputs, readings, strict=True)
@@ -193,6 +191,14 @@ def _trace_centers(images: Tensor, size: Grid, outputs: Sequence[_TracedOutput])
     for traced in outputs:
         center_tracer.trace(traced.value)
     return center_tracer
+
+
+def _infer_layouts(
+    outputs: Sequence[_TracedOutput], images: Tensor, size: Grid, center_tracer: CenterTracer
+) -> list[GridReading]:
+    """Infer the grid and the layout of all outputs, in order of execution."""
+    inference, tracker = GridInference(size, len(images)), AxisTracker(images)
+    return [center_tracer.turn(o.value, inference.read_output(o.origin, tracker)) for o in outputs]
 
 
 def _to_record(
