@@ -104,8 +104,9 @@ def _explain_missing_features(records: Sequence[LayerRecord], spatial: int, reac
         )
     if not reached and any(r.misplaced for r in records):
         return "changes of the images do not change the outputs at their own places", (
-            "Tokens in another order than the image's, or merged, are no map: pass `layers=Layer(name, to_grid=...)`, "
-            "which turns them into (n, C, *grid), or name a layer in `layers=` to explain it anyway."
+            "Tokens in another order than the image's, or merged, are not a map: pass "
+            "`layers=Layer(name, to_grid=...)`, which turns them into (n, C, *grid), or name a layer in "
+            "`layers=` to explain it anyway."
         )
     if not reached:
         return f"no gradient of the score reaches the {spatial} spatial outputs", (

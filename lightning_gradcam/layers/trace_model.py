@@ -23,8 +23,8 @@ from lightning_gradcam.targets.embeddings import MutualTarget, compares_images, 
 from lightning_gradcam.targets.output_kinds import OutputClues, OutputKind, find_output_kind
 from lightning_gradcam.targets.output_kinds.clues import read_clues
 from lightning_gradcam.targets.output_kinds.decide import OutputReading
-from lightning_gradcam.targets.output_kinds.facts import describe_output
 from lightning_gradcam.targets.output_kinds.model_clues import find_unused_classifiers
+from lightning_gradcam.targets.output_kinds.parts import describe_output
 
 TRACED_IMAGES = 2
 """Number of images in a trace, which reads shapes and reach only; two, since some models squeeze a batch of one."""
@@ -92,8 +92,8 @@ def _trace(model: nn.Module, images: Probe, forward: Forward, target: Target, cl
         records, output = _run(model, images, forward, score if explains_class else target)
         check_initialized(model, [name for name, _ in model.named_parameters() if name not in initialized])
         used = {name for record in records for name in (record.name, *record.inner)}
-        facts = describe_output(output, images).with_makers(records, model)
-        reading = OutputReading(facts, replace(clues, classifiers=find_unused_classifiers(model, used)))
+        parts = describe_output(output, images).with_makers(records, model)
+        reading = OutputReading(parts, replace(clues, classifiers=find_unused_classifiers(model, used)))
         kind = reading.decide(images).for_model(model, images)
         if explains_class and kind.refining_scores:
             refined = [_run(model, images, forward, refining_score)[0] for refining_score in kind.refining_scores]

@@ -243,7 +243,7 @@ def check_classes(classes: Tensor, count: int, argument: Literal["target", "labe
             "Leave out images whose label the loss ignores, such as -100."
             if low < 0
             else "If they belong to another output, pass `forward=`, a callable of (model, probe) that returns it; if "
-            "the output is no logits, pass `output=`, such as 'embedding'."
+            "the output is not logits, pass `output=`, such as 'embedding'."
         )
     raise ValueError(
         f"Expected classes from 0 to {count - 1}, as the model has {count}, but got {low if low < 0 else high} in "

@@ -1,4 +1,4 @@
-"""Scores of values that are no classes: those of a regression, and the coordinates of an embedding."""
+"""Scores of values that are not classes: those of a regression, and the coordinates of an embedding."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class ValueScore(ClassTarget):
         """
         if not self.of.is_fixed:
             raise NotExplainableError(
-                f"`target` is the {self.of.name}, but the output is read as values, which are no classes. Pass "
+                f"`target` is the {self.of.name}, but the output is read as values, which are not classes. Pass "
                 "`target='predicted'`, the number of one of several values, or `output='classes'` if these are logits."
             )
         numbers = self.of.choose(probe.images.new_zeros(len(probe), self.count), probe)

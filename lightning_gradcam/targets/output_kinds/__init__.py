@@ -1,6 +1,6 @@
 """Kinds of model output, and the meaning of a class in each; a file per kind.
 
-`find_output_kind` decides the kind from evidence: what the output looks like (`facts`), and what labels, losses and
+`find_output_kind` decides the kind from evidence: what the output looks like (`parts`), and what labels, losses and
 data say (`clues`). The user's choice comes first (`choose`).
 """
 

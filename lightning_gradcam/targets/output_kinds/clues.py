@@ -21,7 +21,7 @@ class OutputClues:
     """What is known about a model's output besides its shape.
 
     Args:
-        labels: The labels and, of collected batches, everything beside the images that may be labels.
+        labels: The labels and, of collected batches, everything else that may be labels.
         losses: The kinds of loss that the model's training uses, with the name of one of each.
         classifiers: Parts of the model that may turn its output into classes, and that the forward pass does not use.
         num_classes: Number of classes in the data; None if it does not say.

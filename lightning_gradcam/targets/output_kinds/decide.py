@@ -14,10 +14,10 @@ from lightning_gradcam.targets.output_kinds.clues import OutputClues
 from lightning_gradcam.targets.output_kinds.decide_map import decide_map
 from lightning_gradcam.targets.output_kinds.decide_vector import decide_vector
 from lightning_gradcam.targets.output_kinds.detection import DetectionOutput
-from lightning_gradcam.targets.output_kinds.facts import DenseMap, OutputFacts, Vector, describe_output
 from lightning_gradcam.targets.output_kinds.image import ImageOutput
 from lightning_gradcam.targets.output_kinds.label_clues import LabelClues, read_labels
 from lightning_gradcam.targets.output_kinds.match_heads import fits, match_heads
+from lightning_gradcam.targets.output_kinds.parts import DenseMap, OutputParts, Vector, describe_output
 from lightning_gradcam.targets.output_kinds.segmentation import SegmentationOutput
 from lightning_gradcam.targets.output_kinds.unknown import UnknownOutput
 
@@ -57,11 +57,11 @@ class OutputReading:
     """What the kind of an output was decided from, to decide again when more is known.
 
     Args:
-        facts: The parts of the output.
+        parts: The parts of the output.
         clues: What else is known.
     """
 
-    facts: OutputFacts
+    parts: OutputParts
     clues: OutputClues
 
     def decide(self, probe: Probe) -> OutputKind:
@@ -71,35 +71,35 @@ class OutputReading:
             NotExplainableError: The output has no part of the kind that the user chose.
         """
         if self.clues.choice != "auto":
-            return choose_kind(self.facts, self.clues)
-        return infer_kind(self.facts, probe, self.clues)
+            return choose_kind(self.parts, self.clues)
+        return infer_kind(self.parts, probe, self.clues)
 
     def update(
         self, kind: OutputKind, probe: Probe, labels: Sequence[LabelClues], num_classes: int | None
     ) -> OutputKind:
         """Return the kind with more labels, or a number of classes in the data; a kind that was chosen stays."""
-        if kind.is_chosen or self.facts.has_boxes:
+        if kind.is_chosen or self.parts.has_boxes:
             return kind
-        return infer_kind(self.facts, probe, replace(self.clues, labels=labels, num_classes=num_classes))
+        return infer_kind(self.parts, probe, replace(self.clues, labels=labels, num_classes=num_classes))
 
 
-def infer_kind(facts: OutputFacts, probe: Probe, clues: OutputClues) -> OutputKind:
+def infer_kind(parts: OutputParts, probe: Probe, clues: OutputClues) -> OutputKind:
     """Infer the kind of an output from its parts and from what else is known."""
-    if facts.has_boxes:
+    if parts.has_boxes:
         return DetectionOutput(reason="it is one mapping of boxes, labels and scores per image")
     dense = None
-    if facts.maps:
-        has_owner = any(fits(label, vector.width) for label in clues.labels for vector in facts.vectors)
+    if parts.maps:
+        has_owner = any(fits(label, vector.width) for label in clues.labels for vector in parts.vectors)
         of_pixels = [label for label in clues.labels if not (has_owner and label.kind == "classes")]
-        dense = decide_map(facts.maps[0], probe, replace(clues, labels=of_pixels), facts.maps[1:])
-    if not facts.vectors:
+        dense = decide_map(parts.maps[0], probe, replace(clues, labels=of_pixels), parts.maps[1:])
+    if not parts.vectors:
         if dense is not None:
             return dense
-        refusal = f"The output has {facts.queries}. {_DETECTOR_ROUTE}" if facts.queries else ""
+        refusal = f"The output has {parts.queries}. {_DETECTOR_ROUTE}" if parts.queries else ""
         return UnknownOutput(refusal=refusal, is_readable=False)
-    vector, label_name = match_heads(facts.vectors, clues)
-    kind = decide_vector(vector, clues, vector.name if facts.needs_head else "", label_name)
-    return kind if dense is None else _decide_between(facts.vectors, facts.maps[0], kind, dense, probe, clues)
+    vector, label_name = match_heads(parts.vectors, clues)
+    kind = decide_vector(vector, clues, vector.name if parts.needs_head else "", label_name)
+    return kind if dense is None else _decide_between(parts.vectors, parts.maps[0], kind, dense, probe, clues)
 
 
 def _decide_between(
@@ -124,7 +124,7 @@ def _decide_between(
     return UnknownOutput(
         reason="it has several parts",
         refusal=(
-            f"The output has {dense_map.channels} channels of the images' size beside {vectors[0].width} numbers per "
+            f"The output has {dense_map.channels} channels of the images' size and {vectors[0].width} numbers per "
             "image. Pass `output='classes'` or `output='segmentation'` to explain classes of either, or `target=`, a "
             "callable of (output, probe) that returns one score per image."
         ),

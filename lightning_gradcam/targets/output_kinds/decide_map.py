@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.targets.output_kinds.base import OutputKind
 from lightning_gradcam.targets.output_kinds.clues import OutputClues
-from lightning_gradcam.targets.output_kinds.facts import DenseMap
 from lightning_gradcam.targets.output_kinds.image import PIXEL_REMEDY, ImageOutput
+from lightning_gradcam.targets.output_kinds.parts import DenseMap
 from lightning_gradcam.targets.output_kinds.segmentation import SegmentationOutput
 from lightning_gradcam.targets.output_kinds.unknown import UnknownOutput
 
@@ -50,7 +50,7 @@ def decide_map(dense: DenseMap, probe: Probe, clues: OutputClues, further: Seque
 
 
 def _see_labels(dense: DenseMap, probe: Probe, clues: OutputClues) -> tuple[str, str] | None:
-    """Decide by masks, by numbers of the output's shape, or by labels that are no classes of its channels."""
+    """Decide by masks, by numbers of the output's shape, or by labels that are not classes of its channels."""
     masks = [label for label in clues.labels if label.kind == "masks"]
     if masks:
         is_possible = masks[0].high < max(dense.channels, 2)

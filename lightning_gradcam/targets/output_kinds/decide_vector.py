@@ -10,8 +10,8 @@ from lightning_gradcam.targets.output_kinds.base import OutputKind
 from lightning_gradcam.targets.output_kinds.classification import ClassificationOutput
 from lightning_gradcam.targets.output_kinds.clues import OutputClues
 from lightning_gradcam.targets.output_kinds.embedding import EmbeddingOutput
-from lightning_gradcam.targets.output_kinds.facts import Vector
 from lightning_gradcam.targets.output_kinds.match_heads import fits
+from lightning_gradcam.targets.output_kinds.parts import Vector
 from lightning_gradcam.targets.output_kinds.regression import RegressionOutput
 from lightning_gradcam.targets.output_kinds.unknown import UnknownOutput
 

@@ -1,4 +1,4 @@
-"""Embeddings: vectors whose coordinates are no classes."""
+"""Embeddings: vectors whose coordinates are not classes."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ PIXEL_REMEDY = (
 
 @dataclass(frozen=True)
 class ImageOutput(OutputKind):
-    """Values ``(N, channels, *spatial)`` that are no scores of classes: which of them to explain has to be said.
+    """Values ``(N, channels, *spatial)`` that are not scores of classes: the user says which of them to explain.
 
     Args:
         channels: Number of channels.

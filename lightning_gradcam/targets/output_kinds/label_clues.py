@@ -1,4 +1,4 @@
-"""What the labels of a probe, or other tensors beside its images, may be."""
+"""What the labels of a probe, or other tensors that come with its images, may be."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from lightning_gradcam.probe.image_lists import NEVER_LABELS
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.targets.output_kinds.facts import get_role
+from lightning_gradcam.targets.output_kinds.parts import get_role
 
 LabelKind: TypeAlias = Literal["classes", "multilabel", "masks", "values", "shares"]
 """A class per image; a 0 or 1 per class; a class per pixel; numbers; or numbers that sum to 1."""
 
 _IGNORED_MASK = 255
-"""The number that masks have where the loss ignores a pixel, beside negative ones."""
+"""The number that masks have where the loss ignores a pixel, besides negative ones."""
 
 _MOST_NUMBERS = 1 << 24
 """Numbers of a tensor that are read; of a larger one its first rows are."""
@@ -23,7 +23,7 @@ _MOST_NUMBERS = 1 << 24
 
 @dataclass(frozen=True)
 class LabelClues:
-    """What the labels of a probe, or another tensor beside its images, may be.
+    """What the labels of a probe, or another tensor that comes with its images, may be.
 
     Args:
         name: Its key or position in the batch, or "" for labels that were passed.
@@ -77,7 +77,7 @@ def read_labels(probe: Probe, label_name: str = "", with_extras: bool = False) -
 
 
 def _read_label(name: str, tensor: Tensor, probe: Probe) -> LabelClues | None:
-    """Describe one tensor beside the images; None if it cannot be labels."""
+    """Describe one tensor that comes with the images; None if it cannot be labels."""
     if tensor.is_complex() or not tensor.numel():
         return None
     shape = tuple(tensor.shape[1:])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightning_gradcam.targets.output_kinds.clues import OutputClues
-from lightning_gradcam.targets.output_kinds.facts import Vector, get_role
 from lightning_gradcam.targets.output_kinds.label_clues import LabelClues
+from lightning_gradcam.targets.output_kinds.parts import Vector, get_role
 
 
 def match_heads(vectors: Sequence[Vector], clues: OutputClues) -> tuple[Vector, str | None]:

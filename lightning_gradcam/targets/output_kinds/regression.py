@@ -21,7 +21,7 @@ from lightning_gradcam.targets.values import ValueScore, ValueSum, require_value
 
 @dataclass(frozen=True)
 class RegressionOutput(OutputKind):
-    """Values ``(N, num_values)`` that are no logits of classes.
+    """Values ``(N, num_values)`` that are not logits of classes.
 
     ``"predicted"`` explains the value itself, in the same direction for all images; of several values their sum. A
     number explains one of several values.

@@ -10,9 +10,9 @@ from torch import nn
 
 from lightning_gradcam import Probe, explain
 from lightning_gradcam.targets.output_kinds import OutputClues, find_output_kind
-from lightning_gradcam.targets.output_kinds.facts import Vector
 from lightning_gradcam.targets.output_kinds.label_clues import LabelClues
 from lightning_gradcam.targets.output_kinds.match_heads import match_heads
+from lightning_gradcam.targets.output_kinds.parts import Vector
 
 
 def labels(**highest):

@@ -1,4 +1,4 @@
-"""What can be seen in a model's output by itself: the shapes and names of its parts."""
+"""Parts of a model's output: their shapes and names, and what their numbers show."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class DenseMap:
 
 
 @dataclass(frozen=True)
-class OutputFacts:
+class OutputParts:
     """The parts of an output that can be explained by themselves, in the order in which they are tried.
 
     Args:
@@ -101,8 +101,8 @@ class OutputFacts:
     type_name: str = ""
     needs_head: bool = False
 
-    def with_makers(self, records: Sequence[LayerRecord], model: nn.Module) -> OutputFacts:
-        """Return the facts with the module that returned each part, where a single one returned such a tensor."""
+    def with_makers(self, records: Sequence[LayerRecord], model: nn.Module) -> OutputParts:
+        """Return the parts with the module that returned each part, where a single one returned such a tensor."""
         modules = dict(model.named_modules())
         vectors = []
         for vector in self.vectors:
@@ -119,7 +119,7 @@ class OutputFacts:
         return replace(self, vectors=tuple(vectors), maps=tuple(maps))
 
 
-def describe_output(output: Any, probe: Probe) -> OutputFacts:
+def describe_output(output: Any, probe: Probe) -> OutputParts:
     """List the parts of a model's output for the images of ``probe``. (Waits for the device.)
 
     >>> probe = Probe(torch.rand(2, 3, 8, 8))
@@ -128,9 +128,9 @@ def describe_output(output: Any, probe: Probe) -> OutputFacts:
     """
     dimensions = len(probe.size)
     vectors, maps = [], []
-    parts = [(name, tensor) for name, tensor in list_items(output) if tensor.is_floating_point()]
-    depends = any(tensor.requires_grad for _, tensor in parts)  # else the model cuts the graph, and all parts are alike
-    for name, tensor in parts:
+    tensors = [(name, tensor) for name, tensor in list_items(output) if tensor.is_floating_point()]
+    depends = any(tensor.requires_grad for _, tensor in tensors)  # else all parts are alike: the model cuts the graph
+    for name, tensor in tensors:
         if depends and not tensor.requires_grad:
             continue  # such as the mask of a masked autoencoder
         if tensor.ndim in (1, 2):
@@ -138,8 +138,8 @@ def describe_output(output: Any, probe: Probe) -> OutputFacts:
         elif dimensions > 1 and tensor.ndim == dimensions + 2 and _may_be_scores(output, name):
             maps.append(DenseMap(name, tensor.shape[1], tuple(tensor.shape[2:])))
     has_boxes, queries = find_boxes(output) is not None, _describe_queries(output)
-    needs_head = sum(tensor.ndim in (1, 2) for _, tensor in parts) > 1
-    return OutputFacts(tuple(vectors), tuple(maps), has_boxes, queries, type(output).__name__, needs_head)
+    needs_head = sum(tensor.ndim in (1, 2) for _, tensor in tensors) > 1
+    return OutputParts(tuple(vectors), tuple(maps), has_boxes, queries, type(output).__name__, needs_head)
 
 
 def _describe_vector(name: str, tensor: Tensor) -> Vector:
@@ -182,9 +182,9 @@ def _describe_queries(output: Any) -> str:
         items = list(output.items())
     else:
         items = list(vars(output).items()) if hasattr(output, "logits") and hasattr(output, "__dict__") else []
-    parts = [
+    queries = [
         f"{name} {tuple(value.shape)}"
         for name, value in items
         if isinstance(value, Tensor) and value.ndim > 2 and ("logits" in name or "boxes" in name)
     ]
-    return ", ".join(parts) if len(parts) > 1 else ""
+    return ", ".join(queries) if len(queries) > 1 else ""
