@@ -71,7 +71,8 @@ def see_class_labels(vector: Vector, clues: OutputClues) -> Decision | None:
     labels = [label for label in clues.labels if label.kind in ("classes", "multilabel")]
     fitting = [label for label in labels if fits(label, vector.width)]
     if fitting:
-        if clues.loss != "values":
+        has_classes = vector.width > 1 and (vector.is_probability or vector.width == clues.model_classes)
+        if clues.loss != "values" or has_classes:  # a classifier may also learn the squared error of its probabilities
             return "classes", str(fitting[0])
         if vector.width == 1:
             return "regression", f"training uses {clues.losses['values']}"

@@ -73,6 +73,13 @@ def test_the_loss_decides_where_it_is_one(losses, labels, width, expected):
     assert decide(torch.randn(N, width), labels, losses=losses).name == expected
 
 
+def test_a_classifier_may_learn_a_squared_error():
+    labels, logits, losses = torch.arange(N) % 4, torch.randn(N, 4), {"values": "mse_loss"}
+    assert decide(logits, labels, losses=losses, model_classes=4).name == "classes"
+    assert decide(logits.softmax(1), labels, losses=losses).name == "classes"
+    assert decide(logits, labels, losses=losses, model_classes=5).name == "other"
+
+
 def test_numbers_themselves_decide():
     logits = torch.randn(N, 4)
     assert decide(nn.functional.normalize(logits)).name == "embedding"
