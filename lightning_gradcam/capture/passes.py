@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.errors import NotExplainableError
 from lightning_gradcam.probe.probe import Probe
-from lightning_gradcam.probe.types import FreezableTarget, Target
+from lightning_gradcam.probe.types import ComparableTarget, FreezableTarget, Target
 from lightning_gradcam.utils.cell_centers import CellCenters
 
 
@@ -65,6 +65,9 @@ class CapturedPass:
         differentiable: Whether activations and gradients are part of the graph, so that a loss can be computed from
             them.
         centers: Per layer key, the centers of the cells in the images; layers without an entry cover them evenly.
+        gradients_by_scored: Gradients that passes of the same output have computed, by what their targets scored, see
+            `ComparableTarget`. A detector's backward pass runs through all proposals, so it can take longer than the
+            forward pass.
     """
 
     model: nn.Module
@@ -80,6 +83,7 @@ class CapturedPass:
     retain_graph: bool = True
     differentiable: bool = False
     centers: Mapping[str, CellCenters] = field(default_factory=dict)
+    gradients_by_scored: dict[Hashable, Mapping[str, Tensor]] = field(default_factory=dict)
 
     @property
     def locations(self) -> Mapping[str, Layer]:
@@ -99,6 +103,20 @@ class CapturedPass:
         Raises:
             NotExplainableError: The score carries no gradient.
         """
+        scored = self._find_scored()
+        if scored is None:
+            return self._compute_gradients()
+        if scored not in self.gradients_by_scored:
+            self.gradients_by_scored[scored] = self._compute_gradients()
+        return self.gradients_by_scored[scored]
+
+    def _find_scored(self) -> Hashable | None:
+        """Return what the target scores; None if finding it out would wait for the device."""
+        target = self.target
+        return target.find_scored(self.output, self.probe) if isinstance(target, ComparableTarget) else None
+
+    def _compute_gradients(self) -> dict[str, Tensor]:
+        """Run the backward pass."""
         with torch.enable_grad():
             scores = self.target(self.output, self.probe)
             total = scores.sum()

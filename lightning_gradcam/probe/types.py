@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -26,3 +26,11 @@ class FreezableTarget(Protocol):
 
     def select_rows(self, rows: slice | Sequence[int]) -> Target:
         """Return the target for some rows of its probe."""
+
+
+@runtime_checkable
+class ComparableTarget(Protocol):
+    """A `Target` that waits for the device anyway, so that what it scores can be compared with what others score."""
+
+    def find_scored(self, output: Any, probe: Probe) -> Hashable:
+        """Return which entries of the output are scored; scores of equal entries have equal gradients."""

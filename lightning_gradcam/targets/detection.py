@@ -101,9 +101,17 @@ class BoxScore(ClassTarget):
 
     def __call__(self, output: Any, probe: Probe) -> Tensor:
         """Compute the scores, ``(n,)``."""
+        return torch.stack([_score_best_box(boxes, c) for boxes, c in self._pair_with_classes(output, probe)])
+
+    def find_scored(self, output: Any, probe: Probe) -> tuple[tuple[int, ...], ...]:
+        """Return the numbers of the best box in each image: of several if they are equal, of none if there is none."""
+        return tuple(_find_best_boxes(boxes, c) for boxes, c in self._pair_with_classes(output, probe))
+
+    def _pair_with_classes(self, output: Any, probe: Probe) -> list[tuple[Boxes, Tensor | None]]:
+        """Return each image's boxes with the class to explain, which is None for all classes."""
         detections = require_boxes(output)
         classes = self.select_classes(output, probe) if self._has_class else [None] * len(detections)
-        return torch.stack([_score_best_box(boxes, c) for boxes, c in zip(detections, classes, strict=True)])
+        return list(zip(detections, classes, strict=True))
 
     def freeze_to(self, classes: Tensor) -> BoxScore:
         """Return the score of the best box of ``classes``, as selected for N images."""
@@ -118,6 +126,18 @@ def _score_best_box(boxes: Boxes, of: Tensor | None) -> Tensor:
     """Return the largest score of one class, or of all classes if it is None."""
     scores = boxes["scores"] if of is None else boxes["scores"][boxes["labels"] == of]
     return scores.amax() if len(scores) else boxes["scores"].sum() * 0  # a 0 that is part of the graph
+
+
+def _find_best_boxes(boxes: Boxes, of: Tensor | None) -> tuple[int, ...]:
+    """Return the numbers of all boxes that `_score_best_box` depends on."""
+    scores = boxes["scores"].detach()
+    candidates = torch.arange(len(scores), device=scores.device)
+    if of is not None:
+        candidates = candidates[boxes["labels"] == of]
+    if not len(candidates):
+        return ()
+    is_worse = scores[candidates] < scores[candidates].amax()  # no box if one is NaN: all get a gradient of NaN
+    return tuple(candidates[~is_worse].tolist())
 
 
 def sum_box_scores(output: Any, _probe: Probe) -> Tensor:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torchvision.models import detection
 
 from lightning_gradcam import BoxScore, NotExplainableError, Probe, explain
+from lightning_gradcam.targets.classes import freeze_classes
 from lightning_gradcam.targets.detection import as_list
 from lightning_gradcam.targets.padding import find_image_fraction
 from tests.helpers.detectors import Spots, spotted
@@ -85,6 +86,29 @@ def test_maps_say_no_gradient_if_no_image_has_a_box():
     found = explain(Spots(64), torch.zeros(2, 1, 64, 64))
     assert set(found.degenerate["body"]) == {"no gradient"}
     assert found.classes.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("target", [BoxScore(), BoxScore(1), BoxScore(freeze_classes(torch.arange(4) % 3))], ids=str)
+def test_scored_boxes_are_those_with_a_gradient(target):
+    """Few values, so that the best are often equal, and one of them NaN."""
+    values = torch.tensor([0.25, 0.5, 0.75, torch.nan])
+    probe = Probe(torch.zeros(4, 1, 8, 8))
+    counts = set()
+    for seed in range(30):
+        choice = torch.Generator().manual_seed(seed)
+        output = [
+            {
+                "boxes": torch.zeros(count, 4),
+                "labels": torch.randint(0, 3, (count,), generator=choice),
+                "scores": values[torch.randint(0, 3 + (seed % 3 == 0), (count,), generator=choice)].requires_grad_(),
+            }
+            for count in torch.randint(0, 7, (4,), generator=choice).tolist()
+        ]
+        gradients = torch.autograd.grad(target(output, probe).sum(), [each["scores"] for each in output])
+        expected = [gradient.nonzero().flatten().tolist() for gradient in gradients]
+        assert [list(numbers) for numbers in target.find_scored(output, probe)] == expected
+        counts |= {len(numbers) for numbers in expected}
+    assert {0, 1, 2} <= counts
 
 
 def test_callable_target_reads_boxes():
