@@ -301,5 +301,5 @@ def test_an_attack_moves_away_from_the_explained_head(tmp_path):
 @pytest.mark.parametrize("target", ["label", "positives"])
 def test_labels_are_no_values(tmp_path, target):
     callback = GradCAMCallback(probe=8, target=target)
-    with pytest.warns(UserWarning, match="which are no classes|has no classes"):
+    with pytest.warns(UserWarning, match="which are not classes|has no classes"):
         run(tmp_path, Regression(), lambda value: (torch.tensor(int(80 * value) + 2),), callback)
