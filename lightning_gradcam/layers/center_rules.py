@@ -98,8 +98,8 @@ def resize(node: Any, shape: Shape, inputs: Sequence[Operand]) -> TensorCenters:
 
 def crop(node: Any, shape: Shape, inputs: Sequence[Operand]) -> TensorCenters:
     """Return the centers of a slice."""
-    axis, size = _to_axis(node._saved_dim, len(shape)), inputs[0].shape[_to_axis(node._saved_dim, len(shape))]
-    start = _to_signed(node._saved_start)
+    axis, size = to_axis(node._saved_dim, len(shape)), inputs[0].shape[to_axis(node._saved_dim, len(shape))]
+    start = to_signed(node._saved_start)
     start = min(max(start + size if start < 0 else start, 0), size)
     centers = list(inputs[0].centers)
     axis_centers = centers[axis]
@@ -109,7 +109,7 @@ def crop(node: Any, shape: Shape, inputs: Sequence[Operand]) -> TensorCenters:
 
 def flip(node: Any, shape: Shape, inputs: Sequence[Operand]) -> TensorCenters:
     """Return the centers of a flipped tensor."""
-    axes = {_to_axis(dim, len(shape)) for dim in node._saved_dims}
+    axes = {to_axis(dim, len(shape)) for dim in node._saved_dims}
     return tuple(
         centers.at(shape[axis] - 1, -1) if centers and axis in axes else centers
         for axis, centers in enumerate(inputs[0].centers)
@@ -118,12 +118,12 @@ def flip(node: Any, shape: Shape, inputs: Sequence[Operand]) -> TensorCenters:
 
 def permute(node: Any, shape: Shape, inputs: Sequence[Operand]) -> TensorCenters:
     """Return the centers of a tensor with its axes in another order."""
-    return tuple(inputs[0].centers[_to_axis(dim, len(shape))] for dim in node._saved_dims)
+    return tuple(inputs[0].centers[to_axis(dim, len(shape))] for dim in node._saved_dims)
 
 
 def transpose(node: Any, shape: Shape, inputs: Sequence[Operand]) -> TensorCenters:
     """Return the centers of a tensor with two axes exchanged."""
-    first, second = (_to_axis(dim, len(shape)) for dim in (node._saved_dim0, node._saved_dim1))
+    first, second = (to_axis(dim, len(shape)) for dim in (node._saved_dim0, node._saved_dim1))
     centers = list(inputs[0].centers)
     centers[first], centers[second] = centers[second], centers[first]
     return tuple(centers)
@@ -131,7 +131,7 @@ def transpose(node: Any, shape: Shape, inputs: Sequence[Operand]) -> TensorCente
 
 def insert_axis(node: Any, shape: Shape, inputs: Sequence[Operand]) -> TensorCenters:
     """Return the centers of a tensor with a new axis."""
-    axis = _to_axis(node._saved_dim, len(shape))
+    axis = to_axis(node._saved_dim, len(shape))
     centers = average_tensors(inputs)
     return (*centers[:axis], None, *centers[axis:])
 
@@ -145,7 +145,7 @@ def remove_axis(node: Any, _shape: Shape, inputs: Sequence[Operand]) -> TensorCe
     """Return the centers of a tensor without the axis that was selected from, or without axes of size 1."""
     operand, is_selected = inputs[0], hasattr(node, "_saved_index")
     dims = getattr(node, "_saved_dim", range(len(operand.shape)))
-    removed = {_to_axis(dim, len(operand.shape)) for dim in ([dims] if isinstance(dims, int) else dims)}
+    removed = {to_axis(dim, len(operand.shape)) for dim in ([dims] if isinstance(dims, int) else dims)}
     return tuple(
         centers
         for axis, (size, centers) in enumerate(zip(operand.shape, operand.centers, strict=True))
@@ -170,7 +170,7 @@ def view(_node: Any, shape: Shape, inputs: Sequence[Operand]) -> TensorCenters:
 
 def concatenate(node: Any, shape: Shape, inputs: Sequence[Operand]) -> TensorCenters:
     """Return the centers of concatenated or split tensors: along that axis, they no longer follow the image."""
-    axis = _to_axis(node._saved_dim, len(shape))
+    axis = to_axis(node._saved_dim, len(shape))
     return tuple(None if i == axis else centers for i, centers in enumerate(combine(shape, inputs)))
 
 
@@ -206,11 +206,11 @@ def find_rule(name: str) -> Rule | None:
     return _rules_by_name[name]
 
 
-def _to_signed(number: int) -> int:
+def to_signed(number: int) -> int:
     """Return the integer that autograd saved as an unsigned number of 64 bits."""
     return number - (1 << 64) if number >= 1 << 63 else number
 
 
-def _to_axis(dim: int, dimensions: int) -> int:
+def to_axis(dim: int, dimensions: int) -> int:
     """Return an axis counted from the first."""
-    return _to_signed(dim) % dimensions
+    return to_signed(dim) % dimensions

@@ -25,6 +25,7 @@ class GradedOutput:
         needs_proof: Whether it may be no map at all, as a matrix of attention, or tokens of another number than any
             earlier grid; then it is none unless changes show it.
         is_reached: Whether the score's gradient reaches it.
+        is_proven: Whether autograd's graph shows the layout, see `PlaceTracer`.
         contrasts: Its changes, one tensor for each pattern of changed patches, see `patch_changes.compare_halves`.
     """
 
@@ -35,25 +36,29 @@ class GradedOutput:
     is_certain: bool
     needs_proof: bool
     is_reached: bool
+    is_proven: bool = False
     contrasts: list[Tensor] = field(default_factory=list)
 
 
 def grade_readings(
-    outputs: Sequence[tuple[nn.Module, int, Tensor, bool]], readings: Sequence[GridReading], image_size: Grid
+    outputs: Sequence[tuple[nn.Module, int, Tensor, bool, bool]], readings: Sequence[GridReading], image_size: Grid
 ) -> list[GradedOutput]:
     """Tell the readings that are certain from those that were inferred, or need proof.
 
     Args:
-        outputs: The maker of each output, the number of its call, the output, and whether the gradient reaches it.
+        outputs: The maker of each output, the number of its call, the output, whether the gradient reaches it, and
+            whether the graph shows its layout.
         readings: The inferred readings.
         image_size: Spatial size of the images.
     """
-    sequences = [v for maker, _, v, _ in outputs if v.ndim == 3 or (v.ndim > 3 and isinstance(maker, SEQUENCE_MODULES))]
+    sequences = [
+        v for maker, _, v, *_ in outputs if v.ndim == 3 or (v.ndim > 3 and isinstance(maker, SEQUENCE_MODULES))
+    ]
     lengths = {length for sequence in sequences if sequence.ndim == 3 for length in sequence.shape[:2]}
     certain_shapes: set[tuple[int, ...]] = set()
     known_grids: set[Grid | None] = set()
     graded = []
-    for (maker, call, value, is_reached), reading in zip(outputs, readings, strict=True):
+    for (maker, call, value, is_reached, is_proven), reading in zip(outputs, readings, strict=True):
         layout = reading.to_grid.layout if isinstance(reading.to_grid, Frames) else reading.to_grid
         is_certain = layout is channels_first and (
             isinstance(maker, CHANNELS_FIRST_MODULES)
@@ -71,6 +76,6 @@ def grade_readings(
             certain_shapes.add(tuple(value.shape))
         if is_certain or not needs_proof:
             known_grids.add(reading.grid)
-        output = GradedOutput(maker, call, value, reading, is_certain, needs_proof and not is_certain, is_reached)
-        graded.append(output)
+        needs_proof = needs_proof and not is_certain
+        graded.append(GradedOutput(maker, call, value, reading, is_certain, needs_proof, is_reached, is_proven))
     return graded

@@ -61,8 +61,8 @@ def check_readings(
 ) -> list[CheckedReading]:
     """Check the readings of a traced pass by changing patches of its images; correct them where another layout fits.
 
-    One more pass without grad, and only if there is a layout to check; more of them if the first leaves one open that
-    may be chosen. Call it inside of `isolated`, with the model as it was traced.
+    One more pass without grad, and only if there is a layout that autograd's graph does not show; more of them if the
+    first leaves one open that may be chosen. Call it inside of `isolated`, with the model as it was traced.
 
     Args:
         model: The model.
@@ -72,13 +72,13 @@ def check_readings(
     """
     results = [CheckedReading(output.reading) for output in outputs]
     checked = [i for i, output in enumerate(outputs) if _is_checkable(output)]
-    inferred = [i for i in checked if not outputs[i].is_certain]
+    verdicts = _find_proven(outputs, checked)
+    inferred = [i for i in checked if not outputs[i].is_certain and i not in verdicts]
     if not inferred or not probe.images.is_floating_point():
         return results
     coarsest = min((outputs[i].reading.grid or () for i in inferred), key=math.prod)
     last_by_reading = {outputs[i].reading: i for i in inferred}  # the ones that rules choose from
     patterns: list[Pattern] = []
-    verdicts: dict[int, GridReading] = {}
     for seed in range(_PASSES):
         pattern = draw_pattern(probe.size, coarsest, seed // 2)
         if seed % 2:
@@ -103,6 +103,22 @@ def check_readings(
         results[i] = _conclude(outputs[i], known, any(results[j].misplaced for j in same_reading[outputs[i].reading]))
         same_reading[outputs[i].reading].append(i)
     return results
+
+
+def _find_proven(outputs: Sequence[GradedOutput], checked: Sequence[int]) -> dict[int, GridReading]:
+    """Find the readings that the graph shows, of the outputs ``checked``.
+
+    What a module returns on the way from one of them to another, in the same layout, is a branch that is added to it.
+    """
+    proven: dict[int, GridReading] = {}
+    shown_later: set[GridReading] = set()
+    for i in reversed(checked):
+        output = outputs[i]
+        if output.is_proven:
+            shown_later.add(output.reading)
+        if output.is_proven or (output.reading in shown_later and not output.needs_proof):
+            proven[i] = output.reading
+    return proven
 
 
 def _confirm_earlier(

@@ -13,7 +13,7 @@ from torch.autograd.graph import Node
 
 from lightning_gradcam.capture.hooks import is_traceable, named_layers, register_hooks
 from lightning_gradcam.capture.layer import LayerRecord, is_vanishing
-from lightning_gradcam.capture.layouts import Grid
+from lightning_gradcam.capture.layouts import Grid, channels_first
 from lightning_gradcam.capture.outputs import (
     get_version,
     list_float_tensors,
@@ -26,6 +26,7 @@ from lightning_gradcam.layers.axis_tracking import AxisTracker
 from lightning_gradcam.layers.center_tracing import CenterTracer
 from lightning_gradcam.layers.graded_outputs import grade_readings
 from lightning_gradcam.layers.layout_check import CheckedReading, check_readings
+from lightning_gradcam.layers.place_tracing import PlaceTracer
 from lightning_gradcam.layers.spatial_grid import GridInference, GridReading
 from lightning_gradcam.layers.tensor_history import TensorOrigin
 from lightning_gradcam.layers.trace_graph import TraceGraph
@@ -141,13 +142,14 @@ def run_traced(
         scores = score(output)
         links = _link_outputs(images_node, tracer.outputs, scores)
         center_tracer = _trace_centers(images, probe.size, tracer.outputs)  # before autograd frees the graph
+        layouts = _infer_layouts(tracer.outputs, images, probe.size, center_tracer)
+        proven = _find_proven(images, probe.size, tracer.outputs, layouts)
         gradients: Sequence[Tensor | None] = [None] * len(tracer.outputs)
         if tracer.outputs and scores.requires_grad:
             gradients = torch.autograd.grad(scores.sum(), [o.value for o in tracer.outputs], allow_unused=True)
-    layouts = _infer_layouts(tracer.outputs, images, probe.size, center_tracer)
     gradable = [
-        (*o.returned_by[0], o.value, gradient is not None)
-        for o, gradient in zip(tracer.outputs, gradients, strict=True)
+        (*o.returned_by[0], o.value, gradient is not None, is_proven)
+        for o, gradient, is_proven in zip(tracer.outputs, gradients, proven, strict=True)
     ]
     readings = check_readings(model, probe, forward, grade_readings(gradable, layouts, probe.size))
     returned = {id(tensor) for tensor in list_float_tensors(output)}
@@ -199,6 +201,16 @@ def _infer_layouts(
     """Infer the grid and the layout of all outputs, in order of execution."""
     inference, tracker = GridInference(size, len(images)), AxisTracker(images)
     return [center_tracer.turn(o.value, inference.read_output(o.origin, tracker)) for o in outputs]
+
+
+def _find_proven(
+    images: Tensor, size: Grid, outputs: Sequence[_TracedOutput], readings: Sequence[GridReading]
+) -> list[bool]:
+    """Find the outputs whose layouts the graph shows, if there are other layouts than channels first."""
+    if all(reading.to_grid is channels_first for reading in readings):
+        return [False] * len(outputs)
+    places = PlaceTracer(images, size)
+    return [places.proves(o.value, reading) for o, reading in zip(outputs, readings, strict=True)]
 
 
 def _to_record(
