@@ -10,6 +10,7 @@ from itertools import takewhile
 from lightning_gradcam.capture.layer import IMAGES, LayerRecord, is_vanishing
 from lightning_gradcam.capture.layouts import Grid
 from lightning_gradcam.errors import NotExplainableError
+from lightning_gradcam.layers.answers import LINEAR, find_answers
 from lightning_gradcam.layers.record_graph import (
     find_ancestors,
     find_dependent,
@@ -22,7 +23,6 @@ _NOT_FEATURES = re.compile(
     r"(pool(ing)?|(un)?flatten|unfold|permute|rearrange|dropout|droppath|identity|^((?!conv).)*pad(ding)?)(\d?d)?$",
     re.IGNORECASE,
 )
-_LINEAR = re.compile(r"conv|linear|project", re.IGNORECASE)
 
 
 def feature_maps(records: Sequence[LayerRecord]) -> list[LayerRecord]:
@@ -54,6 +54,7 @@ def _remove_heads(features: list[LayerRecord], records: Sequence[LayerRecord]) -
     - Maps of a convolution or linear layer that hold a part of the evidence (not all paths from the images go through
       them) and that the score reads without another layer in between: an auxiliary head, a detector's class scores.
     - Maps that hold a part of it, from a module that runs on several grids: a detector's head on each level.
+    - The model's output itself, see `answers`: heatmaps, a reconstruction.
 
     All are kept if there are no others.
     """
@@ -71,10 +72,12 @@ def _remove_heads(features: list[LayerRecord], records: Sequence[LayerRecord]) -
         if i != IMAGES and _is_inside(records[i].name, r.name)
     }
 
+    answers = {records[i].key for i in find_answers(records)}
+
     def is_head(record: LayerRecord) -> bool:
-        if record.channels == 1:
+        if record.channels == 1 or record.key in answers:
             return True
-        is_last_layer = record.key in last and bool(_LINEAR.search(record.kind))
+        is_last_layer = record.key in last and bool(LINEAR.search(record.kind))
         return record.key in partial and (is_last_layer or len(grids[record.name]) > 1)
 
     return [r for r in features if not is_head(r)] or features

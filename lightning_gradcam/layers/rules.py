@@ -45,7 +45,7 @@ def auto(records: Sequence[LayerRecord]) -> list[Layer]:
 
 def _describe_unread(later: Sequence[LayerRecord]) -> str:
     """Return an addition to the reason if later sequences reach the score, but have no known grid."""
-    sequences = [r for r in later if r.reaches and r.grid is None and len(r.shape) > 2]
+    sequences = [r for r in later if r.reaches and r.grid is None and len(r.shape) > 2 and not r.is_output]
     if not sequences:
         return ""
     return (

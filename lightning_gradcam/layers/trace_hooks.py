@@ -24,6 +24,7 @@ from lightning_gradcam.capture.outputs import (
 from lightning_gradcam.capture.random_state import reseed
 from lightning_gradcam.layers.axis_tracking import AxisTracker
 from lightning_gradcam.layers.center_tracing import CenterTracer
+from lightning_gradcam.layers.flat_maps import reject_flat_maps
 from lightning_gradcam.layers.graded_outputs import grade_readings
 from lightning_gradcam.layers.layout_check import CheckedReading, check_readings
 from lightning_gradcam.layers.place_tracing import PlaceTracer
@@ -143,6 +144,8 @@ def run_traced(
         links = _link_outputs(images_node, tracer.outputs, scores)
         center_tracer = _trace_centers(images, probe.size, tracer.outputs)  # before autograd frees the graph
         layouts = _infer_layouts(tracer.outputs, images, probe.size, center_tracer)
+        made = [(traced.origin.maker, traced.value) for traced in tracer.outputs]
+        layouts = reject_flat_maps(made, layouts, [reads for reads, _ in links])
         proven = _find_proven(images, probe.size, tracer.outputs, layouts)
         gradients: Sequence[Tensor | None] = [None] * len(tracer.outputs)
         if tracer.outputs and scores.requires_grad:

@@ -157,11 +157,7 @@ CLASSIFIERS = {
         timm("naflexvit_base_patch16_gap", embed_dim=48, depth=3, num_heads=3),
         BLOCK,
         (4, 4),
-        read=tokens(4, 4),
-        known={
-            "layer": "blocks whose tokens include registers are passed over for the patch embedding",
-            "map": "blocks whose tokens include registers are passed over for the patch embedding",
-        },
+        read=tokens(4, 4, before=4),
     ),
     "timm mixer": Entry(
         part_of_timm("mlp_mixer", "MlpMixer", img_size=64, embed_dim=48, num_blocks=2),
@@ -217,10 +213,6 @@ CLASSIFIERS = {
         r"transformer(\..*)?",
         (4, 4),
         read=tokens(4, 4),
-        known={
-            "layer": "blocks whose tokens include registers are passed over for the patch embedding",
-            "map": "blocks whose tokens include registers are passed over for the patch embedding",
-        },
     ),
     "vit-pytorch cct": Entry(
         vit_pytorch(

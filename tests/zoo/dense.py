@@ -82,10 +82,6 @@ DENSE = {
         (64, 64),
         kind="segmentation",
         labels=masks,
-        known={
-            "layer": "maps of 64 by 64 are taken for attention among 64 tokens",
-            "place": "maps of 64 by 64 are taken for attention among 64 tokens",
-        },
     ),
     "smp fpn": Entry(
         smp("FPN", encoder_name="resnet18", classes=4), r"decoder(\..*)?", (16, 16), kind="segmentation", labels=masks
@@ -103,7 +99,6 @@ DENSE = {
         (64, 64),
         kind="segmentation",
         labels=masks,
-        known={"layer": "maps of 64 by 64 are taken for attention among 64 tokens"},
     ),
     "transformers segformer": Entry(
         hugging_face("SegformerForSemanticSegmentation", "SegformerConfig", **SEGFORMER, num_labels=4),
@@ -162,7 +157,6 @@ DENSE = {
         local=False,
         read=tokens(4, 4, before=1),
         score=lambda output: output.logits.flatten(1).logsumexp(1),
-        known={"layer": "the reconstruction itself is explained", "map": "the reconstruction itself is explained"},
     ),
     "transformers depth": Entry(
         hugging_face(
@@ -174,11 +168,6 @@ DENSE = {
         r"decoder(\..*)?|head\.head\.1",
         (64, 64),
         kind="",
-        known={
-            "layer": "a depth image (N, H, W) is taken for H tokens of W channels",
-            "map": "a depth image (N, H, W) is taken for H tokens of W channels",
-            "place": "a depth image (N, H, W) is taken for H tokens of W channels",
-        },
     ),
     "transformers pose": Entry(
         hugging_face(
@@ -197,10 +186,9 @@ DENSE = {
                 "out_indices": [2],
             },
         ),
-        r"head\.(activation|upsampling)|backbone",
-        (4, 4),
+        r"head\.upsampling",
+        (16, 16),
         kind="",
-        known={"layer": "the heatmaps themselves are explained", "place": "the heatmaps themselves are explained"},
     ),
     "transformers yolos": Entry(
         hugging_face(

@@ -83,7 +83,8 @@ def test_output_is_taken_for_what_it_is(name):
     images = entry.batch()
     probe = Probe(images, labels=entry.labels(len(images)) if entry.labels else None)
     if entry.kind:
-        explainer = prepare(entry.create(), probe, target=None, forward=entry.forward)
+        model = entry.create()
+        explainer = prepare(model, probe.read_axes(model), target=None, forward=entry.forward)
         assert explainer.output_kind.name == entry.kind, explainer.output_kind
         return
     with pytest.raises(NotExplainableError, match="target="):

@@ -67,7 +67,6 @@ VIDEO = {
         (4, 3, 32, 32),
         local=False,  # attention over time mixes the frames
         read=lambda output: output[:, 1:].transpose(1, 2).unflatten(2, (4, 4, 4)).movedim(4, 2),
-        known={"kind": "refused with the default target, explained with a callable one"},
     ),
     "transformers audio spectrogram": Entry(
         hugging_face(
@@ -86,6 +85,5 @@ VIDEO = {
         (8, 4),
         (128, 64),
         read=lambda output: output[:, 2:].transpose(1, 2).unflatten(2, (4, 8)).transpose(2, 3),
-        known={"kind": "refused with the default target, explained with a callable one"},
     ),
 }

@@ -1,0 +1,120 @@
+"""The model's own output is not explained where features lead to it, and flat maps are no tokens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_gradcam import Probe, explain
+from lightning_gradcam.explainer.pipeline import prepare
+
+
+def conv(channels: int, outputs: int, size: int = 3) -> nn.Conv2d:
+    return nn.Conv2d(channels, outputs, size, padding=size // 2)
+
+
+class Head(nn.Module):
+    """A convolution, and what ``finish`` makes of its numbers without another module."""
+
+    def __init__(self, outputs: int, finish) -> None:
+        super().__init__()
+        self.last = conv(8, outputs, 1)
+        self.finish = finish
+
+    def forward(self, features):
+        return self.finish(self.last(features))
+
+
+def explain_output(model: nn.Module, *size: int):
+    """Explain a sum of the output's positions, weighted so that they differ."""
+    torch.manual_seed(0)
+    weights = torch.linspace(1, 2, 4096)
+    found = explain(
+        model.eval(),
+        torch.rand(2, *size),
+        target=lambda output, probe: (output.flatten(1) * weights.repeat(99)[: output[0].numel()]).sum(1),
+    )
+    [layer] = found.layers.values()
+    return layer, found
+
+
+@pytest.mark.parametrize(("finish", "grid"), [
+    (lambda x: x, (16, 16)),
+    (torch.sigmoid, (16, 16)),
+    (lambda x: 10 * x[:, 1:], (16, 16)),
+    (lambda x: nn.functional.interpolate(x, scale_factor=2.0), (16, 16)),
+])  # fmt: skip
+def test_output_of_head_is_not_explained(finish, grid):
+    layer, found = explain_output(nn.Sequential(conv(3, 8), nn.ReLU(), Head(5, finish)), 3, 16, 16)
+    assert layer.name == "1"
+    assert found.evidence["1"].shape[1:] == grid
+
+
+def test_bounded_heatmaps_are_not_explained():
+    model = nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 5), nn.Sigmoid())
+    assert explain_output(model, 3, 16, 16)[0].name == "1"
+
+
+def test_features_that_an_encoder_returns_are_explained():
+    model = nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 8), nn.ReLU())
+    assert explain_output(model, 3, 16, 16)[0].name == "3"
+
+
+class Depth(nn.Module):
+    """Depth ``(N, 64, 64)`` of images of that size, which is no 64 tokens of 64 channels."""
+
+    def __init__(self, after: nn.Module) -> None:
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.ReLU())
+        self.up = nn.Sequential(nn.Upsample(scale_factor=8), conv(8, 8), nn.ReLU())
+        self.head = Head(2, lambda x: x.mean(1))
+        self.after = after
+
+    def forward(self, images):
+        return 10 * self.after(self.head(self.up(self.down(images))))
+
+
+@pytest.mark.parametrize("after", [nn.Identity(), nn.Sigmoid(), nn.Hardtanh()])
+def test_depth_image_is_not_taken_for_tokens(after):
+    layer, found = explain_output(Depth(after), 3, 64, 64)
+    assert not found.layers[layer.key].reason.count("token")
+    assert found.evidence[layer.key].shape[1:] == (64, 64)
+    assert layer.name in ("up", "head.last")
+
+
+def test_full_map_with_the_numbers_of_windows_has_a_grid():
+    """The map ``(16, 64, 64)`` has 16 * 64 = 32 * 32 rows, as many as the grid before has cells."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Upsample(scale_factor=2), conv(8, 16), nn.ReLU(), conv(16, 4)
+    )
+    assert explain_output(model, 3, 64, 64)[0].name == "4"
+
+
+class Registers(nn.Module):
+    """Patches of a linear layer, and four registers before or behind them."""
+
+    def __init__(self, behind: bool) -> None:
+        super().__init__()
+        self.behind = behind
+        self.embed = nn.Linear(3 * 16 * 16, 32)
+        self.registers = nn.Parameter(torch.randn(4, 32))
+        self.block = nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 32))
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, images):
+        patches = images.unfold(2, 16, 16).unfold(3, 16, 16).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+        tokens = [self.registers.expand(len(images), -1, -1), self.embed(patches)]
+        return self.head(self.block(torch.cat(tokens[::-1] if self.behind else tokens, 1)).mean(1))
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_registers_of_few_patches_are_left_out(behind):
+    torch.manual_seed(0)
+    model, images = Registers(behind).eval(), torch.rand(2, 3, 64, 64)
+    explainer = prepare(model, Probe(images), target=None)
+    [layer] = explainer.layers
+    assert layer.name == "block"
+    first = 0 if behind else 4
+    tokens = torch.arange(20.0).reshape(1, 20, 1)
+    assert layer.to_grid(tokens).flatten().tolist() == list(range(first, first + 16))
