@@ -100,10 +100,6 @@ def check_readings(
     same_reading: dict[GridReading, list[int]] = defaultdict(list)
     for i in checked:
         known = verdicts.get(i) or _confirm_earlier(i, outputs, verdicts, patterns)
-        inferred_as = outputs[i].reading
-        if known is None and not outputs[i].is_certain and not outputs[i].needs_proof:
-            corrections = [shown for j, shown in verdicts.items() if j < i and outputs[j].reading == inferred_as]
-            known = corrections[-1] if corrections and corrections[-1] != inferred_as else None
         results[i] = _conclude(outputs[i], known, any(results[j].misplaced for j in same_reading[outputs[i].reading]))
         same_reading[outputs[i].reading].append(i)
     return results

@@ -112,7 +112,6 @@ class GridInference:
         batch_size: Number of images.
         grids: Grids of earlier outputs.
         token_counts: Lengths of earlier sequences of tokens.
-        token_grids: Grids of earlier sequences that hold nothing but patches; later ones may have more tokens.
 
     >>> inference = GridInference((224, 224), 2)
     >>> [inference.read(shape).grid for shape in [(2, 512, 7, 7), (2, 7, 7, 768), (2, 50, 64), (2, 1000), (8, 49, 64)]]
@@ -123,7 +122,6 @@ class GridInference:
     batch_size: int
     grids: list[Grid] = field(default_factory=list)
     token_counts: set[int] = field(default_factory=set)
-    token_grids: list[Grid] = field(default_factory=list)
     _frames: GridInference | None = None
 
     def read_output(self, origin: TensorOrigin, tracker: AxisTracker) -> GridReading:
@@ -169,7 +167,6 @@ class GridInference:
         if self._frames is None:
             self._frames = GridInference(self.image_size[1:], self.batch_size * frames)
         grid, to_grid = self._frames.read(shape, maker)
-        self._frames.token_grids.clear()  # attention over time exchanges patches and frames
         if grid is None:
             return NO_GRID
         self.grids.append((frames, *grid))
@@ -217,12 +214,10 @@ class GridInference:
         if batch is None:
             return NO_GRID
         length = shape[1 - batch]
-        tokens = find_tokens(length, self.image_size, self.grids) or _match_earlier_grid(length, self.token_grids)
+        tokens = find_tokens(length, self.image_size, self.grids)
         if tokens is None:
             return NO_GRID
         self.token_counts.add(length)
-        if not tokens.extra:
-            self.token_grids.append(tokens.grid)
         return GridReading(tokens.grid, Tokens(tokens.grid, tokens.extra, batch))
 
     def _read_sequence(self, shape: tuple[int, ...], axes: Axes) -> GridReading:

@@ -158,6 +158,10 @@ CLASSIFIERS = {
         BLOCK,
         (4, 4),
         read=tokens(4, 4, before=4),
+        known={
+            "layer": "tokens with registers, on a grid of 16 patches, are passed over for the patch embedding",
+            "map": "tokens with registers, on a grid of 16 patches, are passed over for the patch embedding",
+        },
     ),
     "timm mixer": Entry(
         part_of_timm("mlp_mixer", "MlpMixer", img_size=64, embed_dim=48, num_blocks=2),
@@ -185,10 +189,6 @@ CLASSIFIERS = {
         r"transformer(\..*)?",
         (4, 4),
         read=tokens(4, 4, before=1),
-        known={
-            "layer": "the norm of the last block is passed over for the patch embedding",
-            "map": "the norm of the last block is passed over for the patch embedding",
-        },
     ),
     "vit-pytorch simple": Entry(
         vit_pytorch(
@@ -213,6 +213,10 @@ CLASSIFIERS = {
         r"transformer(\..*)?",
         (4, 4),
         read=tokens(4, 4),
+        known={
+            "layer": "tokens with registers, on a grid of 16 patches, are passed over for the patch embedding",
+            "map": "tokens with registers, on a grid of 16 patches, are passed over for the patch embedding",
+        },
     ),
     "vit-pytorch cct": Entry(
         vit_pytorch(

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_gradcam import Probe, explain
-from lightning_gradcam.explainer.pipeline import prepare
+from lightning_gradcam import explain
 
 
 def conv(channels: int, outputs: int, size: int = 3) -> nn.Conv2d:
@@ -89,32 +88,3 @@ def test_full_map_with_the_numbers_of_windows_has_a_grid():
         nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Upsample(scale_factor=2), conv(8, 16), nn.ReLU(), conv(16, 4)
     )
     assert explain_output(model, 3, 64, 64)[0].name == "4"
-
-
-class Registers(nn.Module):
-    """Patches of a linear layer, and four registers before or behind them."""
-
-    def __init__(self, behind: bool) -> None:
-        super().__init__()
-        self.behind = behind
-        self.embed = nn.Linear(3 * 16 * 16, 32)
-        self.registers = nn.Parameter(torch.randn(4, 32))
-        self.block = nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 32))
-        self.head = nn.Linear(32, 5)
-
-    def forward(self, images):
-        patches = images.unfold(2, 16, 16).unfold(3, 16, 16).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
-        tokens = [self.registers.expand(len(images), -1, -1), self.embed(patches)]
-        return self.head(self.block(torch.cat(tokens[::-1] if self.behind else tokens, 1)).mean(1))
-
-
-@pytest.mark.parametrize("behind", [False, True])
-def test_registers_of_few_patches_are_left_out(behind):
-    torch.manual_seed(0)
-    model, images = Registers(behind).eval(), torch.rand(2, 3, 64, 64)
-    explainer = prepare(model, Probe(images), target=None)
-    [layer] = explainer.layers
-    assert layer.name == "block"
-    first = 0 if behind else 4
-    tokens = torch.arange(20.0).reshape(1, 20, 1)
-    assert layer.to_grid(tokens).flatten().tolist() == list(range(first, first + 16))
