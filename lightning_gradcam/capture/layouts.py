@@ -30,7 +30,7 @@ class Tokens:
         grid: Grid of the patches.
         extra: Number of tokens that are not patches, such as class tokens, which are left out.
         rows: Dimension of the images: 0, or 1 for ``(L, n, C)``.
-        behind: How many of the extra tokens come after the patches; the others come first.
+        suffix: How many of the extra tokens come after the patches; the others come first.
         order: Dimensions of the grid in the order in which the tokens step through them, the slowest first. Empty for
             ``(0, 1, ...)``.
 
@@ -38,7 +38,7 @@ class Tokens:
     >>> Tokens((2, 3), extra=1)(torch.arange(7.0).reshape(1, 7, 1))
     tensor([[[[1., 2., 3.],
               [4., 5., 6.]]]])
-    >>> Tokens((2, 3), extra=1, behind=1, order=(1, 0))(torch.arange(7.0).reshape(1, 7, 1))
+    >>> Tokens((2, 3), extra=1, suffix=1, order=(1, 0))(torch.arange(7.0).reshape(1, 7, 1))
     tensor([[[[0., 2., 4.],
               [1., 3., 5.]]]])
     """
@@ -46,18 +46,18 @@ class Tokens:
     grid: Grid
     extra: int = 0
     rows: int = 0
-    behind: int = field(default=0, repr=False)
+    suffix: int = field(default=0, repr=False)
     order: tuple[int, ...] = field(default=(), repr=False)
 
     @property
-    def front(self) -> int:
+    def prefix(self) -> int:
         """Number of extra tokens before the patches."""
-        return self.extra - self.behind
+        return self.extra - self.suffix
 
     def __call__(self, output: Tensor) -> Tensor:
         """Return the patches on their grid."""
         tokens = output.movedim(self.rows, 0)
-        patches = tokens[:, self.front : tokens.shape[1] - self.behind].transpose(1, 2)
+        patches = tokens[:, self.prefix : tokens.shape[1] - self.suffix].transpose(1, 2)
         order = self.order or tuple(range(len(self.grid)))
         maps = patches.reshape(len(patches), patches.shape[1], *(self.grid[d] for d in order))
         return maps.permute(0, 1, *(2 + order.index(d) for d in range(len(order))))

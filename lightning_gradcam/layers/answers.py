@@ -42,7 +42,7 @@ def _follow_to_linear(output: int, records: Sequence[LayerRecord], reads: Sequen
         if _ENDS_FEATURES.search(kind) or len(sources) != 1 or IMAGES in sources:
             return []
         [source] = sources
-        if sum(source in others for others in reads) > 1:
+        if sum(source in siblings for siblings in reads) > 1:
             return []
         chain.append(source)
     return chain

@@ -53,8 +53,8 @@ def slide_windows(windows: Sequence[Window], operand: Operand, shape: Shape, tra
     """Return the centers of a convolution or pooling along the last axes; earlier axes do not follow the image."""
     slide, first = Window.transpose if transposed else Window.slide, -len(windows)
     axes = zip(windows, operand.centers[first:], operand.shape[first:], shape[first:], strict=True)
-    moved = [centers and slide(window, centers, length, count) for window, centers, length, count in axes]
-    return (*[None] * (len(shape) - len(windows)), *moved)
+    located = [centers and slide(window, centers, length, count) for window, centers, length, count in axes]
+    return (*[None] * (len(shape) - len(windows)), *located)
 
 
 def convolve(node: Any, shape: Shape, inputs: Sequence[Operand]) -> TensorCenters:
@@ -76,9 +76,9 @@ def pad(node: Any, _shape: Shape, inputs: Sequence[Operand]) -> TensorCenters:
     """Return the centers of a padded tensor; the amounts are given from the last axis to the first."""
     amounts = node._saved_pad if hasattr(node, "_saved_pad") else node._saved_padding
     centers = list(inputs[0].centers)
-    for i, before in enumerate(amounts[::2], start=1):
+    for i, amount in enumerate(amounts[::2], start=1):
         axis = centers[-i]
-        centers[-i] = axis and axis.at(-before, 1)
+        centers[-i] = axis and axis.at(-amount, 1)
     return tuple(centers)
 
 

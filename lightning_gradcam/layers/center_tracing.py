@@ -86,7 +86,7 @@ class CenterTracer:
             return self._spread(tuple(tensor.shape), len(self.image_size))
         pending = [edge]
         while pending:
-            missing = [other for other in self._list_inputs(*pending[-1]) if other not in self._operands]
+            missing = [operand for operand in self._list_inputs(*pending[-1]) if operand not in self._operands]
             if pending[-1] in self._operands or not missing:
                 last = pending.pop()
                 if last not in self._operands:

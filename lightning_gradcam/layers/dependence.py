@@ -50,10 +50,10 @@ def connect_changed(
         return tuple(records)
     names = {r.name for r in doubtful}
     with isolate():
-        before = _record_outputs(names, model, probe, forward)
+        originals = _record_outputs(names, model, probe, forward)
     with isolate():
-        after = _record_outputs(names, model, replace(probe, images=add_noise(probe.images)), forward)
-    changed = {r.key for r in doubtful if _has_changed(before[r.name], after[r.name], r.call)}
+        changes = _record_outputs(names, model, replace(probe, images=add_noise(probe.images)), forward)
+    changed = {r.key for r in doubtful if _has_changed(originals[r.name], changes[r.name], r.call)}
     return tuple(replace(r, reads=(r.reads or frozenset()) | {IMAGES}) if r.key in changed else r for r in records)
 
 
@@ -86,9 +86,9 @@ def _record_outputs(
     return outputs
 
 
-def _has_changed(before: Sequence[Tensor], after: Sequence[Tensor], call: int) -> bool:
+def _has_changed(originals: Sequence[Tensor], changes: Sequence[Tensor], call: int) -> bool:
     """Return whether the output of a call differs, or the passes took different paths."""
-    if len(before) != len(after) or before[call].shape != after[call].shape:
+    if len(originals) != len(changes) or originals[call].shape != changes[call].shape:
         return True
-    difference = (before[call] - after[call]).abs().amax()
-    return not bool(difference <= TOLERANCE * before[call].abs().amax())
+    difference = (originals[call] - changes[call]).abs().amax()
+    return not bool(difference <= TOLERANCE * originals[call].abs().amax())

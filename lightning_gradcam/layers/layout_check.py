@@ -90,17 +90,19 @@ def check_readings(
             return results  # the model does not take changed images; its layouts remain inferred
         patterns.append(pattern)
         for i in open_ones:
-            if (shown := find_shown_layout(outputs[i], patterns, probe.size)) is not None:
-                verdicts[i] = shown
+            if (grid_reading := find_shown_layout(outputs[i], patterns, probe.size)) is not None:
+                verdicts[i] = grid_reading
         for i in last_by_reading.values():
-            if i not in verdicts and (known := _confirm_earlier(i, outputs, verdicts, patterns)) is not None:
-                verdicts[i] = known
+            if i not in verdicts and (earlier_reading := _confirm_earlier(i, outputs, verdicts, patterns)) is not None:
+                verdicts[i] = earlier_reading
         if all(i in verdicts or not _may_follow_images(outputs[i], patterns) for i in last_by_reading.values()):
             break
     same_reading: dict[GridReading, list[int]] = defaultdict(list)
     for i in checked:
-        known = verdicts.get(i) or _confirm_earlier(i, outputs, verdicts, patterns)
-        results[i] = _conclude(outputs[i], known, any(results[j].misplaced for j in same_reading[outputs[i].reading]))
+        earlier_reading = verdicts.get(i) or _confirm_earlier(i, outputs, verdicts, patterns)
+        results[i] = _conclude(
+            outputs[i], earlier_reading, any(results[j].misplaced for j in same_reading[outputs[i].reading])
+        )
         same_reading[outputs[i].reading].append(i)
     return results
 
@@ -129,7 +131,9 @@ def _confirm_earlier(
     What the layers in between spread over all cells may hide the places, but does not move them.
     """
     output = outputs[index]
-    earlier = [shown for i, shown in verdicts.items() if i < index and outputs[i].reading == output.reading]
+    earlier = [
+        grid_reading for i, grid_reading in verdicts.items() if i < index and outputs[i].reading == output.reading
+    ]
     if not earlier or output.needs_proof:
         return None
     agreement = measure_agreement(output.contrasts, patterns, earlier[-1].to_grid)
@@ -202,16 +206,16 @@ def _depends_on_places(output: GradedOutput) -> bool:
     return bool(spread > 0 and -(first @ second) / spread > _REPEATED)
 
 
-def _conclude(output: GradedOutput, shown: GridReading | None, is_doubted: bool) -> CheckedReading:
+def _conclude(output: GradedOutput, grid_reading: GridReading | None, is_doubted: bool) -> CheckedReading:
     """Return the final reading of an output.
 
     Args:
         output: The output.
-        shown: The layout that its changes show, if they do.
+        grid_reading: The layout that its changes show, if they do.
         is_doubted: Whether an earlier output of the same reading is misplaced.
     """
-    if shown is not None:
-        return CheckedReading(shown)
+    if grid_reading is not None:
+        return CheckedReading(grid_reading)
     if output.is_certain:
         return CheckedReading(output.reading)
     if output.needs_proof:

@@ -34,8 +34,8 @@ def list_windows(module: nn.Module, input_size: Sequence[int], size: Sequence[in
     stride = _repeat(module.stride or kernel, len(size))  # type: ignore[arg-type]
     if padding == "same":
         padding = [d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True)]
-    before = _repeat(0 if padding == "valid" else padding, len(size))
-    windows = list(map(Window, kernel, stride, before, dilation))
+    paddings = _repeat(0 if padding == "valid" else padding, len(size))
+    windows = list(map(Window, kernel, stride, paddings, dilation))
     fits = all(_fits(*axis) for axis in zip(windows, input_size, size, strict=True))
     return windows if fits else None
 
@@ -49,10 +49,10 @@ def _fits(window: Window, length: int, new_length: int) -> bool:
 def _list_padding(padding: Sequence[int], input_size: Sequence[int], size: Sequence[int]) -> list[Window] | None:
     """Return the windows of a padding, whose amounts before and after are given from the last axis to the first."""
     amounts = _repeat(padding, 2 * len(size))
-    before, after = amounts[::2][::-1], amounts[1::2][::-1]
-    if any(b + a != new - old for b, a, new, old in zip(before, after, size, input_size, strict=True)):
+    paddings, end_paddings = amounts[::2][::-1], amounts[1::2][::-1]
+    if any(b + a != new - old for b, a, new, old in zip(paddings, end_paddings, size, input_size, strict=True)):
         return None
-    return [Window(1, padding=amount) for amount in before]
+    return [Window(1, padding=amount) for amount in paddings]
 
 
 def _repeat(value: int | Sequence[int], count: int) -> list[int]:

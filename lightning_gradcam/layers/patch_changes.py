@@ -68,7 +68,7 @@ def remove_axis_means(values: Tensor) -> Tensor:
     if values.ndim == 1:
         return values - mean
     axes = range(values.ndim)
-    profiles = [values.mean([other for other in axes if other != axis], keepdim=True) - mean for axis in axes]
+    profiles = [values.mean([dim for dim in axes if dim != axis], keepdim=True) - mean for axis in axes]
     return values - mean - sum(profiles)
 
 

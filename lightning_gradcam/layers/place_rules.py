@@ -20,15 +20,15 @@ class Factor(NamedTuple):
     Args:
         size: Number of its steps.
         parts: Spatial dimensions of the images that it steps through, the slowest first, each with its number of cells.
-        front: Number of other tokens before these cells.
-        behind: Number of other tokens after them.
+        prefix: Number of other tokens before these cells.
+        suffix: Number of other tokens after them.
         is_batch: Whether it steps through the images.
     """
 
     size: int
     parts: tuple[tuple[int, int], ...] = ()
-    front: int = 0
-    behind: int = 0
+    prefix: int = 0
+    suffix: int = 0
     is_batch: bool = False
 
 
@@ -68,8 +68,8 @@ def combine(_node: Any, shape: Shape, inputs: Sequence[Places | None]) -> Places
     axes = []
     for axis, size in enumerate(shape, start=-len(shape)):
         operands = [places[axis] for places in inputs if places is not None and len(places) >= -axis]
-        known = {operand for operand in operands if _measure(operand) == size > 1 and is_known(operand)}
-        axes.append(known.pop() if len(known) == 1 else lose((size,))[0])
+        sizes_known = {operand for operand in operands if _measure(operand) == size > 1 and is_known(operand)}
+        axes.append(sizes_known.pop() if len(sizes_known) == 1 else lose((size,))[0])
     return tuple(axes)
 
 
@@ -119,7 +119,7 @@ def _resize_axis(axis: Axis, size: int) -> Axis:
     if _measure(axis) == size:
         return axis
     factor = merge_parts(axis)
-    if factor is None or len(factor.parts) != 1 or factor.front + factor.behind:
+    if factor is None or len(factor.parts) != 1 or factor.prefix + factor.suffix:
         return lose((size,))[0]
     return _place(factor.parts[0][0], size)
 
@@ -149,19 +149,26 @@ def crop(node: Any, shape: Shape, inputs: Sequence[Places | None]) -> Places:
     if inputs[0] is None:
         return lose(shape)
     axes, axis = list(inputs[0]), to_axis(node._saved_dim, len(shape))
-    length, kept, step = _measure(axes[axis]), shape[axis], node._saved_step
+    length, remaining, step = _measure(axes[axis]), shape[axis], node._saved_step
     start = to_signed(node._saved_start)
     start = min(max(start + length if start < 0 else start, 0), length)
     factor = merge_parts(axes[axis])
-    if kept == length:
+    if remaining == length:
         return tuple(axes)
-    if factor is not None and step == 1 and start <= factor.front and length - start - kept <= factor.behind:
-        behind = factor.behind - (length - start - kept)
-        axes[axis] = (factor._replace(size=kept, front=factor.front - start, behind=behind),)
-    elif factor is not None and len(factor.parts) == 1 and start < step and kept == math.ceil((length - start) / step):
-        axes[axis] = _place(factor.parts[0][0], kept) if not factor.front + factor.behind else (Factor(kept),)
+    if factor is not None and step == 1 and start <= factor.prefix and length - start - remaining <= factor.suffix:
+        suffix = factor.suffix - (length - start - remaining)
+        axes[axis] = (factor._replace(size=remaining, prefix=factor.prefix - start, suffix=suffix),)
+    elif (
+        factor is not None
+        and len(factor.parts) == 1
+        and start < step
+        and remaining == math.ceil((length - start) / step)
+    ):
+        axes[axis] = (
+            _place(factor.parts[0][0], remaining) if not factor.prefix + factor.suffix else (Factor(remaining),)
+        )
     else:
-        axes[axis] = lose((kept,))[0]
+        axes[axis] = lose((remaining,))[0]
     return tuple(axes)
 
 
@@ -176,20 +183,20 @@ def concatenate(node: Any, shape: Shape, inputs: Sequence[Places | None]) -> Pla
     place, factor = next((i, f) for i, f in enumerate(factors) if f is not None)
     sizes = [None if places is None else _measure(places[axis]) for places in inputs]
     extra = shape[axis] - factor.size
-    front, behind = _add(sizes[:place]), _add(sizes[place + 1 :])
-    if front is None and behind is not None:  # what carries no grad has an unknown length
-        front = extra - behind
-    elif behind is None and front is not None:
-        behind = extra - front
-    if front is not None and behind is not None and front + behind == extra:
-        size, front, behind = shape[axis], factor.front + front, factor.behind + behind
-        axes[axis] = (factor._replace(size=size, front=front, behind=behind),)
+    prefix, suffix = _add(sizes[:place]), _add(sizes[place + 1 :])
+    if prefix is None and suffix is not None:  # what carries no grad has an unknown length
+        prefix = extra - suffix
+    elif suffix is None and prefix is not None:
+        suffix = extra - prefix
+    if prefix is not None and suffix is not None and prefix + suffix == extra:
+        size, prefix, suffix = shape[axis], factor.prefix + prefix, factor.suffix + suffix
+        axes[axis] = (factor._replace(size=size, prefix=prefix, suffix=suffix),)
     return tuple(axes)
 
 
 def _add(sizes: Sequence[int | None]) -> int | None:
-    known = [size for size in sizes if size is not None]
-    return sum(known) if len(known) == len(sizes) else None
+    sizes_known = [size for size in sizes if size is not None]
+    return sum(sizes_known) if len(sizes_known) == len(sizes) else None
 
 
 def split(node: Any, shape: Shape, inputs: Sequence[Places | None]) -> Places:

@@ -40,7 +40,7 @@ class PlaceTracer:
             cells = merge_parts(places[1 - layout.rows])
             steps = layout.order or tuple(range(len(grid)))
             parts = tuple((dimension, grid[dimension]) for dimension in steps if grid[dimension] > 1)
-            expected = Factor(tensor.shape[1 - layout.rows], parts, layout.front, layout.behind)
+            expected = Factor(tensor.shape[1 - layout.rows], parts, layout.prefix, layout.suffix)
             return cells == expected and places[layout.rows] == self._batch
         axes = _select_axes(places, layout)
         alike = [

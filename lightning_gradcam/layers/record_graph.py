@@ -36,13 +36,13 @@ def find_scored(records: Sequence[LayerRecord]) -> set[int]:
     return scored - {IMAGES}
 
 
-def find_ancestors(index: int, records: Sequence[LayerRecord], after: int = IMAGES) -> set[int]:
-    """Find the outputs from which output ``index`` is computed, as indices; only those after index ``after``."""
+def find_ancestors(index: int, records: Sequence[LayerRecord], start: int = IMAGES) -> set[int]:
+    """Find the outputs from which output ``index`` is computed, as indices; only those after index ``start``."""
     reads = list_reads(records)
     ancestors: set[int] = set()
     pending = {index}
     while pending:
-        sources = {source for source in reads[pending.pop()] if source > after} - ancestors
+        sources = {source for source in reads[pending.pop()] if source > start} - ancestors
         ancestors |= sources
         pending |= sources
     return ancestors

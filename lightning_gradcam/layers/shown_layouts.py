@@ -27,11 +27,13 @@ def find_shown_layout(output: GradedOutput, patterns: Sequence[Pattern], image_s
     is_clear = inferred.z >= (_SIGNIFICANT if output.needs_proof else _EXPECTED)
     is_clear = is_clear and inferred.correlation >= _CLEAR
     if inferred.correlation < _PERFECT:
-        others = [
+        alternatives = [
             (measure_agreement(output.contrasts, patterns, layout), layout)
             for layout in list_other_layouts(output, image_size)
         ]
-        best, layout = max(others, key=lambda pair: pair[0].correlation, default=(inferred, output.reading.to_grid))
+        best, layout = max(
+            alternatives, key=lambda pair: pair[0].correlation, default=(inferred, output.reading.to_grid)
+        )
         if best.correlation >= max(_CLEAR, inferred.correlation + _LEAD) and best.z >= _SIGNIFICANT:
             return GridReading(tuple(layout(output.contrasts[0]).shape[2:]), layout)
     return output.reading if is_clear or inferred.z >= _SIGNIFICANT else None
@@ -41,13 +43,13 @@ def list_other_layouts(output: GradedOutput, image_size: Grid) -> Iterator[ToGri
     """List the layouts that an output may have instead: exchanged axes, other grids, extra tokens at the end."""
     layout = output.reading.to_grid
     if isinstance(layout, Frames):
-        others = _list_others(layout.layout, output.value.shape, image_size[1:])
-        yield from (replace(layout, layout=of_frame) for of_frame in others)
+        alternatives = _list_alternatives(layout.layout, output.value.shape, image_size[1:])
+        yield from (replace(layout, layout=of_frame) for of_frame in alternatives)
     else:
-        yield from _list_others(layout, output.value.shape, image_size)
+        yield from _list_alternatives(layout, output.value.shape, image_size)
 
 
-def _list_others(layout: ToGrid, shape: Sequence[int], image_size: Grid) -> Iterator[ToGrid]:
+def _list_alternatives(layout: ToGrid, shape: Sequence[int], image_size: Grid) -> Iterator[ToGrid]:
     if isinstance(layout, Tokens):
         yield from _list_token_layouts(layout, shape[1 - layout.rows], image_size)
         return
@@ -61,7 +63,7 @@ def _list_token_layouts(inferred: Tokens, length: int, image_size: Grid) -> Iter
         extra = length - math.prod(grid)
         for sides in dict.fromkeys(permutations(grid)):
             for order in permutations(range(len(sides))):
-                for behind in range(extra + 1):
-                    tokens = Tokens(sides, extra, inferred.rows, behind, () if order == tuple(sorted(order)) else order)
+                for suffix in range(extra + 1):
+                    tokens = Tokens(sides, extra, inferred.rows, suffix, () if order == tuple(sorted(order)) else order)
                     if tokens != inferred:
                         yield tokens

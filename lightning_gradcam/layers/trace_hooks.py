@@ -144,8 +144,8 @@ def run_traced(
         links = _link_outputs(images_node, tracer.outputs, scores)
         center_tracer = _trace_centers(images, probe.size, tracer.outputs)  # before autograd frees the graph
         layouts = _infer_layouts(tracer.outputs, images, probe.size, center_tracer)
-        made = [(traced.origin.maker, traced.value) for traced in tracer.outputs]
-        layouts = reject_flat_maps(made, layouts, [reads for reads, _ in links])
+        outputs_of_makers = [(traced.origin.maker, traced.value) for traced in tracer.outputs]
+        layouts = reject_flat_maps(outputs_of_makers, layouts, [reads for reads, _ in links])
         proven = _find_proven(images, probe.size, tracer.outputs, layouts)
         gradients: Sequence[Tensor | None] = [None] * len(tracer.outputs)
         if tracer.outputs and scores.requires_grad:

@@ -157,8 +157,8 @@ def read_attention(matrix: Tensor, tokens: Tokens, reader: str) -> Tensor:
     >>> read_attention(torch.arange(9.0).reshape(1, 3, 3), Tokens((2,), extra=1), "auto")
     tensor([[1., 2.]])
     """
-    has_class_token = reader == "class" or (reader == "auto" and tokens.front > 0)
-    patches = matrix[:, tokens.front : matrix.shape[1] - tokens.behind]
+    has_class_token = reader == "class" or (reader == "auto" and tokens.prefix > 0)
+    patches = matrix[:, tokens.prefix : matrix.shape[1] - tokens.suffix]
     row = matrix[:, 0] if has_class_token else patches.mean(1)
     return replace(tokens, rows=0)(row[..., None])[:, 0]
 

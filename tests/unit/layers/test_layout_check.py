@@ -142,9 +142,9 @@ RIGHT = {
     "class token": (lambda: Transformer(front=1), Tokens((6, 8), 1)),
     "no class token": (Transformer, Tokens((6, 8))),
     "registers in front": (lambda: Transformer(front=5), Tokens((6, 8), 5)),
-    "registers behind": (lambda: Transformer(behind=4), Tokens((6, 8), 4, behind=4)),
-    "class token and registers behind": (lambda: Transformer(1, 4), Tokens((6, 8), 5, behind=4)),
-    "class token behind": (lambda: Transformer(behind=1), Tokens((6, 8), 1, behind=1)),
+    "registers behind": (lambda: Transformer(behind=4), Tokens((6, 8), 4, suffix=4)),
+    "class token and registers behind": (lambda: Transformer(1, 4), Tokens((6, 8), 5, suffix=4)),
+    "class token behind": (lambda: Transformer(behind=1), Tokens((6, 8), 1, suffix=1)),
     "turned axes": (lambda: Transformer(front=2, turned=True), Tokens((6, 8), 2, order=(1, 0))),
     "turned order of tokens": (
         lambda: Transformer(change=lambda t: t.unflatten(1, (6, 8)).transpose(1, 2).flatten(1, 2)),

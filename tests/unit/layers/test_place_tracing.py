@@ -34,7 +34,7 @@ STEPS = {
     "class token": (lambda x: join(x.flatten(2).mT, 1), Tokens(SIZE, 1), SIZE, True),
     "frozen class token": (lambda x: join(x.flatten(2).mT, 1, learned=False), None, SIZE, False),
     "class token behind": (lambda x: join(x.flatten(2).mT, 0, 1), Tokens(SIZE, 1), SIZE, False),
-    "left out again": (lambda x: join(x.flatten(2).mT, 1, 2)[:, 1:-1], Tokens(SIZE, 1, behind=1), SIZE, True),
+    "left out again": (lambda x: join(x.flatten(2).mT, 1, 2)[:, 1:-1], Tokens(SIZE, 1, suffix=1), SIZE, True),
     "cells left out": (lambda x: join(x.flatten(2).mT, 1)[:, :-1], Tokens(SIZE), SIZE, False),
     "merged": (lambda x: merge(x.permute(0, 2, 3, 1)), channels_last, (4, 6), True),
     "patches": (
