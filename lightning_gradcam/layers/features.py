@@ -164,7 +164,7 @@ def list_passages(
 def is_one_block(outputs: Sequence[LayerRecord], preceding: LayerRecord) -> bool:
     """Return whether outputs belong to one module that does not contain the map before them, or are a single one."""
     module = find_module_around(outputs)
-    return len(outputs) < 2 or bool(module and not _is_inside(f"{before.path}.", module))
+    return len(outputs) < 2 or bool(module and not _is_inside(f"{preceding.path}.", module))
 
 
 def find_module_around(outputs: Sequence[LayerRecord]) -> str:
