@@ -22,6 +22,9 @@ class RunFiles:
         tag: The prefix of all names.
     """
 
+    description = "the folder of files"
+    """What warnings call it."""
+
     def __init__(self, root: str | Path, tag: str) -> None:
         self.root, self.tag = Path(root), tag
         self._rows: dict[int, dict[str, float]] = {}

@@ -100,7 +100,7 @@ class SnapshotLogger:
             # All ranks have the same values. Lightning requires a reduction: "max" returns them, a mean would round.
             module.log_dict(  # type: ignore[operator]  # a LightningModule
                 self._add_prefix(group),
-                logger=has_logger,
+                logger=has_logger and bool(trainer.loggers),  # else Lightning warns
                 on_step=False,
                 on_epoch=True,
                 batch_size=1,

@@ -66,10 +66,13 @@ def trace_model(
     if len(probe) > 1:
         try:
             return _trace(model, probe[:TRACED_IMAGES], forward, target, clues)
-        except ForwardError:
+        except ForwardError as error:
             if len(probe) == TRACED_IMAGES:
                 raise
-            return _trace(model, probe, forward, target, clues)
+            try:
+                return _trace(model, probe, forward, target, clues)
+            except ForwardError:
+                raise error from None  # not a matter of the number of images
     try:
         # A tensor of one row may not belong to the one image.
         return _trace(model, probe[[0, 0]], forward, target, clues)

@@ -55,7 +55,7 @@ def params():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", params())
+@pytest.mark.parametrize("name", list(params()))
 def test_two_processes(left, name):
     case = CASES[name]
     found, codes, logs = left

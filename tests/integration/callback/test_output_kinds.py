@@ -73,8 +73,8 @@ def test_a_regression_logs_no_confidence_and_says_why(tmp_path):
     assert "with labels that are no classes of the output" in describe_probe(monitor, ProbeSource(8))
     sheet = monitor.figures.sheet
     assert sheet.captions.score_word == "value"
-    text = sheet.captions.encode_scores(torch.tensor([37.25]))
-    assert torch.equal(text[:, : len("value ")], sheet.font.encode(["value "]))
+    first_line = sheet.captions.encode_scores(torch.tensor([37.25]))[0]
+    assert torch.equal(first_line[:, : len("value")], sheet.font.encode(["value"]))
 
 
 def test_the_loss_tells_of_a_regression_without_labels(tmp_path):

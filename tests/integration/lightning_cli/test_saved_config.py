@@ -124,6 +124,7 @@ VALUES = {
     "interpolation": ["bilinear", "nearest", "bicubic"],
     "placement": ["receptive_field", "stretch"],
     "film": [0, 8],
+    "curves": ["main", "all"],
     "tag": ["gradcam", "a/b", "1"],
     "save_probe": ["images", "hash"],
     "on_error": ["warn", "raise"],

@@ -88,7 +88,11 @@ def test_maps_say_no_gradient_if_no_image_has_a_box():
     assert found.classes.tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("target", [BoxScore(), BoxScore(1), BoxScore(freeze_classes(torch.arange(4) % 3))], ids=str)
+@pytest.mark.parametrize(
+    "target",
+    [BoxScore(), BoxScore(1), BoxScore(freeze_classes(torch.arange(4) % 3))],
+    ids=["predicted", "one class", "a class per image"],
+)
 def test_scored_boxes_are_those_with_a_gradient(target):
     """Few values, so that the best are often equal, and one of them NaN."""
     values = torch.tensor([0.25, 0.5, 0.75, torch.nan])
