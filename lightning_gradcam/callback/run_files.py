@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from itertools import count
 from pathlib import Path
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,6 +22,8 @@ class RunFiles:
         root: The Trainer's folder.
         tag: The prefix of all names.
     """
+
+    destination: ClassVar[str] = "the folder of files"
 
     def __init__(self, root: str | Path, tag: str) -> None:
         self.root, self.tag = Path(root), tag
