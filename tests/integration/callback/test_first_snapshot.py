@@ -93,6 +93,15 @@ def test_drift_begins_with_second_snapshot_if_images_are_late(tmp_path, read_eve
     assert "start: the first snapshot, in epoch 0: `drift_from_start` compares with it" in printed
 
 
+def test_late_start_of_a_resumed_run_names_its_cause(tmp_path, caplog):
+    checkpoint = tmp_path / "first.ckpt"
+    fit(tmp_path, max_epochs=1).save_checkpoint(checkpoint)
+    with caplog.at_level(logging.INFO):
+        fit(tmp_path, [GradCAMCallback(probe=(IMAGES, LABELS))], max_epochs=2, ckpt_path=checkpoint)
+    assert "in epoch 1: `drift_from_start` compares with it, because this run continues an earlier one" in caplog.text
+    assert "not complete" not in caplog.text
+
+
 def test_monitored_drift_is_worst_until_it_is_measured(tmp_path):
     seen = []
 
