@@ -125,7 +125,7 @@ def log_image(loggers: Sequence[Any], tag: str, figure: Tensor, step: int) -> li
     """
     safe_tag, cpu_figure, warnings = sanitize_tag(tag), figure.cpu(), []
     for logger in loggers:
-        writer, destination = find_writer(logger), describe_logger(logger)
+        writer, destination = find_writer(logger), get_destination(logger)
         if writer is None:
             warnings.append(
                 f"{destination} has no image writer, so figures are not logged; numbers are. Register a writer with "
@@ -140,7 +140,7 @@ def log_numbers(loggers: Sequence[Any], values: Mapping[str, float], step: int) 
     """Log numbers in hooks that do not allow Lightning's own `log`; returns warnings as `log_image` does."""
     warnings = []
     for logger in loggers:
-        warnings += _try_write(describe_logger(logger), "Numbers", partial(logger.log_metrics, dict(values), step))
+        warnings += _try_write(get_destination(logger), "Numbers", partial(logger.log_metrics, dict(values), step))
     return warnings
 
 
@@ -157,13 +157,13 @@ def log_text(loggers: Sequence[Any], tag: str, facts: Mapping[str, str], step: i
     warnings = []
     for logger in loggers:
         if any(cls.__name__ == "TensorBoardLogger" for cls in type(logger).__mro__):
-            warnings += _try_write(describe_logger(logger), "A text", partial(_add_text, logger, tag, table, step))
+            warnings += _try_write(get_destination(logger), "A text", partial(_add_text, logger, tag, table, step))
     return warnings
 
 
-def describe_logger(logger: Any) -> str:
-    """Return what messages call a logger: its `description` if it has one, else its class."""
-    return str(getattr(logger, "description", type(logger).__name__))
+def get_destination(logger: Any) -> str:
+    """Return what warnings call a logger: its class, or the ``destination`` that the class gives."""
+    return str(getattr(type(logger), "destination", type(logger).__name__))
 
 
 def _try_write(destination: str, content: str, write: Callable[[], None]) -> list[str]:

@@ -74,7 +74,7 @@ def compare_baselines(
         # Not the candidate's images: a baseline without images promises that reports have none either.
         pictures={}
         if first.images is None
-        else draw_strips(first.images, first.explanation, candidate.explanation, indices),
+        else draw_strips(first.images, first.explanation, candidate.explanation, indices, first.metadata.bands),
     )
 
 

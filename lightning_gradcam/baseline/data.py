@@ -50,6 +50,11 @@ class BaselineMetadata:
     output: OutputName = "auto"
     placement: Placement = "stretch"
 
+    @property
+    def bands(self) -> tuple[int, ...] | None:
+        """The channels to show as red, green and blue, if known."""
+        return None if self.normalization is None else self.normalization.bands
+
     def describe_normalization(self) -> str:
         """Return the normalization in words."""
         if self.normalization is None:
@@ -138,9 +143,10 @@ def deserialize(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Base
     )
     _check_explanation(explanation)
     metadata = _parse_metadata(facts, [*keys])
-    normalization = metadata.normalization
-    if images is not None and normalization is not None and len(normalization.mean) not in (1, images.shape[1]):
-        raise ValueError("pixels")
+    if images is not None and metadata.normalization is not None:
+        channels = images.shape[1]
+        if len(metadata.normalization.mean) not in (1, channels) or max(metadata.bands or (0,)) >= channels:
+            raise ValueError("pixels")
     return BaselineData(explanation, images, labels, metadata)
 
 

@@ -47,7 +47,11 @@ class BaselineSummary:
     def from_baseline(baseline: BaselineData) -> BaselineSummary:
         """Summarize a baseline."""
         indices = list(range(min(len(baseline), SHOWN_IMAGES)))
-        figures = {} if baseline.images is None else draw_pairs(baseline.images, baseline.explanation, indices)
+        figures = (
+            {}
+            if baseline.images is None
+            else draw_pairs(baseline.images, baseline.explanation, indices, baseline.metadata.bands)
+        )
         return BaselineSummary(
             facts=_list_facts(baseline),
             rows=[_format_row(baseline, i) for i in indices],

@@ -122,6 +122,7 @@ class CallbackConfig:
             layers=layers,
             method=methods,
             target=self.target if classes is None else freeze_classes(classes),
+            output=baseline.metadata.output if self.output == "auto" else self.output,
             placement=baseline.metadata.placement,
             baseline_maps=baseline.explanation.maps,
         )

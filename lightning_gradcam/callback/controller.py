@@ -47,6 +47,7 @@ class FitController:
         self.session = ProbeSession(config, ranks, self.warn_once)
         self.schedule = SnapshotSchedule(config.every_n_epochs, config.max_overhead)
         self.logger = SnapshotLogger(config.tag, ranks, self.warn_once, config.curves)
+        self._late_start = "the images were not complete before the first step (pass `probe=(images, labels)`)"
         self.checkpoint: Mapping[str, Any] | None = None
         self.explained_at: int | None = None
         self.logged_at: int | None = None
@@ -109,7 +110,8 @@ class FitController:
                 try:
                     self.session.build_explainer(module, trainer.precision_plugin)
                 except UninitializedModelError:
-                    return  # the first step creates the parameters; the first snapshot follows it
+                    self._late_start = "the model creates parameters in its first forward pass"
+                    return  # the first step creates them; the first snapshot follows it
         if self._agree(has_saved_probe or self.session.is_complete):
             self.start_monitoring(trainer, module, before_training=True)
         if self.monitor and self._agree(is_before_first_step(trainer)):
@@ -132,13 +134,15 @@ class FitController:
                 self.logger.log_summary(trainer, lines, get_log_step(trainer))
 
     def _describe_start(self, trainer: Any, before_training: bool) -> None:
-        """Say in the summary if the first snapshot is not one of the initial weights."""
-        if not (before_training and is_before_first_step(trainer)):
-            self.session.add_source(
-                "start",
-                f"the first snapshot, in epoch {trainer.current_epoch}: `drift_from_start` compares with it, because "
-                "the images were not complete before the first step (pass `probe=(images, labels)`)",
-            )
+        """Say in the summary if the first snapshot is not one of the initial weights, and why."""
+        if before_training and is_before_first_step(trainer):
+            return
+        reason = "this run continues an earlier one" if before_training else self._late_start
+        self.session.add_source(
+            "start",
+            f"the first snapshot, in epoch {trainer.current_epoch}: `drift_from_start` compares with it, because "
+            f"{reason}",
+        )
 
     def take_snapshot_if_due(self, trainer: Any, module: nn.Module, step: int, wait: bool = False) -> None:
         """Take a snapshot at the end of an epoch or validation if it is due, and log.

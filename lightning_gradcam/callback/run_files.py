@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from itertools import count
 from pathlib import Path
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -22,8 +23,7 @@ class RunFiles:
         tag: The prefix of all names.
     """
 
-    description = "the folder of files"
-    """What warnings call it."""
+    destination: ClassVar[str] = "the folder of files"
 
     def __init__(self, root: str | Path, tag: str) -> None:
         self.root, self.tag = Path(root), tag

@@ -96,11 +96,11 @@ class SnapshotLogger:
             return
         logged = self._select_logged(trainer, values)
         unlogged = {name: value for name, value in values.items() if name not in logged}
-        for group, has_logger in ((logged, True), (unlogged, False)):
+        for group, logger in ((logged, None), (unlogged, False)):  # None is True, and does not warn of a missing logger
             # All ranks have the same values. Lightning requires a reduction: "max" returns them, a mean would round.
             module.log_dict(  # type: ignore[operator]  # a LightningModule
                 self._add_prefix(group),
-                logger=has_logger and bool(trainer.loggers),  # else Lightning warns
+                logger=logger,
                 on_step=False,
                 on_epoch=True,
                 batch_size=1,

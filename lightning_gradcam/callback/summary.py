@@ -45,7 +45,7 @@ def describe_probe(monitor: ProbeMonitor, probe_source: ProbeSource) -> str:
     labels = "with labels" if monitor.labels is not None or kind.has_labels(probe) else "without labels"
     reading = monitor.explainer.reading
     if not kind.has_classes and reading is not None and reading.clues.labels:
-        labels = "with labels that are no classes of the output"
+        labels = "with labels that are not classes of the output"
     labels = "with masks as labels" if kind.reads_masks(probe) else labels
     labels = "with several labels each" if monitor.is_multilabel else labels
     labels += f" ({kind.label_name})" if kind.label_name and labels != "without labels" else ""

@@ -19,7 +19,7 @@ def to_one_line(error: BaseException | str) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's message, or a text, as one line after its type, for errors raised by other code."""
+    """Return an error's message as one line after its type, for errors raised by other code."""
     message = to_one_line(error)
     name = type(error).__name__
     return message if message == name else f"{name}: {message}"

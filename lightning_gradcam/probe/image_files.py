@@ -76,7 +76,7 @@ def read_deep_pixels(image: Image.Image, file: Image.Image) -> Tensor | None:
                 "is unknown. Pass an array of floats in [0, 1], or a preprocessed tensor"
             )
         return torch.from_numpy(floats)[None]
-    is_unsigned = image.mode.startswith("I;16") or (image.mode == "I" and file.format == "PNG")
+    is_unsigned = image.mode.startswith("I;16") or (image.mode == "I" and file.format in ("PNG", "PPM"))
     if not is_unsigned or file.format not in ("PNG", "TIFF", "PPM"):
         return None
     tags = getattr(file, "tag_v2", {})

@@ -96,8 +96,10 @@ def restore_photos(
     restored, notes = _undo_normalization(images, pixels)
     bands = pixels.bands if pixels is not None and pixels.bands is not None else bands
     low, high = find_range(restored)
-    if low >= -TOLERANCE and high <= 1 + TOLERANCE and restored is not images:
+    is_declared = restored is not images or (pixels is not None and pixels.is_identity)
+    if low >= -TOLERANCE and high <= 1 + TOLERANCE and is_declared:
         restored = restored.clamp(0, 1)
+        notes = notes or ["images lie in [0, 1] and are shown as they are"]
     elif low >= 0 and high <= 1:
         notes.append("images lie in [0, 1] and are shown as they are")
     elif low >= 0 and 2 < high <= 255:

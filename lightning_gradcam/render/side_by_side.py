@@ -22,7 +22,11 @@ TILE_WIDTH = 160
 
 @torch.no_grad()
 def draw_strips(
-    images: Tensor, first: Explanation, second: Explanation, indices: Sequence[int]
+    images: Tensor,
+    first: Explanation,
+    second: Explanation,
+    indices: Sequence[int],
+    bands: Sequence[int] | None = None,
 ) -> Mapping[int, Tensor]:
     """Draw images next to both overlays and, for photos, their difference.
 
@@ -31,26 +35,31 @@ def draw_strips(
         first: An explanation of the images; its first map is drawn.
         second: Another explanation, with the same keys.
         indices: The images to draw.
+        bands: The channels to show as red, green and blue, see `restore_images`.
 
     Returns:
         Figures ``(3, h, w)`` uint8 by index.
     """
-    return _draw_strips(images, [first, second], indices)
+    return _draw_strips(images, [first, second], indices, bands)
 
 
 @torch.no_grad()
-def draw_pairs(images: Tensor, explanation: Explanation, indices: Sequence[int]) -> Mapping[int, Tensor]:
+def draw_pairs(
+    images: Tensor, explanation: Explanation, indices: Sequence[int], bands: Sequence[int] | None = None
+) -> Mapping[int, Tensor]:
     """Draw images next to their overlays, see `draw_strips`."""
-    return _draw_strips(images, [explanation], indices)
+    return _draw_strips(images, [explanation], indices, bands)
 
 
-def _draw_strips(images: Tensor, explanations: Sequence[Explanation], indices: Sequence[int]) -> Mapping[int, Tensor]:
+def _draw_strips(
+    images: Tensor, explanations: Sequence[Explanation], indices: Sequence[int], bands: Sequence[int] | None
+) -> Mapping[int, Tensor]:
     if not indices:
         return {}
     selection = torch.tensor(list(indices))
     key = next(iter(explanations[0].evidence))
     maps = [(e.evidence[key][selection], e.map_status[key][selection], e.centers.get(key)) for e in explanations]
-    photos, _ = restore_images(images[selection])
+    photos, _ = restore_images(images[selection], bands=bands)
     size = scale_tile((photos.shape[-2], photos.shape[-1]), TILE_WIDTH) if photos.ndim == 4 else None
     arrangement = None if size is None else Arrangement(len(indices), size)
     sheet = Sheet.from_probe(Probe(images[selection]), photos, ["0"], arrangement=arrangement)

@@ -201,8 +201,9 @@ def test_unwritable_folder_loses_files_only(tmp_path):
     (tmp_path / "gradcam").write_text("a file stands where the folder should be")
     with pytest.warns(UserWarning, match=r"could not be written to the folder of files \(\w+Error") as caught:
         trainer = fit(tmp_path, [GradCAMCallback()], logger=False)
-    lost = [str(w.message).partition(" could")[0] for w in caught if "GradCAM" in str(w.message)]
-    assert sorted(lost) == ["GradCAMCallback: A figure", "GradCAMCallback: Numbers"]
+    messages = [str(w.message) for w in caught if "GradCAM" in str(w.message)]
+    assert len(messages) == 2
+    assert all(any(content in message for message in messages) for content in ("A figure could", "Numbers could"))
     assert trainer.callback_metrics["gradcam/drift"] < 1  # numbers go on
     assert weights(trainer) == weights(fit(tmp_path, logger=False))
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from scipy import stats
+from torch import nn
 
 from lightning_gradcam import GradCAMCallback, explain
-from tests.helpers.lit import Bars, fit, loader
+from tests.helpers.lit import Bars, Lit, fit, loader
 
 IMAGES = torch.stack([Bars(8, seed=3)[i][0] for i in range(8)])
 LABELS = Bars(8, seed=3).labels[:8]
@@ -91,6 +92,29 @@ def test_drift_begins_with_second_snapshot_if_images_are_late(tmp_path, read_eve
     from_start = [drift(maps[1], maps[i]) for i in (2, 3)]
     assert list(curves["drift_from_start"].values()) == pytest.approx(from_start, abs=1e-4)
     assert "start: the first snapshot, in epoch 0: `drift_from_start` compares with it" in printed
+
+
+class Lazy(Lit):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.LazyLinear(3)
+
+
+def test_late_start_of_a_lazy_model_names_its_cause(tmp_path, caplog):
+    with caplog.at_level(logging.INFO), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Lazy modules|A layer with UninitializedParameter|The total")
+        fit(tmp_path, [GradCAMCallback(probe=(IMAGES, LABELS))], make=Lazy, max_epochs=1, num_sanity_val_steps=0)
+    assert "because the model creates parameters in its first forward pass" in caplog.text
+    assert "not complete" not in caplog.text
+
+
+def test_late_start_of_a_resumed_run_names_its_cause(tmp_path, caplog):
+    checkpoint = tmp_path / "first.ckpt"
+    fit(tmp_path, max_epochs=1).save_checkpoint(checkpoint)
+    with caplog.at_level(logging.INFO):
+        fit(tmp_path, [GradCAMCallback(probe=(IMAGES, LABELS))], max_epochs=2, ckpt_path=checkpoint)
+    assert "in epoch 1: `drift_from_start` compares with it, because this run continues an earlier one" in caplog.text
+    assert "not complete" not in caplog.text
 
 
 def test_monitored_drift_is_worst_until_it_is_measured(tmp_path):

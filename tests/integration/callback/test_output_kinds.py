@@ -70,11 +70,11 @@ def test_a_regression_logs_no_confidence_and_says_why(tmp_path):
         "a regression of one value, since labels '1' are float32"
     )
     assert monitor.target.name == "value"
-    assert "with labels that are no classes of the output" in describe_probe(monitor, ProbeSource(8))
+    assert "with labels that are not classes of the output" in describe_probe(monitor, ProbeSource(8))
     sheet = monitor.figures.sheet
     assert sheet.captions.score_word == "value"
-    first_line = sheet.captions.encode_scores(torch.tensor([37.25]))[0]
-    assert torch.equal(first_line[:, : len("value")], sheet.font.encode(["value"]))
+    text = torch.cat(sheet.captions.encode_scores(torch.tensor([37.25])), dim=1)
+    assert torch.equal(text[:, : len("value")], sheet.font.encode(["value"]))
 
 
 def test_the_loss_tells_of_a_regression_without_labels(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 
 import pytest
 from pytorch_lightning.loggers import CSVLogger
@@ -33,7 +34,9 @@ def test_second_run_leaves_files_of_the_first(tmp_path):
 
 def test_numbers_on_disk_equal_those_of_a_logger(tmp_path):
     """Compare with Lightning's CSVLogger; without a logger there is nothing else that keeps the curves."""
-    trainer = fit(tmp_path / "logger", [GradCAMCallback()], logger=CSVLogger(tmp_path / "logger"), max_epochs=3)
+    trainer = fit(
+        tmp_path / "logger", [GradCAMCallback(curves="all")], logger=CSVLogger(tmp_path / "logger"), max_epochs=3
+    )
     fit(tmp_path / "none", [GradCAMCallback()], logger=False, max_epochs=3)
     expected = {}
     for row in read_table(next((tmp_path / "logger").rglob("metrics.csv"))):
@@ -85,6 +88,13 @@ def test_runs_that_start_together_do_not_share_a_folder(tmp_path):
 
 def test_folder_that_cannot_be_written_warns_and_training_ends(tmp_path):
     (tmp_path / "gradcam").write_text("a file where the folder would be")
-    with pytest.warns(UserWarning, match="could not be written to RunFiles"):
+    with pytest.warns(UserWarning, match="could not be written to the folder of files"):
         trainer = fit(tmp_path, [GradCAMCallback()], logger=False)
     assert trainer.state.finished
+
+
+def test_run_without_logger_does_not_warn_of_it(tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(tmp_path, [GradCAMCallback()], logger=False)
+    assert not [warning for warning in caught if "logger" in str(warning.message)]

@@ -44,7 +44,7 @@ def run(pytester):
 
 def test_update_warns_of_few_comparable_maps(run):
     few = run("\ndef test_it(gradcam_regression):\n    gradcam_regression.check(net(), probe(8))\n", "--gradcam-update")
-    few.stdout.fnmatch_lines(["wrote *(Only 6 of 8 maps at 1 can be compared; *128 are recommended.*"])
+    few.stdout.fnmatch_lines(["wrote *(Only 6 of 8 maps at 1 can be compared. *; 128 are recommended.*"])
 
 
 def test_record_change_fail_update_pass(run, pytester):

@@ -51,3 +51,9 @@ def test_missing_baseline_file_names_the_argument(tmp_path):
         ValueError, match=r"Expected `baseline` to be a file of `Baseline.save`, but .*none\.safetensors"
     ):
         config.with_baseline()
+
+
+@pytest.mark.parametrize(("output", "expected"), [("auto", "regression"), ("classes", "classes")])
+def test_output_of_the_baseline_is_that_of_the_run(output, expected):
+    baseline = Baseline.record(trained(steps=1), bars(6).images, target=0, output="regression")
+    assert CallbackConfig(baseline=baseline, output=output).with_baseline().output == expected

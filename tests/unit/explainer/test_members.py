@@ -114,5 +114,5 @@ def test_model_for_one_batch_size_is_traced_on_all_images():
 def test_batch_size_that_model_refuses_is_named_as_reason():
     with pytest.raises(NotExplainableError, match=r"no multiple.*batches of certain sizes, as with a queue"):
         explain(Queue().eval(), IMAGES[:3])
-    with pytest.raises(NotExplainableError, match=r"Queue failed on images of shape \(3, 3, 10, 10\)"):
+    with pytest.raises(NotExplainableError, match=r"Queue failed on images of shape \(2, 3, 10, 10\)"):
         explain(Queue(only=4).eval(), IMAGES[:3])

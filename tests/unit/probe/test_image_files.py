@@ -34,6 +34,12 @@ def test_16_bits_keep_their_range(tmp_path, suffix, channels):
     assert torch.equal(folder, images)
 
 
+def test_16_bits_of_a_pgm_keep_their_range(tmp_path):
+    path = tmp_path / "scan.pgm"
+    path.write_bytes(b"P5 28 20 65535\n" + SCAN.astype(">u2").tobytes())
+    assert torch.allclose(as_probe(path).images[0, 0], torch.from_numpy(FLOATS), atol=1e-7)
+
+
 def test_float_tiff_in_unit_range_is_read_unchanged(tmp_path):
     images = as_probe(save(tmp_path / "a.tiff", FLOATS)).images
     assert torch.equal(images[0, 0], torch.from_numpy(FLOATS))

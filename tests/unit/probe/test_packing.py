@@ -72,7 +72,7 @@ def test_probe_survives_checkpoint_with_all_fields():
     probe = Probe(
         photos(), labels=torch.randint(5, (4, 32, 32)), masks=torch.rand(4, 32, 32) > 0.9, references=photos(side=48),
         ids=list("abcd"), extras={"second": photos(channels=1), "age": torch.rand(4, 1)},
-        pixels=Normalization((0.4,), (0.2,)),
+        pixels=Normalization((0.4,), (0.2,), bands=(2, 0, 1)),
     )  # fmt: skip
     file = io.BytesIO()
     torch.save(probe.state_dict(), file)

@@ -60,6 +60,15 @@ def test_bands_are_shown_as_red_green_and_blue():
     assert "channel 7 is shown as gray" in note
 
 
+@pytest.mark.parametrize("bands", [None, (2, 1, 0)])
+def test_pixels_that_overshoot_a_little_are_not_stretched(bands):
+    pixels = torch.linspace(-0.01, 1.01, 2 * 3 * 64).reshape(2, 3, 8, 8)  # as bicubic resizing leaves them
+    shown, note = restore_photos(pixels, Normalization(bands=bands))
+    assert torch.equal(shown, pixels.clamp(0, 1) if bands is None else pixels.clamp(0, 1).flip(1))
+    assert note.startswith("images lie in [0, 1] and are shown as they are")
+    assert "stretched" in restore_photos(pixels)[1]  # nobody said that they are pixels
+
+
 def test_normalized_reflectances_keep_their_colors():
     reflectances = torch.rand(2, 5, 9, 8) * torch.tensor([3000.0, 1500, 800, 2000, 4000]).reshape(1, 5, 1, 1)
     norm = Normalization((1500, 700, 400, 1000, 2000), (900, 400, 200, 600, 900), bands=(2, 1, 0))

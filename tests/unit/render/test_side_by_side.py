@@ -71,3 +71,12 @@ def test_strips_of_photos_show_the_change():
 def test_strips_of_no_images_are_empty():
     images, before, after = pair(2)
     assert draw_strips(images, before, after, []) == {}
+
+
+def test_bands_are_shown_as_red_green_and_blue():
+    _, before, after = pair(2)
+    bands = torch.rand(3, 5, 12, 12)
+    chosen = draw_strips(bands, before, after, [1], (3, 2, 0))
+    assert torch.equal(chosen[1], draw_strips(bands[:, [3, 2, 0]], before, after, [1])[1])
+    assert not torch.equal(chosen[1], draw_strips(bands, before, after, [1])[1])
+    assert torch.equal(draw_pairs(bands, before, [0], (4,))[0], draw_pairs(bands[:, [4]], before, [0])[0])
