@@ -72,7 +72,7 @@ def trace_model(
             try:
                 return _trace(model, probe, forward, target, clues)
             except ForwardError:
-                raise error from None  # not a matter of the number of images
+                raise error from error.__cause__  # not a matter of the number of images
     try:
         # A tensor of one row may not belong to the one image.
         return _trace(model, probe[[0, 0]], forward, target, clues)

@@ -73,13 +73,13 @@ class Sharded(Lit):
 
 class Refusing(nn.Module):
     def forward(self, features):
-        if len(features) < 6:
-            raise RuntimeError("no small batches")
+        if not self.training and torch.is_grad_enabled():
+            raise RuntimeError("not explained")
         return features
 
 
-class NoSmallBatches(Lit):
-    """A module that fails for the images of a trace, inside an FSDP unit, while it is gathered and cast."""
+class RefusesTrace(Lit):
+    """A module that fails in the trace, inside an FSDP unit, while it is gathered and cast."""
 
     def __init__(self):
         super().__init__()
@@ -173,7 +173,8 @@ class Case:
     watcher: type[GradCAMCallback] = GradCAMCallback
     trainer: dict[str, Any] = field(default_factory=dict)
     val: bool = True
-    fails: str = ""  # words of the one warning
+    fails: str = ""  # words of the one warning of a run whose explanations end
+    warns: str = ""  # words of the one warning of a run whose explanations go on
     monitors: bool = False
     skip: str = ""
 
@@ -210,6 +211,7 @@ CASES = {
     ),
     "DDP, every third epoch": Case(
         "values are repeated in between", "torch random state", ddp, gradcam={"every_n_epochs": 3}, monitors=True,
+        warns="`patience=9` waits for 3 new values",
     ),
     "DDP, unused parameters found": Case(
         "the reducer traverses the graph", "hooks", partial(ddp, find_unused_parameters=True),
@@ -252,8 +254,8 @@ CASES = {
         "the module defines no `forward`", "through the wrapper", fsdp, make=ThroughChild,
     ),
     "FSDP, fails in the forward pass": Case(
-        "inside a unit, while it is gathered and cast", "hooks", fsdp, make=NoSmallBatches,
-        fails="no small batches", monitors=True, trainer=BF16,
+        "inside a unit, while it is gathered and cast", "hooks", fsdp, make=RefusesTrace,
+        fails="not explained", monitors=True, trainer=BF16,
     ),
     "FSDP, bf16-mixed": Case(
         "the wrapper casts images", "cast by the wrapper", fsdp, trainer=BF16,

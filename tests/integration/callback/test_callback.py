@@ -243,7 +243,7 @@ def test_several_layers_have_figures_and_curves(tmp_path, read_events):
 @pytest.mark.parametrize("logger", [CSVLogger, False])
 def test_figures_become_files_without_a_logger(tmp_path, logger):
     trainer = fit(tmp_path, [GradCAMCallback()], logger=logger(tmp_path) if logger else False)
-    folder = Path(trainer.logger.log_dir if logger else tmp_path, "gradcam")
+    folder = Path(trainer.logger.log_dir, "gradcam") if logger else tmp_path / "gradcam" / "version_0"
     found = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.png"))
     assert found == [
         "features/step=000000.png", "features/step=000003.png", "features/step=000007.png", "film/step=000007.png",
