@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from lightning_gradcam.layers.receptive_field import AxisCenters, TensorCenters, Window, average, fit, rescale
+from lightning_gradcam.layers.rule_table import RuleTable
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -179,31 +179,24 @@ def forget(_node: Any, shape: Shape, _inputs: Sequence[Operand]) -> TensorCenter
     return (None,) * len(shape)
 
 
-_RULES_BY_PATTERN: Mapping[str, Rule] = {
-    r"Convolution(Overrideable)?": convolve,
-    r"(Mkldnn)?(Max|Avg)Pool\dD(WithIndices)?": pool,
-    r"(ConstantPadNd|(Reflection|Replication)Pad\dD)": pad,
-    r"(Upsample\w+|(Mkldnn)?Adaptive\w+)": resize,
-    r"Slice": crop,
-    r"Flip": flip,
-    r"Permute": permute,
-    r"Transpose": transpose,
-    r"(Unsqueeze|Stack)": insert_axis,
-    r"(Squeeze|Select)": remove_axis,
-    r"(View|UnsafeView|ReshapeAlias)": view,
-    r"(Cat|(Unsafe)?Split\w*)": concatenate,
-    r"(Mm|Addmm|Bmm|Baddbmm|Mv|Unbind|ScaledDotProduct\w+|Im2Col|Col2Im)": forget,
-}
-_SUFFIX = r"Backward\d*"
-_rules_by_name: dict[str, Rule | None] = {}
-
-
-def find_rule(name: str) -> Rule | None:
-    """Return the rule for a node's name; None for `combine`."""
-    if name not in _rules_by_name:
-        rules = (rule for pattern, rule in _RULES_BY_PATTERN.items() if re.fullmatch(pattern + _SUFFIX, name))
-        _rules_by_name[name] = next(rules, None)
-    return _rules_by_name[name]
+CENTER_RULES: RuleTable[Rule] = RuleTable(
+    {
+        r"Convolution(Overrideable)?": convolve,
+        r"(Mkldnn)?(Max|Avg)Pool\dD(WithIndices)?": pool,
+        r"(ConstantPadNd|(Reflection|Replication)Pad\dD)": pad,
+        r"(Upsample\w+|(Mkldnn)?Adaptive\w+)": resize,
+        r"Slice": crop,
+        r"Flip": flip,
+        r"Permute": permute,
+        r"Transpose": transpose,
+        r"(Unsqueeze|Stack)": insert_axis,
+        r"(Squeeze|Select)": remove_axis,
+        r"(View|UnsafeView|ReshapeAlias)": view,
+        r"(Cat|(Unsafe)?Split\w*)": concatenate,
+        r"(Mm|Addmm|Bmm|Baddbmm|Mv|Unbind|ScaledDotProduct\w+|Im2Col|Col2Im)": forget,
+    }
+)
+"""The rules; an operation without one combines its inputs."""
 
 
 def to_signed(number: int) -> int:

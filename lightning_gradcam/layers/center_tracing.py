@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from lightning_gradcam.capture.layouts import Frames, Grid, ToGrid, Turned, channels_first, channels_last
-from lightning_gradcam.layers.center_rules import Operand, Shape, combine, convolve, find_rule, pool, slide_windows
+from lightning_gradcam.layers.center_rules import CENTER_RULES, Operand, Shape, combine, convolve, pool, slide_windows
 from lightning_gradcam.layers.module_windows import list_windows
 from lightning_gradcam.layers.receptive_field import TensorCenters, spread_axis, spread_image, to_cell_centers
 from lightning_gradcam.layers.spatial_grid import GridReading
@@ -114,7 +114,7 @@ class CenterTracer:
             return self._compute_leaf(origin)
         shape = _get_shape(node, index)
         inputs = [self._operands.get(edge, _UNKNOWN) for edge in node.next_functions]
-        rule = find_rule(type(node).__name__)
+        rule = CENTER_RULES.find(type(node).__name__)
         if rule is None:
             return Operand(shape, combine(shape, inputs))
         if rule in (convolve, pool):

@@ -7,11 +7,11 @@ of tokens, lose them; a residual that is added afterwards brings them back.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from lightning_gradcam.layers.center_rules import Shape, to_axis, to_signed
+from lightning_gradcam.layers.rule_table import RuleTable
 
 
 class Factor(NamedTuple):
@@ -206,27 +206,21 @@ def split(node: Any, shape: Shape, inputs: Sequence[Places | None]) -> Places:
     return tuple(axes)
 
 
-_RULES_BY_PATTERN: Mapping[str, PlaceRule] = {
-    r"(Add|Sub|Rsub|Mul|Div|Neg|Pow|Sqrt|Rsqrt|Exp|Clamp\w*|Where|Clone|ToCopy|Alias|NativeDropout)": combine,
-    r"(Relu|Gelu|Silu|Mish|Hard\w+|Sigmoid|Tanh|Elu|Celu|Selu|LeakyRelu|\w*Prelu\w*|Softplus|(Log)?Softmax)": combine,
-    r"\w*(Layer|Batch|Group|Rms|RMS)Norm\w*": combine,
-    r"(View|UnsafeView|ReshapeAlias|Unsqueeze|Squeeze)": view,
-    r"(Mm|Addmm)": multiply,
-    r"(Convolution(Overrideable)?|(Mkldnn)?(Max|Avg)Pool\dD(WithIndices)?)": slide,
-    r"(ConstantPadNd|(Reflection|Replication)Pad\dD|Upsample\w+|(Mkldnn)?Adaptive\w+)": resize,
-    r"(Transpose|T)": transpose,
-    r"Permute": permute,
-    r"Slice": crop,
-    r"Cat": concatenate,
-    r"(Unsafe)?Split\w*": split,
-}
-_SUFFIX = r"Backward\d*"
-_rules_by_name: dict[str, PlaceRule | None] = {}
-
-
-def find_rule(name: str) -> PlaceRule | None:
-    """Return the rule for a node's name; None if the operation may move cells."""
-    if name not in _rules_by_name:
-        rules = (rule for pattern, rule in _RULES_BY_PATTERN.items() if re.fullmatch(pattern + _SUFFIX, name))
-        _rules_by_name[name] = next(rules, None)
-    return _rules_by_name[name]
+PLACE_RULES: RuleTable[PlaceRule] = RuleTable(
+    {
+        r"(Add|Sub|Rsub|Mul|Div|Neg|Pow|Sqrt|Rsqrt|Exp|Clamp\w*|Where|Clone|ToCopy|Alias|NativeDropout)": combine,
+        r"(Relu|Gelu|Silu|Mish|Hard\w+|Sigmoid|Tanh|Elu|Celu|Selu|LeakyRelu|\w*Prelu\w*)": combine,
+        r"(Softplus|(Log)?Softmax)": combine,
+        r"\w*(Layer|Batch|Group|Rms|RMS)Norm\w*": combine,
+        r"(View|UnsafeView|ReshapeAlias|Unsqueeze|Squeeze)": view,
+        r"(Mm|Addmm)": multiply,
+        r"(Convolution(Overrideable)?|(Mkldnn)?(Max|Avg)Pool\dD(WithIndices)?)": slide,
+        r"(ConstantPadNd|(Reflection|Replication)Pad\dD|Upsample\w+|(Mkldnn)?Adaptive\w+)": resize,
+        r"(Transpose|T)": transpose,
+        r"Permute": permute,
+        r"Slice": crop,
+        r"Cat": concatenate,
+        r"(Unsafe)?Split\w*": split,
+    }
+)
+"""The rules; an operation without one may move cells."""

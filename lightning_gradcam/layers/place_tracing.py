@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from lightning_gradcam.capture.layouts import Grid, ToGrid, Tokens, channels_first, channels_last
-from lightning_gradcam.layers.place_rules import Axis, Factor, Places, find_rule, lose, merge_parts
+from lightning_gradcam.layers.place_rules import PLACE_RULES, Axis, Factor, Places, lose, merge_parts
 from lightning_gradcam.layers.spatial_grid import GridReading
 
 Edge: TypeAlias = tuple[Any, int]
@@ -57,7 +57,7 @@ class PlaceTracer:
             if (node, index) in self._places:
                 pending.pop()
                 continue
-            rule = find_rule(type(node).__name__)
+            rule = PLACE_RULES.find(type(node).__name__)
             sources = [source for source in node.next_functions if source[0] is not None] if rule else []
             missing = [source for source in sources if source not in self._places]
             if missing:
