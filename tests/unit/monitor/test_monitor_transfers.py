@@ -111,6 +111,7 @@ def test_snapshot_on_gpu_never_synchronizes(layers):
     watch, model = watched(layers, ["gradcam", "layercam"], device="cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
-        watch.take_snapshot(model, "epoch 1")
+        look = watch.take_snapshot(model, "epoch 1")  # raises where the host waits for the GPU
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert list(look.figures) == layers

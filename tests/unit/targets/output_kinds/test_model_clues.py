@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchmetrics  # a dependency of Lightning
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import VisionTransformer, resnet18
@@ -71,7 +72,6 @@ def test_calls_and_attributes_of_a_model_are_read():
 
 
 def test_metrics_are_read():
-    torchmetrics = pytest.importorskip("torchmetrics")
     for metric, kind in (
         (torchmetrics.classification.MulticlassAccuracy(3), "classes"),
         (torchmetrics.MeanSquaredError(), "values"),
