@@ -7,21 +7,18 @@ neither sparse activations nor operations that mix all positions, such as squeez
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
 
 from lightning_gradcam.capture.layouts import Frames, Grid, ToGrid, Turned, channels_first, channels_last
+from lightning_gradcam.layers.autograd_edges import Edge, get_edge, get_shape
 from lightning_gradcam.layers.center_rules import CENTER_RULES, Operand, Shape, combine, convolve, pool, slide_windows
 from lightning_gradcam.layers.module_windows import list_windows
 from lightning_gradcam.layers.receptive_field import TensorCenters, spread_axis, spread_image, to_cell_centers
 from lightning_gradcam.layers.spatial_grid import GridReading
 from lightning_gradcam.layers.tensor_history import TensorOrigin
 from lightning_gradcam.utils.cell_centers import CellCenters
-
-Edge: TypeAlias = tuple[Any, int]
-"""A node of the graph, and the index of one of its outputs."""
 
 
 class CenterTracer:
@@ -37,7 +34,7 @@ class CenterTracer:
         self.image_size, self._leaves = image_size, leaves
         self._operands: dict[Edge, Operand] = {}
         self._axes_by_grid: dict[Grid, TensorCenters] = {}
-        edge = _get_edge(images)
+        edge = get_edge(images)
         if edge is not None and tuple(images.shape[2:]) == image_size:
             self._operands[edge] = self._spread(tuple(images.shape), len(image_size))
 
@@ -81,7 +78,7 @@ class CenterTracer:
 
     def _trace(self, tensor: Tensor) -> Operand:
         """Return a tensor's shape and centers, from those of all that it was computed from."""
-        edge = _get_edge(tensor)
+        edge = get_edge(tensor)
         if edge is None:
             return self._spread(tuple(tensor.shape), len(self.image_size))
         pending = [edge]
@@ -101,7 +98,7 @@ class CenterTracer:
         if origin is None:
             yield from (edge for edge in node.next_functions if edge[0] is not None)
         else:
-            yield from filter(None, map(_get_edge, origin.inputs[:1]))
+            yield from filter(None, map(get_edge, origin.inputs[:1]))
 
     def _find_origin(self, node: Any) -> TensorOrigin | None:
         """Return the origin of a module's output that begins a graph."""
@@ -112,7 +109,7 @@ class CenterTracer:
         origin = self._find_origin(node)
         if origin is not None:
             return self._compute_leaf(origin)
-        shape = _get_shape(node, index)
+        shape = get_shape(node, index)
         inputs = [self._operands.get(edge, _UNKNOWN) for edge in node.next_functions]
         rule = CENTER_RULES.find(type(node).__name__)
         if rule is None:
@@ -166,16 +163,3 @@ def _select_axes(centers: TensorCenters, layout: ToGrid) -> TensorCenters:
     if layout is channels_first:
         return centers[2:]
     return centers[1:-1] if layout is channels_last else ()
-
-
-def _get_edge(tensor: Tensor) -> Edge | None:
-    """Return the node that computed a tensor, or that stands for a tensor that begins a graph; None without a graph."""
-    if not tensor.requires_grad:
-        return None
-    edge = get_gradient_edge(tensor)
-    return edge.node, edge.output_nr
-
-
-def _get_shape(node: Any, index: int) -> Shape:
-    """Return the shape of a node's output."""
-    return tuple(node._input_metadata[index].shape)  # the gradient that goes into the node has this shape

@@ -68,8 +68,8 @@ def combine(_node: Any, shape: Shape, inputs: Sequence[Places | None]) -> Places
     axes = []
     for axis, size in enumerate(shape, start=-len(shape)):
         operands = [places[axis] for places in inputs if places is not None and len(places) >= -axis]
-        sizes_known = {operand for operand in operands if _measure(operand) == size > 1 and is_known(operand)}
-        axes.append(sizes_known.pop() if len(sizes_known) == 1 else lose((size,))[0])
+        agreed = {operand for operand in operands if _measure(operand) == size > 1 and is_known(operand)}
+        axes.append(agreed.pop() if len(agreed) == 1 else lose((size,))[0])
     return tuple(axes)
 
 
@@ -158,15 +158,8 @@ def crop(node: Any, shape: Shape, inputs: Sequence[Places | None]) -> Places:
     if factor is not None and step == 1 and start <= factor.prefix and length - start - remaining <= factor.suffix:
         suffix = factor.suffix - (length - start - remaining)
         axes[axis] = (factor._replace(size=remaining, prefix=factor.prefix - start, suffix=suffix),)
-    elif (
-        factor is not None
-        and len(factor.parts) == 1
-        and start < step
-        and remaining == math.ceil((length - start) / step)
-    ):
-        axes[axis] = (
-            _place(factor.parts[0][0], remaining) if not factor.prefix + factor.suffix else (Factor(remaining),)
-        )
+    elif start < step and remaining == math.ceil((length - start) / step):
+        axes[axis] = _resize_axis(axes[axis], remaining)
     else:
         axes[axis] = lose((remaining,))[0]
     return tuple(axes)
@@ -195,8 +188,8 @@ def concatenate(node: Any, shape: Shape, inputs: Sequence[Places | None]) -> Pla
 
 
 def _add(sizes: Sequence[int | None]) -> int | None:
-    sizes_known = [size for size in sizes if size is not None]
-    return sum(sizes_known) if len(sizes_known) == len(sizes) else None
+    measured = [size for size in sizes if size is not None]
+    return sum(measured) if len(measured) == len(sizes) else None
 
 
 def split(node: Any, shape: Shape, inputs: Sequence[Places | None]) -> Places:

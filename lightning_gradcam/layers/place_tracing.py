@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
-
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
 
 from lightning_gradcam.capture.layouts import Grid, ToGrid, Tokens, channels_first, channels_last
+from lightning_gradcam.layers.autograd_edges import Edge, get_edge, get_shape
 from lightning_gradcam.layers.place_rules import PLACE_RULES, Axis, Factor, Places, lose, merge_parts
 from lightning_gradcam.layers.spatial_grid import GridReading
-
-Edge: TypeAlias = tuple[Any, int]
-"""A node of the graph, and the index of one of its outputs."""
 
 
 class PlaceTracer:
@@ -26,16 +21,18 @@ class PlaceTracer:
     def __init__(self, images: Tensor, image_size: Grid) -> None:
         self._batch: Axis = (Factor(len(images), is_batch=True),) if len(images) > 1 else ()
         self._places: dict[Edge, Places] = {}
-        if images.requires_grad and tuple(images.shape[2:]) == image_size:
+        edge = get_edge(images)
+        if edge is not None and tuple(images.shape[2:]) == image_size:
             axes = [(Factor(size, ((axis, size),)),) if size > 1 else () for axis, size in enumerate(image_size)]
-            self._places[_get_edge(images)] = (self._batch, *lose(images.shape[1:2]), *axes)
+            self._places[edge] = (self._batch, *lose(images.shape[1:2]), *axes)
 
     def proves(self, tensor: Tensor, reading: GridReading) -> bool:
         """Return whether the graph shows that a tensor has its cells where a reading has them; before it is freed."""
         layout, grid = reading.to_grid, reading.grid
-        if grid is None or not tensor.requires_grad or not self._places:
+        edge = get_edge(tensor)
+        if grid is None or edge is None or not self._places:
             return False
-        places = self._trace(_get_edge(tensor))
+        places = self._trace(edge)
         if isinstance(layout, Tokens):
             cells = merge_parts(places[1 - layout.rows])
             steps = layout.order or tuple(range(len(grid)))
@@ -63,7 +60,7 @@ class PlaceTracer:
             if missing:
                 pending.extend(missing)
                 continue
-            shape = tuple(node._input_metadata[index].shape)  # the gradient that goes into the node has this shape
+            shape = get_shape(node, index)
             inputs = [self._places.get(source) for source in node.next_functions]
             self._places[node, index] = rule(node, shape, inputs) if rule and inputs else lose(shape)
             pending.pop()
@@ -75,8 +72,3 @@ def _select_axes(places: Places, layout: ToGrid) -> Places:
     if layout is channels_first:
         return places[2:]
     return places[1:-1] if layout is channels_last else ()
-
-
-def _get_edge(tensor: Tensor) -> Edge:
-    edge = get_gradient_edge(tensor)
-    return edge.node, edge.output_nr

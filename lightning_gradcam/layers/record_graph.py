@@ -26,10 +26,15 @@ def find_dependent(records: Sequence[LayerRecord]) -> set[int]:
     return dependent - {IMAGES}
 
 
+def list_last(records: Sequence[LayerRecord]) -> set[int]:
+    """List the outputs from which the score is computed directly, as indices; where that is unknown, the last one."""
+    return {i for i, r in enumerate(records) if r.is_scored or (r.reads is None and i == len(records) - 1)}
+
+
 def find_scored(records: Sequence[LayerRecord]) -> set[int]:
     """Find the outputs from which the score is computed, directly or through others, as indices."""
     reads = list_reads(records)
-    scored = {i for i, r in enumerate(records) if r.is_scored or (r.reads is None and i == len(records) - 1)}
+    scored = list_last(records)
     for index in reversed(range(len(records))):
         if index in scored:
             scored |= reads[index]
@@ -104,5 +109,5 @@ def list_steps(records: Sequence[LayerRecord], on_path: Collection[int]) -> list
     """List the steps of the paths from the images to the score, as pairs of indices; the score comes after the last."""
     count = len(records)
     steps = [(source, index) for index, reads in enumerate(list_reads(records)) if index in on_path for source in reads]
-    steps += [(i, count) for i, r in enumerate(records) if r.is_scored or (r.reads is None and i == count - 1)]
+    steps += [(index, count) for index in sorted(list_last(records))]
     return [(source, index) for source, index in steps if source in on_path or source == IMAGES]

@@ -90,7 +90,12 @@ def _trace(model: nn.Module, images: Probe, forward: Forward, target: Target, cl
     def score(output: Any, probe: Probe) -> Tensor:
         return find_output_kind(output, probe, clues).trace_score(output, probe)
 
-    with isolated(model), fill_zero_parameters(model):
+    @contextmanager
+    def isolate() -> Iterator[None]:
+        with isolated(model), fill_zero_parameters(model):
+            yield
+
+    with isolate():
         initialized = {name for name, _ in model.named_parameters()}
         records, output = _run(model, images, forward, score if explains_class else target)
         check_initialized(model, [name for name, _ in model.named_parameters() if name not in initialized])
@@ -101,11 +106,6 @@ def _trace(model: nn.Module, images: Probe, forward: Forward, target: Target, cl
         if explains_class and kind.refining_scores:
             refined = [_run(model, images, forward, refining_score)[0] for refining_score in kind.refining_scores]
             records = merge_traces([records, *refined])
-
-    @contextmanager
-    def isolate() -> Iterator[None]:
-        with isolated(model), fill_zero_parameters(model):
-            yield
 
     records = connect_changed(records, model, images, forward, isolate)
     return ModelTrace(kind.mark_outputs(records, output, images), output, kind, reading, len(images))
