@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -97,13 +97,16 @@ def check_readings(
                 verdicts[i] = earlier_reading
         if all(i in verdicts or not _may_follow_images(outputs[i], patterns) for i in last_by_reading.values()):
             break
-    same_reading: dict[GridReading, list[int]] = defaultdict(list)
+    confirmed: set[GridReading] = set()
+    doubted: set[GridReading] = set()
     for i in checked:
-        earlier_reading = verdicts.get(i) or _confirm_earlier(i, outputs, verdicts, patterns)
-        results[i] = _conclude(
-            outputs[i], earlier_reading, any(results[j].misplaced for j in same_reading[outputs[i].reading])
-        )
-        same_reading[outputs[i].reading].append(i)
+        reading = outputs[i].reading
+        grid_reading = verdicts.get(i) or _confirm_earlier(i, outputs, verdicts, patterns)
+        results[i] = _conclude(outputs[i], grid_reading, reading in confirmed, reading in doubted)
+        if grid_reading == reading:
+            confirmed.add(reading)
+        if results[i].misplaced:
+            doubted.add(reading)
     return results
 
 
@@ -206,19 +209,23 @@ def _depends_on_places(output: GradedOutput) -> bool:
     return bool(spread > 0 and -(first @ second) / spread > _REPEATED)
 
 
-def _conclude(output: GradedOutput, grid_reading: GridReading | None, is_doubted: bool) -> CheckedReading:
+def _conclude(
+    output: GradedOutput, grid_reading: GridReading | None, is_shown_earlier: bool, is_doubted: bool
+) -> CheckedReading:
     """Return the final reading of an output.
 
     Args:
         output: The output.
         grid_reading: The layout that its changes show, if they do.
+        is_shown_earlier: Whether changes showed the inferred layout for an earlier output: then there are tokens on
+            this grid, and later ones need no proof of their own.
         is_doubted: Whether an earlier output of the same reading is misplaced.
     """
     if grid_reading is not None:
         return CheckedReading(grid_reading)
     if output.is_certain:
         return CheckedReading(output.reading)
-    if output.needs_proof:
-        has_tokens = holds_tokens(output.reading.to_grid)
+    has_tokens = holds_tokens(output.reading.to_grid)
+    if output.needs_proof and not (has_tokens and is_shown_earlier):
         return CheckedReading(output.reading, misplaced=True) if has_tokens else CheckedReading(NO_GRID)
     return CheckedReading(output.reading, misplaced=is_doubted or _depends_on_places(output))

@@ -178,6 +178,28 @@ def test_square_images_with_turned_axes_are_corrected(seed, weights):
     assert count_own_places(model, images, layer.name, layer.to_grid) == 5
 
 
+class Shrinking(nn.Module):
+    """Every second token of each row and column queries all tokens, whose changes reach all queries alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.queries = nn.Conv2d(3, WIDTH, 4, 4), nn.Linear(WIDTH, WIDTH)
+        self.values, self.norm, self.head = nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3)
+        self.phases = nn.Parameter(10 * torch.randn(1, 48, WIDTH))
+
+    def forward(self, images):
+        grid = self.embed(images)
+        queries = self.queries(grid[:, :, ::2, ::2].flatten(2).transpose(1, 2))
+        values = self.values(grid.flatten(2).transpose(1, 2)).mean(1, keepdim=True)
+        return self.head(self.norm(torch.sin(400 * values + self.phases + 0.02 * queries)).mean(1))
+
+
+def test_tokens_on_a_grid_that_was_shown_need_no_proof():
+    torch.manual_seed(0)
+    [layer] = explain(Shrinking().eval(), IMAGES.repeat(1, 1, 2, 2), target=1).layers.values()
+    assert (layer.name, layer.to_grid) == ("norm", Tokens((6, 8)))
+
+
 WRONG = {
     "hierarchical order": unroll,
     "picked by score": pick_by_score,
