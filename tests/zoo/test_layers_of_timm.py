@@ -8,7 +8,7 @@ import torch
 from lightning_gradcam import explain
 from tests.parity.architectures import randomize
 
-timm = pytest.importorskip("timm", reason="timm is not installed")
+pytestmark = pytest.mark.zoo
 
 
 @pytest.mark.parametrize(("model", "size", "name", "grid"), [
@@ -21,6 +21,8 @@ timm = pytest.importorskip("timm", reason="timm is not installed")
     ("deit_tiny_distilled_patch16_224", 224, "blocks.11.norm1", (14, 14)),
 ])  # fmt: skip
 def test_auto_in_timm_model(model, size, name, grid):
+    import timm
+
     torch.manual_seed(0)
     network = timm.create_model(model, num_classes=5).eval()
     randomize(network)
