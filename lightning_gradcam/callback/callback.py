@@ -12,8 +12,9 @@ from torch import Tensor
 
 from lightning_gradcam.attacks import ATTACKS, FGSM, PGD
 from lightning_gradcam.baseline.baseline import Baseline
+from lightning_gradcam.callback.arguments import coerce_probe, short_repr
 from lightning_gradcam.callback.compat import AnyCallback, raise_misconfiguration
-from lightning_gradcam.callback.config import CallbackConfig, coerce_probe, short_repr
+from lightning_gradcam.callback.config import CallbackConfig
 from lightning_gradcam.callback.controller import FitController
 from lightning_gradcam.callback.import_paths import import_if_path
 from lightning_gradcam.callback.state_key import StateKey, check_tags

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from lightning_gradcam.attacks import FGSM, PGD, Attack, coerce_attack
+from lightning_gradcam.callback.arguments import prepare_attack
 from lightning_gradcam.callback.checks import (
     check_attackable,
     check_baseline_maps,
@@ -20,6 +20,7 @@ from lightning_gradcam.callback.checks import (
 from lightning_gradcam.callback.config import CallbackConfig
 from lightning_gradcam.callback.data_settings import find_color_bands, find_names, find_pixels
 from lightning_gradcam.callback.import_paths import import_rule
+from lightning_gradcam.callback.output_labels import keep_output_labels
 from lightning_gradcam.callback.probe_source import ProbeSource
 from lightning_gradcam.callback.probe_state import LARGE_PROBE, can_resume, fits_checkpoint, identify_probe
 from lightning_gradcam.callback.summary import summarize
@@ -33,12 +34,10 @@ from lightning_gradcam.explainer.pipeline import prepare
 from lightning_gradcam.monitor.distributed import Ranks
 from lightning_gradcam.monitor.monitor import ProbeMonitor, resolve_target
 from lightning_gradcam.monitor.sharding import ShardedExplainer
-from lightning_gradcam.probe.collector import drop_foreign_labels, select_labels
 from lightning_gradcam.probe.dataset_info import find_num_classes
 from lightning_gradcam.probe.probe import Probe
 from lightning_gradcam.probe.types import Forward, Target
 from lightning_gradcam.targets import TARGETS
-from lightning_gradcam.targets.output_kinds import OutputKind
 from lightning_gradcam.targets.output_kinds.label_clues import LabelClues, read_labels
 
 Setting = TypeVar("Setting")
@@ -158,7 +157,7 @@ class ProbeSession:
         probe, label_warning = self._load_probe(module, precision), ""
         explainer = self._update_output_kind(explainer, probe) or self.build_explainer(module, precision)
         if self.probe_source.is_collecting:
-            probe, label_warning = self._resolve_labels(probe, explainer.output_kind)
+            probe, label_warning = keep_output_labels(probe, explainer.output_kind, self._get_label_name())
         target = self._resolve_target(probe, explainer, [explainer.note, label_warning])
         self.monitor = self.ranks.run_on_all_ranks(
             lambda: self._build_monitor(probe, explainer, target, [*data_sources], module)
@@ -181,8 +180,11 @@ class ProbeSession:
 
     def _read_labels(self, probe: Probe) -> Sequence[LabelClues]:
         """Return what may be labels: those of the probe, and what came with collected images."""
-        label_name = self.ranks.broadcast_from_rank_zero(lambda: self.probe_source.label_name)
-        return read_labels(probe, label_name, with_extras=isinstance(self.config.probe, int))
+        return read_labels(probe, self._get_label_name(), with_extras=isinstance(self.config.probe, int))
+
+    def _get_label_name(self) -> str:
+        """Return the name of the labels in rank zero's batches."""
+        return self.ranks.broadcast_from_rank_zero(lambda: self.probe_source.label_name)
 
     def _update_output_kind(self, explainer: Explainer, probe: Probe) -> Explainer | None:
         """Return the explainer with the kind that all labels and the data imply; None if it is another one."""
@@ -193,19 +195,6 @@ class ProbeSession:
         if (type(kind), kind.head) != (type(current), current.head):
             return None
         return replace(explainer, output_kind=kind)
-
-    def _resolve_labels(self, probe: Probe, kind: OutputKind) -> tuple[Probe, str]:
-        """Return collected images with the labels that belong to the output, and a warning if others are dropped."""
-        if kind.label_name is None:
-            name = self.ranks.broadcast_from_rank_zero(lambda: self.probe_source.label_name)
-            return replace(probe, labels=None), (
-                f"The labels {name!r} have the name of another part of the model, so they are not used. Pass "
-                "`probe=(images, labels)` with the labels of the explained output."
-            )
-        if kind.label_name:
-            name = self.ranks.broadcast_from_rank_zero(lambda: self.probe_source.label_name)
-            probe = select_labels(probe, name, kind.label_name)
-        return drop_foreign_labels(probe, kind.num_classes)
 
     def _get_probe(self) -> Probe:
         probe = self.probe_source.get_probe()
@@ -236,7 +225,7 @@ class ProbeSession:
         probe = replace(probe, pixels=normalization)
         class_names = self._note("class names", find_names(config.class_names, num_classes, data_sources))
         bands = self._note("bands", find_color_bands(probe, data_sources))
-        attack = self._resolve_attack(probe)
+        attack = prepare_attack(config.attack, probe.images, self.ranks.has_sharded_model)
         check_probe(probe, explainer, attack is not None)
         check_baseline_maps(config.baseline_maps, explainer)
         return ProbeMonitor(
@@ -249,18 +238,6 @@ class ProbeSession:
             attack=attack,
             baseline_maps=config.baseline_maps,
         )
-
-    def _resolve_attack(self, probe: Probe) -> Attack | None:
-        """Return the attack with its default parameters for the probe's images."""
-        if self.config.attack is None:
-            return None
-        attack = coerce_attack(self.config.attack)
-        if self.ranks.has_sharded_model:
-            raise NotExplainableError(
-                "`attack` is not supported for sharded models (FSDP, ModelParallel), because the gradient at the "
-                "images would have to pass through all shards. Remove `attack`, or train with DDP."
-            )
-        return attack.with_defaults(probe.images) if isinstance(attack, (FGSM, PGD)) else attack
 
     def _resume(self, checkpoint: Mapping[str, Any]) -> None:
         """Continue the monitor of an earlier run, if it explained the same."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lightning_gradcam.callback.config import short_repr
+from lightning_gradcam.callback.arguments import short_repr
 from lightning_gradcam.callback.probe_source import ProbeSource
 from lightning_gradcam.capture.layer import Layer
 from lightning_gradcam.explainer.explainer import Explainer

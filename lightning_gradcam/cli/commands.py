@@ -12,9 +12,10 @@ from lightning_gradcam.baseline.report_json import read_report
 from lightning_gradcam.baseline.summary import BaselineSummary
 from lightning_gradcam.cli.data import load_images, parse_normalization
 from lightning_gradcam.cli.errors import UsageError
+from lightning_gradcam.cli.import_spec import ImportSpec
 from lightning_gradcam.cli.model import load_model
 from lightning_gradcam.cli.output import Printable, check_suffixes, print_text, raise_write_errors, write_files
-from lightning_gradcam.cli.parser import ImportSpec, ParsedArgs
+from lightning_gradcam.cli.parser import ParsedArgs
 from lightning_gradcam.cli.progress import show_forward_progress
 from lightning_gradcam.errors import IncompatibleError, NotExplainableError
 from lightning_gradcam.probe.probe import Probe

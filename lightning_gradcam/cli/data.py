@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader, SequentialSampler
 
 from lightning_gradcam.cli.errors import UsageError
 from lightning_gradcam.cli.image_folder import read_folder
+from lightning_gradcam.cli.import_spec import ImportSpec
 from lightning_gradcam.cli.instantiate import instantiate
-from lightning_gradcam.cli.parser import ImportSpec, ParsedArgs
+from lightning_gradcam.cli.parser import ParsedArgs
 from lightning_gradcam.cli.progress import Progress
 from lightning_gradcam.probe.batch import read_batch
 from lightning_gradcam.probe.collector import ProbeCollector

@@ -12,7 +12,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from lightning_gradcam.cli.errors import UsageError, describe_error, to_one_line
-from lightning_gradcam.cli.parser import ImportSpec
+from lightning_gradcam.cli.import_spec import ImportSpec
 
 
 def import_factory(path: str, option: str) -> Callable[..., Any]:

@@ -11,8 +11,8 @@ from torch import nn
 
 from lightning_gradcam.cli.checkpoint import load_weights, read_checkpoint
 from lightning_gradcam.cli.errors import UsageError, describe_error
+from lightning_gradcam.cli.import_spec import ImportSpec
 from lightning_gradcam.cli.instantiate import import_factory, instantiate
-from lightning_gradcam.cli.parser import ImportSpec
 
 _PLAIN_TYPES = (str, int, float, bool, type(None))
 

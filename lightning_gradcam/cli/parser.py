@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lightning_gradcam.cli.errors import UsageError
+from lightning_gradcam.cli.import_spec import ImportSpec, create_spec, split_nested_arguments
 from lightning_gradcam.cli.one_line_parser import HelpFormatter, OneLineParser
 
 EXITS = (
@@ -54,21 +52,6 @@ JSON contains no figures: to get them for a comparison, write HTML with `compare
 
 
 @dataclass(frozen=True)
-class ImportSpec:
-    """Import path of a class or function, and the arguments to call it with.
-
-    Args:
-        path: ``package.module.Name``, or a folder of images.
-        arguments: Arguments from a configuration file.
-        words: Arguments from the command line, ``--name=value``.
-    """
-
-    path: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    words: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
 class ParsedArgs:
     """A parsed command line.
 
@@ -92,44 +75,12 @@ def parse(argv: Sequence[str]) -> ParsedArgs:
         SystemExit: Help was requested (0); the text was written.
         UsageError: An option is invalid, or there are arguments for a model or data without its path.
     """
-    words, nested = _split_nested_arguments(argv)
+    words, nested = split_nested_arguments(argv)
     parsed = _create_parser().parse_args(words)
     command = str(parsed.subcommand)
     options = parsed[command]
-    specs = {option: _create_spec(option, options.get(option), nested[option]) for option in nested}
+    specs = {option: create_spec(option, options.get(option), nested[option]) for option in nested}
     return ParsedArgs(command, options, **specs)
-
-
-def _split_nested_arguments(argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Return the command's own words, and the arguments for model and data as ``--name=value``."""
-    words: list[str] = []
-    nested: dict[str, list[str]] = {"model": [], "data": []}
-    remaining = iter(argv)
-    for word in remaining:
-        match = re.fullmatch(r"--(model|data)\.(?:init_args\.)?([^=]+)(=.*)?", word, re.DOTALL)
-        if match is None:
-            words.append(word)
-            continue
-        option, name, value = match[1], match[2], match[3] or f"={next(remaining, '')}"
-        if name == "class_path":
-            words += [f"--{option}", value[1:]]
-        else:
-            nested[option].append(f"--{name}{value}")
-    return words, nested
-
-
-def _create_spec(option: str, value: Any, words: Sequence[str]) -> ImportSpec | None:
-    if value is None:
-        if words:
-            raise UsageError(f"{words[0].split('=')[0].replace('--', f'--{option}.')} requires --{option}.")
-        return None
-    if isinstance(value, str):
-        return ImportSpec(value, {}, words)
-    if set(value) - {"class_path", "init_args"} or not isinstance(value.get("class_path"), str):
-        raise UsageError(
-            f"Expected --{option} to be a path, or a mapping with class_path and init_args, but got {value!r}."
-        )
-    return ImportSpec(value["class_path"], value.get("init_args") or {}, words)
 
 
 def _create_parser() -> ArgumentParser:

@@ -17,7 +17,7 @@ from lightning_gradcam.errors import ForwardError
 from lightning_gradcam.explainer.explanation import Explanation
 from lightning_gradcam.explainer.fusion import Fuse, add_fused, average_mirrored, sort_by_execution
 from lightning_gradcam.explainer.map_status import MapStatus, find_status
-from lightning_gradcam.explainer.repeated_calls import join_calls, split_calls, sum_calls
+from lightning_gradcam.explainer.repeated_calls import get_grid, join_calls, split_calls, sum_calls
 from lightning_gradcam.layers.cell_placement import find_cell_centers
 from lightning_gradcam.layers.checks import add_model_hints
 from lightning_gradcam.methods import is_pass_method
@@ -148,7 +148,7 @@ class Explainer:
                 gradients = join_calls(captured.gradients, layers[key]) if uses_gradients(method) else None
                 map_status[key] = find_status(evidence[key], gradients)
                 centers, grid = captured.centers.get(layer_key), tensor.shape[1:]
-                if centers and grid == join_calls(captured.activations, layers[key]).shape[2:]:
+                if centers and grid == get_grid(captured.activations, layers[key]):
                     maps.centers[key] = self.output_kind.locate_centers(centers, grid)
         return maps
 

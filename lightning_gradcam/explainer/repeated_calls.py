@@ -43,5 +43,10 @@ def join_calls(tensors: Mapping[str, Tensor], layer: Layer) -> Tensor:
     return calls[0] if len(calls) == 1 else torch.cat(calls, 1)
 
 
+def get_grid(activations: Mapping[str, Tensor], layer: Layer) -> tuple[int, ...]:
+    """Return the grid of a layer's maps, which is the same in all of its calls."""
+    return tuple(activations[_list_calls(layer)[0].key].shape[2:])
+
+
 def _list_calls(layer: Layer) -> list[Layer]:
     return [replace(layer, call=call, calls=()) for call in layer.calls] or [layer]

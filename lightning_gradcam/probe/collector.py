@@ -11,8 +11,8 @@ import torch
 from lightning_gradcam.probe.batch import read_labeled_probes
 from lightning_gradcam.probe.probe import Probe
 
-_MAX_SIZES = 16
-"""Sizes of images among which the most frequent one is found; images of further sizes are skipped."""
+_MAX_PROBES = 4
+"""The memory for images of different sizes, in probes; beyond it, the smallest selections are dropped."""
 
 
 class ProbeCollector:
@@ -46,8 +46,11 @@ class ProbeCollector:
         """Collect the suitable images of a batch. (Reads its labels, so waits for the device.)"""
         for probe, label_name in read_labeled_probes(batch):
             signature = _get_signature(probe)
-            if signature in self._selections or len(self._selections) < _MAX_SIZES:
-                self._selections.setdefault(signature, _Selection(self.size)).add(probe, label_name)
+            self._selections.setdefault(signature, _Selection(self.size)).add(probe, label_name)
+            while sum(len(selection.samples) for selection in self._selections.values()) > _MAX_PROBES * self.size:
+                del self._selections[
+                    min(reversed(self._selections), key=lambda key: len(self._selections[key].samples))
+                ]
 
     def is_complete(self, num_classes: int | None) -> bool:
         """Return whether no further batch can change the selection.

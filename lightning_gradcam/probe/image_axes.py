@@ -44,7 +44,7 @@ def find_axes(images: Tensor, model: nn.Module) -> ImageAxes:
     >>> find_axes(torch.rand(2, 6, 3, 8, 8), nn.Conv2d(3, 4, 3)), find_axes(torch.rand(2, 9, 8), nn.Conv2d(1, 4, 3))
     ('frames first', 'no channels')
     """
-    dimensions, channels = _read_first_convolution(model)
+    dimensions, channels = next(iter(list_convolutions(model)), (None, None))
     if images.ndim == 3:
         return "no channels" if (dimensions, channels) == (2, 1) else CHANNELS_FIRST
     if images.ndim != 5:
@@ -57,10 +57,15 @@ def find_axes(images: Tensor, model: nn.Module) -> ImageAxes:
     return "frames first" if is_clip else CHANNELS_FIRST
 
 
-def _read_first_convolution(model: nn.Module) -> tuple[int | None, int | None]:
-    """Return the numbers of dimensions and of input channels of a model's first convolution, if it has any."""
-    for module in model.modules():
-        for convolution, dimensions in _CONVOLUTIONS:
-            if isinstance(module, convolution):
-                return dimensions, module.in_channels
-    return None, None
+def list_convolutions(model: nn.Module) -> list[tuple[int, int]]:
+    """List the numbers of dimensions and of input channels of a model's convolutions.
+
+    >>> list_convolutions(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv1d(8, 4, 1)))
+    [(2, 3), (1, 8)]
+    """
+    return [
+        (dimensions, module.in_channels)
+        for module in model.modules()
+        for convolution, dimensions in _CONVOLUTIONS
+        if isinstance(module, convolution)
+    ]

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
+from lightning_gradcam.probe.image_axes import list_convolutions
 from lightning_gradcam.probe.image_files import read_deep_pixels, read_image
 from lightning_gradcam.probe.normalization import Normalization
 from lightning_gradcam.probe.preprocess import Preprocessing, preprocess_image, read_normalization
@@ -22,7 +23,6 @@ Images: TypeAlias = "ImageLike | Sequence[ImageLike] | Probe"
 """The images that `explain` accepts: one or several, see `as_probe`."""
 
 _GRAY_MODES, _COLOR_MODES = ("L", "1", "LA"), ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB")
-_CONVOLUTIONS = ((nn.Conv1d, 1), (nn.Conv2d, 2), (nn.Conv3d, 3))
 
 
 def as_probe(images: Images, model: nn.Module | None = None, preprocess: Preprocessing | None = None) -> Probe:
@@ -169,13 +169,8 @@ def _load_array(image: np.ndarray[Any, Any], channels: int | None) -> Tensor | I
 
 def _read_input_format(model: nn.Module | None) -> tuple[int | None, int | None]:
     """Return the numbers of spatial dimensions and channels of images if all convolutions have the same dimensions."""
-    modules = [] if not isinstance(model, nn.Module) else list(model.modules())
-    formats = [
-        (dims, m.in_channels) for m in modules for conv_class, dims in _CONVOLUTIONS if isinstance(m, conv_class)
-    ]
-    if len({dims for dims, _ in formats}) != 1:
-        return None, None
-    return formats[0]
+    formats = list_convolutions(model) if isinstance(model, nn.Module) else []
+    return formats[0] if len({dimensions for dimensions, _ in formats}) == 1 else (None, None)
 
 
 def _choose_device(model: nn.Module | None, image: Tensor) -> torch.device:
