@@ -61,12 +61,12 @@ VIDEO = {
             num_frames=4,
             num_labels=7,
         ),
-        # The class token comes first; then, for every patch, its frames.
-        r"timesformer(\..*)?",
+        # The norm before the last attention within frames, which are rows of the batch, each with a class token first.
+        r"timesformer\.encoder\.layer\.1\.layernorm_before",
         (4, 4, 4),
         (4, 3, 32, 32),
         local=False,  # attention over time mixes the frames
-        read=lambda output: output[:, 1:].transpose(1, 2).unflatten(2, (4, 4, 4)).movedim(4, 2),
+        read=lambda output: output[:, 1:].mT.unflatten(2, (4, 4)).unflatten(0, (-1, 4)).movedim(1, 2),
     ),
     "transformers audio spectrogram": Entry(
         hugging_face(

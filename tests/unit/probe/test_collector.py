@@ -99,3 +99,15 @@ def test_drop_foreign_labels_drops_integers_outside_classes():
         assert changed.labels is None
         assert said in warning
     assert drop_foreign_labels(Probe(IMAGES), 3) == (Probe(IMAGES), "")
+
+
+def test_images_of_many_sizes_take_the_memory_of_four_probes():
+    collector = ProbeCollector(3)
+    frequent = torch.rand(1, 3, 9, 9)
+    for number in range(40):
+        collector.add([torch.rand(1, 3, 10 + number, 8)])  # a new size each time
+        if number % 10 == 0:
+            collector.add([frequent + number])
+        held = [sample for selection in collector._selections.values() for sample in selection.samples]
+        assert len(held) <= 4 * 3
+    assert collector.probe().images.shape == (3, 3, 9, 9)
